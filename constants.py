@@ -1,0 +1,149 @@
+"""Every number of the stack in one place: wire codes, limits and timers, each with its unit and its reason.
+
+Times are seconds and sizes are bytes unless the comment says otherwise.
+"""
+
+# --- L2: Ethernet ---------------------------------------------------------------------------------------------------
+ETHERTYPE = 0x88B5  # IEEE 802 Local Experimental EtherType 1
+ETHERNET_HEADER_BYTES = 14
+ADDRESS_BYTES = 6
+BROADCAST_ADDRESS = b"\xff" * ADDRESS_BYTES  # Ethernet destination of floods and periodic HANDSHAKEs
+EVERYONE = b"\x00" * ADDRESS_BYTES  # AlexMesh `dest` of what is for every node
+ETHERNET_MTU = 1500  # what every Ethernet carries; a v1.0 node is assumed to take no more
+RECEIVE_BATCH = 64  # frames read before timers and the application get their turn
+SOCKET_BUFFER_BYTES = 4 << 20  # 3641 full frames; the 64 KiB default holds 57, less than one window
+SEND_BUFFER_BYTES = 512 << 10  # one window of a stream; more would only be delay in front of a slow card
+BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail
+BLOCKED_RETRY, BLOCKED_RETRY_MAX = 0.001, 0.064  # after ENOBUFS or EAGAIN, doubled: no busy loop, and no long pause
+BLOCKED_PATIENCE = 0.25  # a card that takes nothing for so long has no carrier, or its frames are stale
+LINK_RETRY = 0.5  # how often to look whether an interface that went down is back
+
+# --- L3: AlexMesh ---------------------------------------------------------------------------------------------------
+MESH_VERSION = 1
+MESH_HEADER_BYTES = 23
+TYPE_HANDSHAKE, TYPE_MESSAGE, TYPE_BROADCAST, TYPE_STATUS, TYPE_STREAM = 1, 2, 3, 4, 5
+TTL_V1 = 5  # v1.0's default, kept for what v1.0 nodes shall understand
+TTL_ROUTED = 32  # the longest path of a routed frame, in hops
+
+HANDSHAKE_MAGIC = 0xA2  # a v1.0 HANDSHAKE is empty and arrives as padding zeros
+HANDSHAKE_FIXED_BYTES = 20  # magic .. token, before the first TLV
+FLAG_PROBE, FLAG_REPLY, FLAG_FULL, FLAG_BYE = 1, 2, 4, 8
+TLV_HEARD, TLV_ROUTE, TLV_REQUEST, TLV_NAME, TLV_PAD, TLV_AUTH, TLV_PORTS = 1, 2, 3, 4, 5, 6, 7
+METRIC_UNREACHABLE = 0xFFFF  # a ROUTE with this metric is a retraction
+HOP_COST = 10  # metric of one hop; 20 where a quarter of the last HANDSHAKEs was missed
+
+HANDSHAKE_INTERVAL = 5.0  # v1.0's period, times U(0.9, 1.0) against synchronisation
+MESSAGE_RETRY_FIRST, MESSAGE_RETRY_MAX = 0.1, 1.0  # 0.1, 0.2, 0.4, 0.8, 1, 1 ... until the STATUS comes
+SEEN_KEYS_MAX, SEEN_SECONDS = 8192, 10.0  # dedupe of (origin, msg_id): two generations of each
+DESTINATIONS_MAX = 4096  # routing table, oldest unused out
+NEIGHBOURS_MAX = 512  # per interface
+SOURCES_MAX = 4  # Ethernet addresses of one neighbour: it may have several ports on the segment
+
+# How a neighbour is found and lost
+HEARD_BYTES, ROUTE_BYTES, TLV_BYTES = 10, 14, 3  # sizes inside a HANDSHAKE
+ROUTES_PER_FRAME = 100  # 1440 bytes with the fixed part: one 1500-byte frame
+HEARD_MAX = 140  # neighbours listed in one frame
+MESH_MTU_MIN = 128  # a neighbour that says less is not believed
+JITTER = (0.9, 1.0)  # of HANDSHAKE_INTERVAL
+START_DELAY = (0.003, 0.03)  # first HANDSHAKE, and the one for a newcomer: one frame answers all of them
+MEET_SECONDS = 0.1  # in which two newcomers to a segment will have heard each other
+GREET_GAP = 0.03  # at least, between two HANDSHAKEs to everyone
+NEWS_GREETINGS, HEARD_EVERY = 3, 5  # HEARD is sent three times after a change, then rarely: 50 B/s among 50 nodes
+HEARD_GATHER = 0.02  # HEARD in two frames of one burst is one list
+OVERDUE_INTERVALS = (1.2, 1.4)  # a neighbour silent for so many of its intervals is probed: idle death in 6 s
+HOLD_INTERVALS = 3.5  # then it is forgotten
+DELAY_SECONDS = 0.075  # data sent and nothing heard back: probe
+CONFIRM_SECONDS = 1.0  # between probes while data flows: finds one-way failures behind reverse traffic
+PROBE_TIMEOUT, PROBE_TRIES = 0.05, 3  # or four round trips; one miss makes a neighbour suspect, three dead
+ASK_FIRST = 0.1  # a dead neighbour is asked again after 0.1, 0.2, 0.4 .. 5 s
+LATE_SECONDS = 0.05  # a probe's timer that runs so late says more about this machine than about the neighbour
+LOSSY_COST, LOSSY_MISSES = 20, 2  # metric of a hop that missed two of the last eight HANDSHAKEs
+REPLIES_PER_SECOND = 20  # to one neighbour
+ANSWERS_PER_SECOND = 100  # to echoes and to REQUESTs for this node, to all together
+ASK_QUIET = 1.0  # no answer to an empty directed HANDSHAKE so soon after one of ours: two answerers would never end
+BYE_GRACE = 0.5  # a node that said goodbye is the last choice for so long, then forgotten
+BYE_QUIET = 5.0  # so long after its BYE nobody is asked for a way to a node
+LOST_GRACE = 1.0  # without a route before a node counts as lost: repairs take less
+DUPLICATE_QUIET = 10.0  # between two alarms about a duplicate address
+SHADOW_SECONDS = 20.0  # two interfaces on one segment: evidence comes every 5 s
+
+# Routes
+UPDATE_DELAY = (0.002, 0.01)  # of a triggered update: changes gather, and 10 ms a hop are soon enough
+UPDATE_GAP = 0.01  # between two of them: one is sent at once, a storm gathers
+REQUEST_RETRY, REQUEST_TRIES, REQUEST_AGAIN = 0.25, 4, 1.0  # then at most once a second, when a route is heard
+REQUEST_FRESH = 2.0  # so long after a REQUEST its answer is passed on at once
+REQUEST_HOPS = 64
+IN_USE_SECONDS = 1.0  # since data was last sent to a destination
+ADVERT_SECONDS = 180.0  # 36 HANDSHAKEs; tables of many frames live longer
+FD_SECONDS = 660.0  # kept without any route: longer than any advertisement lives (DESTINATIONS_MAX: 615 s)
+SEQ_MAX = 0xFFFFFFFF
+SEQ_JUMP_MAX = 1 << 24  # half a year: what is further ahead is believed last, unless its owner says it
+V1_SEQ_SECONDS = 64  # a v1.0 node has no sequence number: any who hear it take Unix time // 64
+EVICT_TRIES = 8  # looks for an unused destination when the table is full
+SWEEP_SECONDS = 30.0  # between two looks for what has grown old
+NAKS_PER_SECOND = 10  # for one destination
+
+# Floods and text
+RELAY_DELAY = (0.0, 0.004)  # in which another relay may do it for us
+FLOODS_PER_SECOND = 200  # relayed by this node
+LOST_FLOODS_PER_SECOND = 10  # of frames whose route was lost
+FLOWS_MAX = 1024  # fast paths kept per interface
+MESSAGES_MAX = 1024  # texts or echoes that wait for their answer
+ECHO_SECONDS = 60.0  # then no answer is expected
+NAME_BYTES_MAX, PORTS_MAX = 255, 256  # kept of what a node says of itself: a table of 4096 liars stays small
+
+# --- L4: AlexStream -------------------------------------------------------------------------------------------------
+STREAM_HEADER_BYTES = 36
+FLAG_SYN, FLAG_ACK, FLAG_FIN, FLAG_DATA, FLAG_RST, FLAG_PUSH, FLAG_INIT = 1, 2, 4, 8, 16, 32, 64
+OPTION_SEGMENT_SIZE, OPTION_SACK = 2, 5
+PORT_CHAT, PORT_PIPE = 1, 2
+
+RTO_INITIAL = 0.2  # before the first round-trip sample
+PTO_MIN, PTO_MAX = 0.02, 2.0  # a LAN peer that comes back should be heard soon
+PTO_MARGIN = 0.005  # the peer's ACK_DELAY
+ACK_DELAY = 0.005  # how long an acknowledgement may wait for company
+ACK_EVERY = 4  # segments
+BURST = 32  # segments sent on one stimulus
+PUSH_BELOW = 8  # a burst that leaves fewer segments flying asks for its acknowledgement
+QUEUE_DELAY_MIN = 0.0003  # growth of the round trip that shows a queue
+QUEUE_SAMPLES = 4  # round trips that must all have grown: a burst delays only its own last segments
+REO_MIN = 0.001  # reordering window
+THRESHOLD = 3  # packets, RFC 9002 section 6.1.1
+SYN_INTERVAL_MAX = 0.5  # 31 tries in SYN_TIMEOUT: at 30 % loss each way one open in 1e9 fails
+SYN_TIMEOUT = 15.0
+USER_TIMEOUT = 180.0  # without progress, and PROBES_MIN unanswered (RFC 1122 wants 100 s or more)
+PROBES_MIN = 8
+KEEPALIVE, KEEPALIVE_MAX = 15.0, 60.0  # idle time before a probe, and the most between two
+KEEPALIVE_PROBES_MIN = 4  # unanswered ones before giving up, so that a program that was stopped asks first
+STALLED_PROBES = 4  # silent probes before `Stalled` (about 0.3 s)
+PERSISTENT_PROBES = 3  # silent probes that collapse the congestion window
+BLACK_HOLE_ROUNDS = 5  # small probe answered and big one not: then the path carries less than we thought
+LINGER = 10.0  # TIME_WAIT: five capped PTOs
+LINGERING_MAX = 1024  # tombstones
+COOKIE_SLOT = 64.0
+COOKIES_MAX = 4096  # spent cookies remembered; when full, a new secret voids them all
+BUFFER_BYTES = 512 << 10  # send and receive buffer of a stream
+PIECES_MAX = 1024  # out-of-order pieces kept (quinn's number)
+SACKS_MAX, SACKS_WITH_DATA = 16, 3  # blocks on a pure acknowledgement, and beside data
+MSS_MIN, MSS_MAX = 64, 65000
+MSS_BLACK_HOLE_MIN = 512
+INITIAL_WINDOW_BYTES = 14600  # RFC 6928
+STREAMS_MAX, STREAMS_PER_PEER = 1024, 64
+PAWS_SECONDS, PAWS_IDLE_SECONDS = 30.0, 900.0
+RTT_MAX = 60.0  # an older echo is no sample
+SYN_ACKS_PER_SECOND, RESETS_PER_SECOND, CHALLENGES_PER_SECOND = 5000, 200, 10
+
+# --- The node -------------------------------------------------------------------------------------------------------
+CLOSE_SECONDS = 3.0  # what is not delivered by then is given up when a stream or node is closed
+EVENTS_MAX = 1024  # mesh events kept for an application that does not take them, oldest out
+SIGNAL_RETRY = 0.002  # a signal that came in the middle of a machine comes again
+ECHO_RETRY = 0.25  # between two questions to a node that has not answered
+SETTLE_SECONDS = 0.5  # in which a new node hears of all others, or a moment longer in a large mesh
+NO_SUCH_NODE_SECONDS = 4.0  # a node that nobody has spoken of by then, and that floods do not reach, is not there
+LEAVE_SECONDS = 0.25  # a relay goes on forwarding after its BYE: the others need some 10 ms a hop to change over
+
+# --- AlexChat -------------------------------------------------------------------------------------------------------
+CHAT_LINE_BYTES = 64 << 10  # one JSON object with its newline
+SHOWN_CHARACTERS, SHOWN_LINES = 8192, 50  # of one remote message on a terminal
+NAME_CHARACTERS = 20
+MARKS_PER_BASE = 4  # combining marks, joiners and selectors on one character; more is a smear over other lines

@@ -1,0 +1,164 @@
+"""An independent AlexMesh v1.0 node for tests: written from the published facts, importing nothing of the project.
+
+Sans-IO: whole Ethernet frames in, whole Ethernet frames out, `now` in seconds. What it does: an empty HANDSHAKE to
+everyone every 5 s; an answer to each HANDSHAKE for it; a MESSAGE for it is printed and acknowledged, every copy; any
+other frame is re-broadcast once per msg_id with ttl - 1 while ttl > 0. `python3 tests/v1.py eth0`: a real one.
+"""
+
+import io
+import select
+import socket
+import struct
+import sys
+import time
+from typing import Any, List, NamedTuple, Optional, Set, Tuple
+
+HANDSHAKE, MESSAGE, BROADCAST, STATUS = 1, 2, 3, 4
+EVERYONE = bytes(6)
+ETHERNET_BROADCAST = b"\xff" * 6
+PERIOD = 5.0
+
+
+class Header(NamedTuple):
+    version: int
+    type: int
+    origin: bytes
+    dest: bytes
+    ttl: int
+    msg_id: int
+    payload: bytes
+
+
+def encode(kind: int, origin: bytes, dest: bytes, ttl: int, msg_id: int, payload: bytes = b"") -> bytes:
+    """Return the 23-byte header and the payload."""
+    return struct.pack("!BB", 1, kind) + origin + dest + struct.pack("!B", ttl) + struct.pack("!Q", msg_id) + payload
+
+
+def decode(data: bytes) -> Header:
+    """Return the fields of a frame, whose payload may end with padding; raise struct.error if it is cut."""
+    version, kind = struct.unpack("!BB", data[0:2])
+    (ttl,) = struct.unpack("!B", data[14:15])
+    (msg_id,) = struct.unpack("!Q", data[15:23])
+    return Header(version, kind, data[2:8], data[8:14], ttl, msg_id, data[23:])
+
+
+def ethernet(destination: bytes, source: bytes, data: bytes, *, padded: bool = False) -> bytes:
+    """Return the Ethernet frame around `data`; `padded` to 60 bytes, as a real card does."""
+    frame = destination + source + b"\x88\xb5" + data
+    return frame.ljust(60, b"\0") if padded else frame
+
+
+class V1Node:
+    """One v1.0 node; its id is its MAC. `padded`: every frame that it sends arrives as from a real card.
+
+    printed: (origin, text) of each MESSAGE for it; acked: msg_ids that a STATUS for it named; known: origins heard.
+    """
+
+    def __init__(self, mac: bytes, *, padded: bool = False, started: float = 0.0) -> None:
+        self.mac = mac
+        self.padded = padded
+        self.printed: List[Tuple[bytes, str]] = []
+        self.acked: List[int] = []
+        self.known: Set[bytes] = set()
+        self._seen: Set[int] = set()
+        self._next_handshake = started
+        # Two machines never boot in the same millisecond, and their clocks differ: derive it from the address.
+        self._epoch_ms = 1700000000000 + int.from_bytes(mac, "big") % 9973
+
+    def next_deadline(self) -> float:
+        """Return when `tick` will have something to send."""
+        return self._next_handshake
+
+    def tick(self, now: float) -> List[bytes]:
+        """Return the periodic HANDSHAKE if it is due."""
+        if now < self._next_handshake:
+            return []
+        self._next_handshake = now + PERIOD
+        return [self._make(ETHERNET_BROADCAST, HANDSHAKE, EVERYONE, b"", now)]
+
+    def send_message(self, dest: bytes, text: str, now: float, *, to: Optional[bytes] = None) -> bytes:
+        """Return the frame of a MESSAGE. `to` is the Ethernet destination: broadcast, or what it takes for the MAC."""
+        return self._make(ETHERNET_BROADCAST if to is None else to, MESSAGE, dest, text.encode("utf-8"), now)
+
+    def last_id(self, frame: bytes) -> int:
+        """Return the msg_id of a frame, to look for it in `acked`."""
+        return decode(frame[14:]).msg_id
+
+    def receive(self, frame: bytes, now: float) -> List[bytes]:
+        """Return what the node sends on hearing an Ethernet frame; anything that is not v1.0 is ignored."""
+        destination, source, ethertype = frame[0:6], frame[6:12], frame[12:14]
+        if len(frame) < 14 + 23 or ethertype != b"\x88\xb5" or destination not in (ETHERNET_BROADCAST, self.mac):
+            return []
+        header = decode(frame[14:])
+        if header.version != 1 or header.origin == self.mac:
+            return []
+        self.known.add(header.origin)
+        if header.dest == self.mac:
+            return self._take(header, source, now)
+        return self._relay(header)
+
+    def _take(self, header: Header, source: bytes, now: float) -> List[bytes]:
+        if header.type == HANDSHAKE:
+            return [self._make(source, HANDSHAKE, header.origin, b"", now)]
+        text = header.payload.rstrip(b"\0").decode("utf-8", "replace")
+        if header.type == MESSAGE:
+            self.printed.append((header.origin, text))
+            status = b"ACK:%d" % header.msg_id
+            return [self._make(source, STATUS, header.origin, status, now)]
+        if header.type == STATUS and text.startswith("ACK:"):
+            self.acked.append(int(text[4:]))
+        return []
+
+    def _relay(self, header: Header) -> List[bytes]:
+        if header.ttl == 0 or header.msg_id in self._seen:
+            return []
+        self._seen.add(header.msg_id)
+        data = encode(header.type, header.origin, header.dest, header.ttl - 1, header.msg_id, header.payload)
+        return [ethernet(ETHERNET_BROADCAST, self.mac, data, padded=self.padded)]
+
+    def _make(self, destination: bytes, kind: int, dest: bytes, payload: bytes, now: float) -> bytes:
+        msg_id = self._epoch_ms + int(now * 1000)
+        self._seen.add(msg_id)
+        return ethernet(destination, self.mac, encode(kind, self.mac, dest, 5, msg_id, payload), padded=self.padded)
+
+
+def main() -> int:
+    """Run the node on real interfaces: print each text for it, send each line `ADDRESS TEXT` of stdin.
+
+    Its address is the first interface's; what it sends leaves by all of them.
+    """
+    ports = []
+    for name in sys.argv[1:]:
+        port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5))
+        port.bind((name, 0x88B5))
+        ports.append(port)
+    node = V1Node(ports[0].getsockname()[4], started=time.monotonic())
+    print("v1.0 node", ":".join(f"{octet:02x}" for octet in node.mac), flush=True)
+    files: List[Any] = [io.FileIO(0), *ports]
+    shown = [0, 0]
+    while True:
+        now = time.monotonic()
+        out = node.tick(now)
+        for file in select.select(files, [], [], 0 if out else node.next_deadline() - now)[0]:
+            if isinstance(file, socket.socket):
+                frame, address = file.recvfrom(0x10000)
+                if address[2] != socket.PACKET_OUTGOING:  # type: ignore[attr-defined, unused-ignore]
+                    out += node.receive(frame, time.monotonic())
+                continue
+            words = file.readline().decode().rstrip("\n").split(" ", 1)
+            if len(words) == 2:
+                out.append(node.send_message(bytes.fromhex(words[0].replace(":", "")), words[1], time.monotonic()))
+            else:
+                files.remove(file)
+        for port in ports:
+            for data in out:
+                port.send(data.ljust(60, b"\0"))
+        for origin, text in node.printed[shown[0] :]:
+            print(":".join(f"{octet:02x}" for octet in origin), text, flush=True)
+        for msg_id in node.acked[shown[1] :]:
+            print("acknowledged", msg_id, flush=True)
+        shown = [len(node.printed), len(node.acked)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""Small tools that would make sense in another program: no clock, no I/O, no word of any protocol.
+
+Addresses as text, numbers that wrap, sets of ranges, memory that forgets, and the one way in which text from
+another machine may reach a terminal.
+"""
+
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections import deque
+from typing import Deque, Hashable, Iterator, List, NamedTuple, Optional, Set, Union
+
+from constants import MARKS_PER_BASE, NAME_CHARACTERS, SHOWN_CHARACTERS, SHOWN_LINES
+
+# --- Addresses ------------------------------------------------------------------------------------------------------
+
+
+def format_address(address: bytes) -> str:
+    """Return the address as lower-case hex pairs: `6a:00:00:00:00:01`."""
+    return ":".join(f"{octet:02x}" for octet in address)
+
+
+def parse_address(text: str) -> bytes:
+    """Return the six bytes that `text` names; raise ValueError for anything else.
+
+    Groups are separated by `:` or `-` and may lack their leading zero, as macOS prints them (`6a:0:0:0:0:1`).
+    """
+    groups = re.split("[:-]", text)
+    if len(groups) != 6 or not all(re.fullmatch("[0-9a-fA-F]{1,2}", group) for group in groups):
+        raise ValueError(f"{text!r} is not an address: six hex pairs such as 6a:00:00:00:00:01")
+    return bytes(int(group, 16) for group in groups)
+
+
+def is_unicast(address: bytes) -> bool:
+    """Tell whether the address names one station: not all zero, and the group bit (lowest of the first octet) clear."""
+    return any(address) and not address[0] & 1
+
+
+# --- Numbers that wrap ----------------------------------------------------------------------------------------------
+
+
+def unwrap(wire: int, near: int) -> int:
+    """Return the integer congruent to `wire` modulo 2**32 that is nearest to `near` (the idea of RFC 1982).
+
+    It lies in [near - 2**31, near + 2**31) and may be negative. With unwrapped numbers `<` is safe again.
+    """
+    return near + (wire - near + 0x80000000) % 0x100000000 - 0x80000000
+
+
+class Range(NamedTuple):
+    """The integers from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+
+class RangeSet:
+    """A set of integers, kept as ascending ranges that neither overlap nor touch."""
+
+    def __init__(self) -> None:
+        # Two lists side by side, because bisect on Python 3.6 knows no key.
+        self._starts: List[int] = []
+        self._stops: List[int] = []
+
+    def __len__(self) -> int:
+        """Return the number of ranges."""
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[Range]:
+        return map(Range, self._starts, self._stops)
+
+    def __contains__(self, number: int) -> bool:
+        return self.range_at(number) is not None
+
+    def range_at(self, number: int) -> Optional[Range]:
+        """Return the range that holds `number`, or None."""
+        index = bisect_right(self._stops, number)
+        if index < len(self._starts) and self._starts[index] <= number:
+            return Range(self._starts[index], self._stops[index])
+        return None
+
+    def total(self) -> int:
+        """Return how many integers the set holds."""
+        return sum(self._stops) - sum(self._starts)
+
+    def add(self, start: int, stop: int) -> None:
+        """Add the integers of [start, stop); a range that ends before it begins is empty."""
+        if start >= stop:
+            return
+        first = bisect_left(self._stops, start)  # first and last range that overlap or touch the new one
+        last = bisect_right(self._starts, stop)
+        if first < last:
+            start = min(start, self._starts[first])
+            stop = max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def gaps(self, start: int, stop: int) -> Iterator[Range]:
+        """Yield, ascending, the ranges of [start, stop) that the set does not hold; it may change meanwhile."""
+        first = bisect_right(self._stops, start)
+        last = bisect_left(self._starts, stop)
+        edges = zip([start, *self._stops[first:last]], [*self._starts[first:last], stop])
+        return (Range(left, right) for left, right in edges if left < right)
+
+    def discard_below(self, number: int) -> None:
+        """Remove every integer smaller than `number`."""
+        passed = bisect_right(self._stops, number)
+        del self._starts[:passed], self._stops[:passed]
+        if self._starts and self._starts[0] < number:
+            self._starts[0] = number
+
+
+# --- Bytes that wait ------------------------------------------------------------------------------------------------
+
+
+class ByteQueue:
+    """Bytes in pieces, first in, first out. A bytearray would move what it holds whenever it grows.
+
+    More than `pieces_max` pieces are joined to one, so that tiny ones cost no more memory than their bytes.
+    """
+
+    def __init__(self, pieces_max: int) -> None:
+        self._pieces_max = pieces_max
+        self._pieces: Deque[bytes] = deque()
+        self._taken = 0  # bytes of the first piece that are gone
+        self._length = 0
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+        return self._length
+
+    def append(self, piece: bytes) -> None:
+        """Add bytes at the end."""
+        if len(self._pieces) >= self._pieces_max:
+            self._pieces = deque([self.take(self._length)])
+            self._length = len(self._pieces[0])
+        self._pieces.append(piece)
+        self._length += len(piece)
+
+    def take(self, count: int) -> bytes:
+        """Remove and return up to `count` bytes."""
+        taken: List[bytes] = []
+        while count > 0 and self._pieces:
+            first, at = self._pieces[0], self._taken
+            part = first[at : at + count]
+            self._taken += len(part)
+            if self._taken == len(first):
+                self._pieces.popleft()
+                self._taken = 0
+            count -= len(part)
+            self._length -= len(part)
+            taken.append(part)
+        return b"".join(taken)
+
+
+# --- Memory that forgets --------------------------------------------------------------------------------------------
+
+
+class SeenSet:
+    """A set that forgets: two generations, swapped when the younger is full or old.
+
+    A key is remembered for `seconds` to twice that after it was last added, unless more than `keys_max` others came
+    in between; never are more than twice `keys_max` keys held.
+    """
+
+    def __init__(self, keys_max: int, seconds: float) -> None:
+        self._keys_max = keys_max
+        self._seconds = seconds
+        self._young: Set[Hashable] = set()
+        self._old: Set[Hashable] = set()
+        self._since = 0.0
+
+    def add(self, key: Hashable, *, now: float) -> bool:
+        """Remember `key` from `now` on (monotonic seconds); return True if it was not known."""
+        age = now - self._since
+        if age >= self._seconds or len(self._young) >= self._keys_max:
+            self._old = self._young if age < 2 * self._seconds else set()
+            self._young = set()
+            self._since = now
+        known = key in self._young or key in self._old
+        self._young.add(key)
+        return not known
+
+
+class TokenBucket:
+    """A limit of `rate` events a second on average, and of `burst` at once."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = float(burst)
+        self._filled = 0.0
+
+    def take(self, *, now: float) -> bool:
+        """Tell whether one more event is allowed at `now` (monotonic seconds), and count it if so."""
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled) * self._rate)
+        self._filled = max(now, self._filled)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+# --- Text from another machine --------------------------------------------------------------------------------------
+
+# Printable to Unicode, yet invisible: fillers and blanks, selectors of glyph variants.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0d]")
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"  # needed inside words and emoji; at any other place they only hide
+_INDENT = "\n    "  # no line of a message can pass for a line of somebody else
+_CUT = " [...]"
+
+
+def printable(remote: Union[bytes, str]) -> str:
+    r"""Return text from another machine in a form that cannot act on a terminal. The only way to show such text.
+
+    Bytes are decoded as UTF-8, invalid ones shown as `\xff`, trailing NULs (Ethernet padding) cut. A newline is the
+    one character with an effect, and what follows it is indented. Visible characters pass, everything else is
+    escaped: `^[` for the ASCII controls, `\x9b` for the 8-bit ones, `<U+202E>` for the others. More than
+    SHOWN_CHARACTERS or SHOWN_LINES are cut, and ` [...]` says so.
+    """
+    text = (remote.decode("utf-8", "backslashreplace") if isinstance(remote, bytes) else remote).rstrip("\0")
+    pieces: List[str] = []
+    room, lines = SHOWN_CHARACTERS, SHOWN_LINES
+    for piece in _safe_pieces(text):
+        room -= len(piece)
+        lines -= piece == "\n"
+        if room < 0 or lines < 1:
+            pieces.append(_CUT)
+            break
+        pieces.append(piece)
+    return "".join(pieces).replace("\n", _INDENT)
+
+
+def printable_name(remote: Union[bytes, str]) -> str:
+    """Return a remote name for use inside a line: letters, digits and `-_.` pass, each other character becomes `?`.
+
+    At most NAME_CHARACTERS of it; empty if the name is.
+    """
+    text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
+    return "".join(char if _is_name_character(char) else "?" for char in text[:NAME_CHARACTERS])
+
+
+def _safe_pieces(text: str) -> Iterator[str]:
+    """Yield what to show for each character of `text`: itself or its escape."""
+    after_kept = False
+    marks = 0  # since the last base character
+    for char in text:
+        is_joiner = char in _JOINERS
+        is_mark = is_joiner or unicodedata.category(char)[0] == "M"
+        marks = marks + 1 if is_mark else 0
+        after_kept = (after_kept if is_joiner else _is_visible(char)) and marks <= MARKS_PER_BASE
+        yield char if after_kept or char == "\n" else _escape(char)
+
+
+def _is_visible(char: str) -> bool:
+    """Tell whether `char` shows itself and does nothing else.
+
+    Unassigned characters pass: emoji younger than this Python's tables. Controls, direction marks and tags were all
+    assigned before the oldest of those tables (Unicode 9), so that what is dangerous is escaped by every version.
+    From U+E0000 on there are only tags, selectors and private characters.
+    """
+    if char >= "\U000e0000" or _INVISIBLE.match(char):
+        return False
+    return char.isprintable() or unicodedata.category(char) == "Cn"
+
+
+def _is_name_character(char: str) -> bool:
+    return char in "-_." or (_is_visible(char) and unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lm", "Lo", "Nd"))
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x20 or code == 0x7F:
+        return "^" + chr(code ^ 0x40)
+    if 0x80 <= code < 0xA0:
+        return f"\\x{code:02x}"
+    return f"<U+{code:04X}>"
