@@ -1,0 +1,118 @@
+"""The fast paths of AlexStream come to the same as the general ones: every frame of whole conversations is compared."""
+
+import heapq
+import random
+from typing import Any, List, Set, Tuple
+
+import pytest
+
+import alexstream
+from alexstream import Accepted, EndOfStream, Endpoint, Session
+
+A, B = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
+PORT = 2
+
+Frame = Tuple[float, bytes, bytes]
+
+
+def converse(
+    seed: int, *, loss: float = 0.0, jitter: float = 0.0, echo: bool = False, size: int = 150_000
+) -> List[Frame]:
+    """Every frame sent while A sends `size` bytes to B, which sends them back (`echo`) or nothing."""
+    rng = random.Random(seed)
+    ends = {A: Endpoint(A, rng=rng), B: Endpoint(B, rng=rng)}
+    ends[B].listen(PORT)
+    data = bytes(rng.getrandbits(8) for _ in range(1000)) * (size // 1000)
+    session = ends[A].connect(B, PORT, now=1.0)
+    way: List[Tuple[float, int, bytes, bytes, bytes]] = []
+    frames: List[Frame] = []
+    got = {A: bytearray(), B: bytearray()}
+    ended: Set[Session] = set()
+    written, now = 0, 1.0
+    while now < 100:
+        for address, end in ends.items():
+            for peer, payload in end.segments_to_send(now=now):
+                frames.append((now, address, payload))
+                if rng.random() >= loss:
+                    arrival = now + 0.0005 + len(frames) * 1e-9 + rng.random() * jitter
+                    heapq.heappush(way, (arrival, len(frames), peer, address, payload))
+            end.check()
+        due = [at for at in [end.next_deadline() for end in ends.values()] if at is not None]
+        if not due and not way:
+            break
+        now = max(now, min([*due, *(entry[0] for entry in way[:1])]))
+        while way and way[0][0] <= now + 1e-5:  # a batch
+            _, _, peer, origin, payload = heapq.heappop(way)
+            ends[peer].receive(origin, payload, now=now)
+        written += session.send(data[written : written + 40_000]) if written < len(data) else 0
+        if written == len(data):
+            session.finish()
+        for address, end in ends.items():
+            for event in iter(end.next_event, None):
+                ended |= {event.session} if isinstance(event, EndOfStream) else set()
+            for open_session in list(end.sessions.values()):
+                arrived = open_session.read(rng.choice((1, 5000, 1 << 20)))
+                got[address] += arrived
+                if echo and address == B and arrived:
+                    assert open_session.send(arrived) == len(arrived)
+                if open_session in ended and not open_session.readable:
+                    open_session.finish()
+    got[A] += session.read(size)  # what had arrived when the stream was closed
+    assert got[B] == data
+    assert not echo or got[A] == data
+    return frames
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "circumstances",
+    [{}, {"loss": 0.05}, {"jitter": 0.002}, {"loss": 0.02, "jitter": 0.001, "echo": True}],
+    ids=["clean", "loss", "reordering", "both ways"],
+)
+def test_fast_path_sends_what_the_general_path_sends(
+    circumstances: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = converse(seed, **circumstances)
+    calls: List[int] = []
+    monkeypatch.setattr(Session, "receive_expected", lambda *_, **__: calls.append(1))
+    monkeypatch.setattr(Session, "_whole_segments", lambda self: 0)
+    monkeypatch.setattr(Session, "_encode_batch", lambda self, batch: [self._encode_range(sent, 0) for sent in batch])
+    assert converse(seed, **circumstances) == fast
+    assert len(calls) > 20
+
+
+def test_fast_path_takes_most_of_a_clean_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: List[int] = []
+    general = alexstream.decode_segment
+
+    def count(*arguments: Any) -> Any:
+        slow.append(1)
+        return general(*arguments)
+
+    monkeypatch.setattr(alexstream, "decode_segment", count)
+    frames = converse(1)
+    data = [payload for _, origin, payload in frames if origin == A and len(payload) > 100]
+    assert len(slow) < len(frames) - 0.8 * len(data)
+
+
+@pytest.mark.parametrize("offset", [8, 12, 16, 20, 24, 28, 32, 40])
+def test_expected_segment_with_a_flipped_bit_goes_the_general_way(offset: int) -> None:
+    rng = random.Random(1)
+    a, b = Endpoint(A, rng=rng), Endpoint(B, rng=rng)
+    b.listen(PORT)
+    session = a.connect(B, PORT, now=1.0)
+    for now in (1.0, 1.1, 1.2):
+        for end, other in ((a, b), (b, a)):
+            for _, payload in end.segments_to_send(now=now):
+                other.receive(end.address, payload, now=now)
+    accepted = next(event.session for event in iter(b.next_event, None) if isinstance(event, Accepted))
+    session.send(bytes(100_000))
+    first, second = [payload for _, payload in a.segments_to_send(now=2.0)][:2]
+    b.receive(A, first, now=2.0)
+    flipped = bytearray(second)
+    flipped[offset] ^= 1
+    b.receive(A, bytes(flipped), now=2.0)
+    assert b.drops == {"checksum": 1}
+    held = accepted.readable
+    b.receive(A, second + b"padding", now=2.0)
+    assert accepted.readable == 2 * held > 0
