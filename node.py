@@ -1,0 +1,3231 @@
+"""The impure half of the stack: raw Ethernet, the one thread, the clock, the lock, the random source.
+
+    EthernetLink      one Ethernet port, over scapy's raw socket
+    Router            neighbours and routes (AlexMesh, L3); pure
+    Node              runs a Router and an Endpoint (AlexStream, L4) on its links
+    Stream, Listener  what applications hold: files whose other end is on another node
+    open_node, run    the command line that all scripts share
+
+As a program it keeps this machine visible in the mesh, reports nodes that come and go, and prints raw messages.
+"""
+
+import argparse
+import errno
+import fcntl
+import functools
+import io
+import itertools
+import json
+import os
+import random
+import select
+import shlex
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from collections import Counter, deque
+from enum import Enum
+from heapq import heappop, heappush
+from types import FrameType
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    TextIO,
+    Tuple,
+    Type,
+    Union,
+)
+from typing import Counter as CounterType
+
+from alexstream import Accepted, Closed, Connected, Endpoint, Event, Session, Stalled, State
+from constants import (
+    ADVERT_SECONDS,
+    ANSWERS_PER_SECOND,
+    ASK_FIRST,
+    ASK_QUIET,
+    BACKLOG_FRAMES,
+    BLOCKED_PATIENCE,
+    BLOCKED_RETRY,
+    BLOCKED_RETRY_MAX,
+    BROADCAST_ADDRESS,
+    BYE_GRACE,
+    BYE_QUIET,
+    CLOSE_SECONDS,
+    CONFIRM_SECONDS,
+    DELAY_SECONDS,
+    DESTINATIONS_MAX,
+    DUPLICATE_QUIET,
+    ECHO_RETRY,
+    ECHO_SECONDS,
+    ETHERNET_HEADER_BYTES,
+    ETHERNET_MTU,
+    ETHERTYPE,
+    EVENTS_MAX,
+    EVERYONE,
+    EVICT_TRIES,
+    FD_SECONDS,
+    FLAG_BYE,
+    FLAG_FULL,
+    FLAG_PROBE,
+    FLAG_REPLY,
+    FLOODS_PER_SECOND,
+    FLOWS_MAX,
+    GREET_GAP,
+    HANDSHAKE_FIXED_BYTES,
+    HANDSHAKE_INTERVAL,
+    HEARD_BYTES,
+    HEARD_EVERY,
+    HEARD_GATHER,
+    HEARD_MAX,
+    HOLD_INTERVALS,
+    HOP_COST,
+    IN_USE_SECONDS,
+    JITTER,
+    LATE_SECONDS,
+    LEAVE_SECONDS,
+    LINK_RETRY,
+    LOSSY_COST,
+    LOSSY_MISSES,
+    LOST_FLOODS_PER_SECOND,
+    LOST_GRACE,
+    MEET_SECONDS,
+    MESH_HEADER_BYTES,
+    MESH_MTU_MIN,
+    MESSAGE_RETRY_FIRST,
+    MESSAGE_RETRY_MAX,
+    MESSAGES_MAX,
+    METRIC_UNREACHABLE,
+    NAKS_PER_SECOND,
+    NAME_CHARACTERS,
+    NEIGHBOURS_MAX,
+    NEWS_GREETINGS,
+    NO_SUCH_NODE_SECONDS,
+    OVERDUE_INTERVALS,
+    PROBE_TIMEOUT,
+    PROBE_TRIES,
+    RECEIVE_BATCH,
+    RELAY_DELAY,
+    REPLIES_PER_SECOND,
+    REQUEST_AGAIN,
+    REQUEST_FRESH,
+    REQUEST_HOPS,
+    REQUEST_RETRY,
+    REQUEST_TRIES,
+    ROUTE_BYTES,
+    ROUTES_PER_FRAME,
+    SEEN_KEYS_MAX,
+    SEEN_SECONDS,
+    SEND_BUFFER_BYTES,
+    SEQ_JUMP_MAX,
+    SEQ_MAX,
+    SETTLE_SECONDS,
+    SHADOW_SECONDS,
+    SIGNAL_RETRY,
+    SOCKET_BUFFER_BYTES,
+    SOURCES_MAX,
+    START_DELAY,
+    SWEEP_SECONDS,
+    SYN_TIMEOUT,
+    TLV_BYTES,
+    TTL_ROUTED,
+    TTL_V1,
+    TYPE_BROADCAST,
+    TYPE_HANDSHAKE,
+    TYPE_MESSAGE,
+    TYPE_STATUS,
+    TYPE_STREAM,
+    UPDATE_DELAY,
+    UPDATE_GAP,
+    V1_SEQ_SECONDS,
+)
+from protocol import (
+    Frame,
+    FrameError,
+    Handshake,
+    Heard,
+    Request,
+    Route,
+    decode_ethernet,
+    decode_frame,
+    decode_handshake,
+    encode_ethernet,
+    encode_frame,
+    encode_handshake,
+    parse_status,
+    parse_text,
+    status_payload,
+    text_payload,
+)
+from utils import (
+    SeenSet,
+    TokenBucket,
+    format_address,
+    is_unicast,
+    parse_address,
+    printable,
+    printable_name,
+)
+
+INFINITY = float("inf")
+TTL_OCTETS = tuple(bytes((ttl,)) for ttl in range(TTL_ROUTED + 1))
+TTL_OFFSET = ETHERNET_HEADER_BYTES + 14  # of a whole Ethernet frame: what lies before it names a flow
+PAYLOAD_OFFSET = ETHERNET_HEADER_BYTES + MESH_HEADER_BYTES
+_new = tuple.__new__  # of a NamedTuple, on the fast path: 0.2 us instead of 0.35
+
+
+class SetupError(Exception):
+    """What keeps a program from starting; the message names the cause and the next command."""
+
+
+# --- Links ----------------------------------------------------------------------------------------------------------
+
+
+class Link:
+    """One Ethernet port, never blocking. `mac` is its Ethernet address, `mtu` the largest payload of a frame."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    loopback: bool  # everybody hears every frame, the sender too, and all share one Ethernet address
+    send: Callable[[bytes], object]  # one Ethernet frame; OSError as the system says it
+    receive: Callable[[], List[bytes]]  # what has arrived, about RECEIVE_BATCH at most; OSError when the port is down
+
+    def fileno(self) -> int:
+        """Return what `select` shall watch."""
+        raise NotImplementedError
+
+    def claim(self) -> bool:
+        """Tell whether this process may use `mac` as the address of a node; others may not, until `close`."""
+        return True
+
+    def refresh(self) -> bool:
+        """Bring `mtu` up to date; return whether the port is up and has a carrier."""
+        return True
+
+    def reopen(self) -> None:
+        """Start over after the port was down or away; raise OSError if that fails."""
+
+    def close(self) -> None:
+        """Let go of the port."""
+
+
+class EthernetLink(Link):
+    """An Ethernet port through scapy's raw socket; every difference between the platforms is in here.
+
+    Raises SetupError. On a card, programs of one machine do not hear each other: a socket of one EtherType is not
+    shown what goes out. On Linux's `lo` everybody hears everything.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.loopback = bool(_usable_flags(name) & _IFF_LOOPBACK)
+        self._lock_file = -1
+        try:
+            self._open()
+        except ImportError:
+            raise SetupError(_SCAPY_MISSING) from None
+        except OSError as error:
+            if os.geteuid() == 0:
+                raise SetupError(f"cannot open {name}: {error}") from None
+            raise SetupError(f"raw Ethernet needs root: sudo python3 {' '.join(map(shlex.quote, sys.argv))}") from None
+
+    def _open(self) -> None:
+        # 0.15 s, so not before it is needed; scapy.all would take 0.7 s. Its warnings are about what we do not use.
+        import logging
+
+        for logger in ("scapy.loading", "scapy.runtime"):
+            logging.getLogger(logger).setLevel(logging.ERROR)
+        from scapy.arch import get_if_hwaddr
+        from scapy.config import conf
+        from scapy.error import Scapy_Exception
+
+        self.mtu = _ask_mtu(self.name)
+        try:
+            self.mac = _ask_linux_hardware(self.name)[1] if _LINUX else parse_address(get_if_hwaddr(self.name))
+            self._socket: Any = conf.L2socket(iface=self.name, type=ETHERTYPE, promisc=False)
+        except Scapy_Exception as error:
+            raise OSError(str(error)) from None
+        if isinstance(getattr(self._socket, "ins", None), socket.socket):
+            self._use_packet_socket(self._socket.ins)
+        elif hasattr(self._socket, "bpf_fd"):
+            self._use_bpf(self._socket)
+        else:
+            self._use_pcap(self._socket)
+
+    def _use_packet_socket(self, port: socket.socket) -> None:
+        """Linux: one frame a call, of our EtherType only. scapy's own send and recv_raw would take twice as long."""
+        port.setblocking(False)
+        _set_buffer(port, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+        _set_buffer(port, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.send = port.send
+        self.receive = functools.partial(_receive_batch, port.recv)
+
+    def _use_bpf(self, port: Any) -> None:
+        """BSD and macOS: many frames a read, of every EtherType unless a filter is set, our own among them."""
+        from scapy.arch.bpf import consts, supersocket
+        from scapy.libs import structures
+
+        port.set_nonblock()
+        program = (structures.bpf_insn * len(_BPF_PROGRAM))(*(structures.bpf_insn(*line) for line in _BPF_PROGRAM))
+        fcntl.ioctl(port.bpf_fd, consts.BIOCSETF, structures.bpf_program(len(program), program))
+        length_at, alignment = supersocket.bpf_hdr.bh_caplen.offset, supersocket.BPF_ALIGNMENT
+        size = port.get_blen()  # a read must be of exactly this
+
+        def receive() -> List[bytes]:
+            try:
+                return self._from_others(bpf_frames(os.read(port.bpf_fd, size), length_at, alignment))
+            except BlockingIOError:
+                return []
+
+        self.send = functools.partial(os.write, port.bpf_fd)
+        self.receive = receive
+
+    def _use_pcap(self, port: Any) -> None:
+        """Use libpcap (`conf.use_pcap`): works everywhere, but slowly, and frames may wait 100 ms in its buffer."""
+        port.pcap_fd.setnonblock(True)
+
+        def send(frame: bytes) -> None:
+            if port.pcap_fd.send(frame) < 0:  # it keeps the cause to itself
+                self.refresh()
+                too_long = len(frame) > self.mtu + ETHERNET_HEADER_BYTES
+                raise OSError(errno.EMSGSIZE if too_long else errno.ENOBUFS, "libpcap could not send")
+
+        def receive() -> List[bytes]:
+            frames = iter(lambda: port.recv_raw()[1], None)
+            return self._from_others(itertools.islice(frames, RECEIVE_BATCH))
+
+        self.send = send
+        self.receive = receive
+
+    def _from_others(self, frames: Iterable[bytes]) -> List[bytes]:
+        """Keep what is of our EtherType and was not sent from this port."""
+        ethertype, own = ETHERTYPE.to_bytes(2, "big"), b"" if self.loopback else self.mac
+        return [frame for frame in frames if frame[12:14] == ethertype and frame[6:12] != own]
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket or device."""
+        return int(self._socket.fileno())
+
+    def claim(self) -> bool:
+        """Lock `mac`. A program that cannot (one without root) takes another address, which is always right."""
+        if self._lock_file < 0:
+            self._lock_file = _lock_address(self.mac)
+        return self._lock_file >= 0
+
+    def refresh(self) -> bool:
+        """Ask the system; False also when the interface is gone."""
+        try:
+            self.mtu = _ask_mtu(self.name)
+            return bool(_usable_flags(self.name) & _IFF_RUNNING)
+        except (SetupError, OSError):
+            return False
+
+    def reopen(self) -> None:
+        """Open a new socket: the old one stays deaf if the interface was removed and came back."""
+        self._socket.close()
+        self._open()
+
+    def close(self) -> None:
+        """Close the socket, give the address free."""
+        self._socket.close()
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+
+_SCAPY_MISSING = "scapy is not installed: sudo apt install python3-scapy  (or: pip install scapy)"
+_LINUX = sys.platform.startswith("linux")
+_IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
+_SIOCGIFFLAGS, _SIOCGIFMTU = (0x8913, 0x8921) if _LINUX else (0xC0206911, 0xC0206933)
+_SIOCGIFHWADDR = 0x8927  # Linux
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772  # the two of Linux's kinds of hardware that carry Ethernet frames
+_RUN_DIRECTORY = "/var/run/alexchat"
+# Classic BPF (code, jt, jf, k): load the EtherType; if it is ours take the whole frame, else nothing.
+_BPF_PROGRAM = ((0x28, 0, 0, 12), (0x15, 0, 1, ETHERTYPE), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0))
+
+
+def bpf_frames(data: bytes, length_at: int, alignment: int) -> Iterator[bytes]:
+    """Yield the frames of one read from a BPF device.
+
+    Before each stands a header, numbers in the machine's byte order: at `length_at` u32 bytes captured, u32 bytes on
+    the wire, u16 length of the header with its padding. The next one begins at a multiple of `alignment`.
+    """
+    at = 0
+    while at + length_at + 10 <= len(data):
+        captured = int.from_bytes(data[at + length_at : at + length_at + 4], sys.byteorder)
+        header = int.from_bytes(data[at + length_at + 8 : at + length_at + 10], sys.byteorder)
+        yield data[at + header : at + header + captured]
+        at += max(1, -(-(header + captured) // alignment)) * alignment
+
+
+def _set_buffer(port: socket.socket, option: int, size: int) -> None:
+    forced = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE and so on: beyond the limit, for root
+    try:
+        port.setsockopt(socket.SOL_SOCKET, forced[option], size)
+    except OSError:
+        port.setsockopt(socket.SOL_SOCKET, option, size)
+
+
+def _receive_batch(receive: Callable[[int], bytes]) -> List[bytes]:
+    frames: List[bytes] = []
+    try:
+        # Room for the largest frame of `lo`, 0.2 us dearer than for 1500 bytes. What came before an error stays.
+        frames.extend(map(receive, itertools.repeat(0x1000E, RECEIVE_BATCH)))
+    except BlockingIOError:
+        pass
+    except OSError:
+        if not frames:
+            raise
+    return frames
+
+
+def _ask(name: str, request: int) -> bytes:
+    """Return what an ioctl says of an interface; raise OSError if there is none of that name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+        return fcntl.ioctl(anything.fileno(), request, name.encode().ljust(40, b"\0"))[16:]
+
+
+def _ask_mtu(name: str) -> int:
+    # No more than HANDSHAKE can say: `lo` has one more.
+    return min(0xFFFF, int.from_bytes(_ask(name, _SIOCGIFMTU)[:4], sys.byteorder))
+
+
+def _ask_linux_hardware(name: str) -> Tuple[int, bytes]:
+    answer = _ask(name, _SIOCGIFHWADDR)
+    return int.from_bytes(answer[:2], sys.byteorder), answer[2:8]
+
+
+def _usable_flags(name: str) -> int:
+    """Return the flags of an interface that exists, carries Ethernet frames and is up; raise SetupError."""
+    names = [known for _, known in socket.if_nameindex()]
+    if name not in names:
+        raise SetupError(f"there is no interface {printable(name)!r} here, but: {' '.join(names)}")
+    flags = int.from_bytes(_ask(name, _SIOCGIFFLAGS)[:2], sys.byteorder)
+    if _LINUX:
+        is_ethernet = _ask_linux_hardware(name)[0] in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
+    else:
+        is_ethernet = bool(flags & _IFF_BROADCAST)
+    if not is_ethernet:
+        raise SetupError(f"{name} is not Ethernet; the interfaces here are: {' '.join(names)}")
+    if not flags & _IFF_UP:
+        raise SetupError(f"{name} is down: sudo {f'ip link set {name} up' if _LINUX else f'ifconfig {name} up'}")
+    return flags
+
+
+def _lock_address(mac: bytes) -> int:
+    """Return the open lock file of an Ethernet address in this network namespace; -1 if it cannot be had."""
+    try:
+        namespace = os.stat("/proc/thread-self/ns/net").st_ino if _LINUX else 0
+        os.makedirs(_RUN_DIRECTORY, mode=0o755, exist_ok=True)
+        directory = os.lstat(_RUN_DIRECTORY)
+        if not stat.S_ISDIR(directory.st_mode) or directory.st_uid != os.geteuid() or directory.st_mode & 0o022:
+            return -1  # where others may write, they may also put links
+        path = os.path.join(_RUN_DIRECTORY, f"{namespace}-{mac.hex()}.lock")
+        lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock_file)
+        return -1
+    return lock_file
+
+
+# --- What goes in and out -------------------------------------------------------------------------------------------
+
+
+class Interface(NamedTuple):
+    """One Ethernet port. `mtu`: largest Ethernet payload; `loopback`: every node on it hears every frame."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    loopback: bool
+
+
+class Transmit(NamedTuple):
+    """A whole Ethernet frame to be sent on the interface of that index."""
+
+    interface: int
+    frame: bytes
+
+
+class Incoming(NamedTuple):
+    """A STREAM payload for this node, perhaps with Ethernet padding at its end."""
+
+    origin: bytes
+    payload: bytes
+
+
+class NodeFound(NamedTuple):
+    """There is a route to a node. `hops`: 1 for a neighbour; `mtu`: of the path; `name`: empty if not known yet."""
+
+    address: bytes
+    hops: int
+    mtu: int
+    name: str
+
+
+class NodeLost(NamedTuple):
+    """There has been no route for LOST_GRACE (`reason` "unreachable"), or the node said goodbye ("left")."""
+
+    address: bytes
+    reason: str
+
+
+class MessageReceived(NamedTuple):
+    """A text for this node (acknowledged already) or, where `dest` is EVERYONE, for all; once per msg_id."""
+
+    origin: bytes
+    dest: bytes
+    msg_id: int
+    data: bytes
+
+
+class Delivered(NamedTuple):
+    """The peer acknowledged a MESSAGE; `rtt` seconds after it was first sent."""
+
+    msg_id: int
+    peer: bytes
+    rtt: float
+
+
+class Undelivered(NamedTuple):
+    """No STATUS came before the message's timeout."""
+
+    msg_id: int
+    peer: bytes
+
+
+class Echoed(NamedTuple):
+    """The answer to `echo`; `name` and `ports` are empty from a v1.0 node."""
+
+    token: int
+    address: bytes
+    hops: int
+    rtt: float
+    name: str
+    ports: Tuple[int, ...]
+
+
+class DuplicateAddress(NamedTuple):
+    """Another node, at that Ethernet address, uses this node's id."""
+
+    mac: bytes
+
+
+class PathChanged(NamedTuple):
+    """A peer that was sent data has another next hop or path MTU now, or is reachable again."""
+
+    peer: bytes
+    mtu: int
+
+
+class RouteChanged(NamedTuple):
+    """There is another way to a node; only if `tells_routes` is set. `next_hop`: id of the neighbour."""
+
+    address: bytes
+    interface: int
+    next_hop: bytes
+    hops: int
+    mtu: int
+
+
+MeshEvent = Union[
+    NodeFound, NodeLost, MessageReceived, Delivered, Undelivered, Echoed, DuplicateAddress, PathChanged, RouteChanged
+]
+
+
+class NodeInfo(NamedTuple):
+    """A reachable node. `next_hop`: id of the neighbour; `rtt`: seconds or None; `last_heard`: of or about it."""
+
+    address: bytes
+    interface: int
+    next_hop: bytes
+    hops: int
+    mtu: int
+    name: str
+    ports: Tuple[int, ...]
+    rtt: Optional[float]
+    last_heard: float
+
+
+# --- State ----------------------------------------------------------------------------------------------------------
+
+
+class LinkState(Enum):
+    """What is known of the way to a neighbour and back (section "neighbour state machine")."""
+
+    HEARD = "heard"  # it may not hear us
+    UP = "up"
+    PROBING = "probing"
+    SUSPECT = "suspect"  # missed a probe: used only where nothing else is
+    DEAD = "dead"  # until it answers
+
+
+HEARD, UP, PROBING, SUSPECT, DEAD = LinkState
+LINK_MOVES: Dict[LinkState, FrozenSet[LinkState]] = {
+    HEARD: frozenset((UP,)),
+    UP: frozenset((PROBING, SUSPECT, HEARD)),  # SUSPECT at once: it said BYE
+    PROBING: frozenset((UP, SUSPECT, HEARD)),
+    SUSPECT: frozenset((UP, DEAD, HEARD)),
+    DEAD: frozenset((UP, HEARD)),
+}
+USABLE = frozenset((UP, PROBING, SUSPECT))
+
+
+class Advert(NamedTuple):
+    """What a neighbour said last about a destination, and when."""
+
+    seq: int
+    metric: int
+    mtu: int
+    time: float
+
+
+class Path(NamedTuple):
+    """The chosen way to a destination; `metric` and `mtu` include the first hop."""
+
+    neighbour: "Neighbour"
+    seq: int
+    metric: int
+    mtu: int
+
+
+class Wire:
+    """One interface and who was heard there."""
+
+    def __init__(self, index: int, interface: Interface) -> None:
+        self.index = index
+        self.mac = interface.mac
+        self.mtu = min(interface.mtu, 0xFFFF)
+        self.loopback = interface.loopback
+        self.neighbours: Dict[bytes, Neighbour] = {}
+        self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
+        self.flows: Dict[bytes, Flow] = {}
+        self.told: Dict[bytes, Route] = {}  # what all there were told last, finite routes only
+        self.requests: Dict[bytes, Request] = {}  # to be sent
+        self.review = False  # compare every destination with `told`, for somebody came, went or hears differently
+        self.repeat = False  # tell everything again: a new listener
+        self.bump = False  # tell the new sequence number of this node
+        self.greet = False  # a HANDSHAKE is due
+        self.greet_at = INFINITY
+        self.greeted = -INFINITY
+        self.greetings = 0
+        self.news = NEWS_GREETINGS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
+        self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
+        self.twin: Optional[Wire] = None  # lower interface on the same segment; until `twin_until`
+        self.twin_until = -INFINITY
+
+    def shared(self) -> bool:
+        """Tell whether other nodes send with this interface's MAC too: some of what it receives is theirs."""
+        return self.loopback or any(n.crowded for n in self.neighbours.values())
+
+    def listeners(self) -> List["Neighbour"]:
+        """Return the neighbours that use our routes."""
+        return [n for n in self.neighbours.values() if n.usable and not n.v1]
+
+    def segment(self, now: float) -> "Wire":
+        """Return the lowest interface on the same segment: floods are sent only there."""
+        return self.twin if self.twin is not None and now < self.twin_until else self
+
+    def covered(self, source: bytes, now: float, *, v1: bool) -> bool:
+        """Tell whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
+        return all(n.hears(source, now) for n in self.neighbours.values() if n.usable and (v1 or not n.v1))
+
+
+class Neighbour:
+    """A node heard directly on one interface, and the state of the link to it."""
+
+    def __init__(self, wire: Wire, address: bytes, mac: bytes, now: float) -> None:
+        self.wire = wire
+        self.address = address
+        self.met = now  # this incarnation
+        self.mac = mac
+        self.nonce = 0  # 0 from a v1.0 node
+        self.sources = {mac: now}  # Ethernet addresses it sends with, and when: two, if two of its ports are here
+        self.tags: Tuple[Heard, ...] = (Heard(mac, 0),)  # how it is listed in HEARD
+        self.v1 = False
+        self.state = HEARD
+        self.usable = False
+        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
+        self.macs: FrozenSet[bytes] = frozenset()
+        self.crowded = False  # it hears another node with our MAC
+        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
+        self.listed_at = -INFINITY
+        self.offered = 0  # the MTU it advertises
+        self.mtu = ETHERNET_MTU  # what has been seen to reach it
+        self.big_token = 0  # of the padded PROBE
+        self.seq = 0
+        self.interval = HANDSHAKE_INTERVAL
+        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
+        self.history = 0  # of the last eight: 1 missed
+        self.cost = HOP_COST
+        self.last_heard = now
+        self.overdue = INFINITY
+        self.expires = now + HOLD_INTERVALS * HANDSHAKE_INTERVAL
+        self.leaving = False
+        self.waiting = 0.0  # when data went out that nothing came back for, else 0
+        self.sent = -INFINITY  # about when data last went out
+        self.confirm_at = -INFINITY  # when flowing data wants the next PROBE
+        self.probes: Dict[int, float] = {}  # token -> when sent
+        self.misses = 0
+        self.retry = INFINITY  # end of the probe's time, or next question to one that is not up
+        self.backoff = ASK_FIRST
+        self.srtt = 0.0
+        self.adverts = 0  # how many destinations it offers a way to
+        self.replies = TokenBucket(REPLIES_PER_SECOND, REPLIES_PER_SECOND)
+        self.deadline = INFINITY  # of the timer in the heap
+
+    def links(self, other: "Neighbour", now: float) -> bool:
+        """Tell whether this neighbour and another one on the same interface hear each other.
+
+        That is as far as they said; who came a moment ago had no time to say so.
+        """
+        if now < max(self.met, other.met) + MEET_SECONDS:
+            return True
+        heard = any(tag in other.heard for tag in self.tags)
+        return heard and (self.v1 or any(tag in self.heard for tag in other.tags))
+
+    def hears(self, mac: bytes, now: float) -> bool:
+        """Tell whether it hears an Ethernet address, or has it."""
+        overheard = self.overheard.get(mac, -INFINITY)
+        return mac in self.macs or mac in self.sources or now - overheard < HOLD_INTERVALS * HANDSHAKE_INTERVAL
+
+
+class Destination:
+    """A node that somebody spoke of: who offers which way, the way in use, and what must not be forgotten."""
+
+    __slots__ = (
+        "address", "adverts", "ask_at", "asks", "best", "fd", "found", "left_at", "naks", "name", "passed_at",
+        "passed_seq", "ports", "rtt", "touched", "used", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, address: bytes, now: float) -> None:
+        self.address = address
+        self.adverts: Dict[Neighbour, Advert] = {}
+        self.fd: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
+        self.best: Optional[Path] = None
+        self.used = 0.0  # when data last went there
+        self.wanted = -INFINITY  # when a newer sequence number was last asked for
+        self.asks = 0
+        self.ask_at = 0.0
+        self.passed_seq = 0  # of the last REQUEST that was passed on, and when
+        self.passed_at = -INFINITY
+        self.touched = now
+        self.found = False
+        self.left_at = -INFINITY  # when it said BYE
+        self.naks = TokenBucket(NAKS_PER_SECOND, NAKS_PER_SECOND)
+        self.name = ""
+        self.ports: Tuple[int, ...] = ()
+        self.rtt: Optional[float] = None
+
+    @property
+    def seq(self) -> int:
+        """The sequence number of the way in use, or 0."""
+        return self.best.seq if self.best is not None else 0
+
+    @property
+    def fd_seq(self) -> int:
+        """The newest sequence number ever told, or 0."""
+        return -self.fd[0] if self.fd is not None else 0
+
+    def left(self, now: float) -> bool:
+        """Tell whether the node said BYE lately."""
+        return now - self.left_at < BYE_QUIET
+
+    def in_use(self, now: float) -> bool:
+        """Tell whether data was sent there lately."""
+        return self.used > 0 and now - self.used < IN_USE_SECONDS
+
+
+class Flow:
+    """The fast path of STREAM frames: a lookup by what does not change from frame to frame, and what then to do.
+
+    `neighbour` is whom such a frame proves alive; `out`, if it goes on, where to, `head` its new beginning.
+    """
+
+    __slots__ = ("destination", "head", "index", "limit", "neighbour", "origin", "out", "reason")
+
+    def __init__(self, origin: bytes, neighbour: Neighbour, reason: str = "") -> None:
+        self.origin = origin
+        self.neighbour = neighbour
+        self.reason = reason  # why it is dropped
+        self.out: Optional[Neighbour] = None
+        self.destination: Optional[Destination] = None
+        self.head = b""
+        self.index = 0
+        self.limit = 0
+
+
+class Message(NamedTuple):
+    """A MESSAGE that waits for its STATUS."""
+
+    frame: Frame
+    sent: float
+    deadline: float
+
+
+class Relay(NamedTuple):
+    """A flooded frame that waits for its turn on `wires` (by index)."""
+
+    frame: Frame
+    wires: Set[int]
+
+
+class Echo(NamedTuple):
+    """An `echo` that waits for its answer."""
+
+    dest: bytes
+    sent: float
+
+
+class Timer(NamedTuple):
+    """`action(*arguments, now)` at `when`. `serial` keeps equal times in order."""
+
+    when: float
+    serial: int
+    action: Callable[..., None]
+    arguments: Tuple[Any, ...]
+
+
+# --- The router -----------------------------------------------------------------------------------------------------
+
+
+class Router:
+    """One node of the mesh. `seq`: Unix time in seconds at boot; all other times are monotonic seconds.
+
+    Whatever arrives, `receive` does not raise; what is dropped is counted in `drops` by reason.
+    """
+
+    def __init__(
+        self,
+        address: bytes,
+        interfaces: Sequence[Interface],
+        *,
+        rng: random.Random,
+        now: float,
+        seq: int,
+        name: str = "",
+        ports: Iterable[int] = (),
+    ) -> None:
+        self.address = address
+        self.drops: CounterType[str] = Counter()
+        self.tells_routes = False
+        self._rng = rng
+        self._name = name
+        self._ports = tuple(ports)
+        self._seq = min(max(seq, 1), SEQ_MAX)
+        self._epoch = self._seq - now  # Unix time where `now` is 0
+        self._nonce = rng.getrandbits(32) or 1
+        self._msg_id = rng.getrandbits(63)
+        self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
+        self._up = list(self._wires)
+        self._routes: Dict[bytes, Destination] = {}
+        self._rumours: Dict[bytes, NodeInfo] = {}  # nodes known only by what v1.0 nodes relayed
+        self._dirty: Dict[bytes, None] = {}  # destinations to compare with what was told; ordered, unlike a set
+        self._flush_at = INFINITY
+        self._flushed = -INFINITY
+        self._lanes: Dict[bytes, Flow] = {}  # fast path of `send_stream`, by destination
+        self._nobody = Neighbour(self._wires[0], EVERYONE, EVERYONE, now)  # transmits what we cannot attribute
+        self._seen = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # floods
+        self._delivered = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # texts
+        self._asked: Dict[bytes, float] = {}  # when a directed HANDSHAKE last went to a node
+        self._floods = TokenBucket(FLOODS_PER_SECOND, FLOODS_PER_SECOND)
+        self._lost_floods = TokenBucket(LOST_FLOODS_PER_SECOND, LOST_FLOODS_PER_SECOND)
+        self._answers = TokenBucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
+        self._relays: Dict[Tuple[bytes, int], Relay] = {}
+        self._messages: Dict[int, Message] = {}
+        self._echoes: Dict[int, Echo] = {}
+        self._announced = (0, -INFINITY)  # token, time
+        self._jump_at = self._alarm_at = -INFINITY
+        self._gone = False
+        self._timers: List[Timer] = []
+        self._serial = 0
+        self._out: List[Transmit] = []
+        self._events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)
+        for wire in self._wires:
+            self._hurry(wire, now)
+        self._at(now + SWEEP_SECONDS, self._sweep)
+
+    # What the node calls
+
+    def receive(self, interface: int, frame: bytes, *, now: float) -> Optional[Incoming]:
+        """Take an Ethernet frame; return the payload of a STREAM frame for this node."""
+        wire = self._wires[interface]
+        flow = wire.flows.get(frame[:TTL_OFFSET])
+        if flow is not None and len(frame) > PAYLOAD_OFFSET:
+            flow.neighbour.waiting = 0.0
+            out = flow.out
+            if flow.reason:
+                self.drops[flow.reason] += 1
+                return None
+            if out is None:
+                return _new(Incoming, (flow.origin, frame[PAYLOAD_OFFSET:]))
+            ttl = frame[TTL_OFFSET]
+            if 0 < ttl <= TTL_ROUTED and len(frame) <= flow.limit:
+                if not out.waiting:
+                    self._expect(out, now)
+                flow.destination.used = now  # type: ignore[union-attr]
+                onward = flow.head + TTL_OCTETS[ttl - 1] + frame[TTL_OFFSET + 1 :]
+                self._out.append(_new(Transmit, (flow.index, onward)))
+                return None
+        try:
+            return self._receive(wire, frame, now)
+        except FrameError as error:
+            self.drops[error.reason] += 1
+            if error.reason in ("own", "bystander") and frame[ETHERNET_HEADER_BYTES + 1] == TYPE_STREAM:
+                sender = self._sender(wire, frame[6:12], frame[16:22])
+                self._open_flow(wire, frame, Flow(EVERYONE, sender, error.reason))  # `lo` has many of these
+            return None
+
+    def send_stream(self, dest: bytes, payload: bytes, *, now: float) -> Optional[Transmit]:
+        """Return the frame that takes a STREAM payload one hop towards `dest`, or None where it was flooded."""
+        lane = self._lanes.get(dest)
+        if lane is None:
+            lane = self._open_lane(dest)
+            if lane is None:
+                self._send_lost(dest, payload, now)
+                return None
+        if not lane.neighbour.waiting:
+            self._expect(lane.neighbour, now)
+        lane.destination.used = now  # type: ignore[union-attr]
+        self._msg_id = msg_id = self._msg_id + 1
+        return _new(Transmit, (lane.index, lane.head + msg_id.to_bytes(8, "big") + payload))
+
+    def send_message(self, dest: bytes, data: bytes, *, now: float, timeout: float) -> int:
+        """Send a text until it is acknowledged, then say `Delivered`, or `Undelivered` after `timeout`; return its id.
+
+        Raise ValueError if `dest` is this node's or no node's address.
+        """
+        self._check_peer(dest)
+        frame = self._frame(TYPE_MESSAGE, dest, data)
+        if len(self._messages) >= MESSAGES_MAX:
+            self._give_up(next(iter(self._messages)))
+        self._messages[frame.msg_id] = Message(frame, now, now + timeout)
+        self._repeat_message(frame.msg_id, MESSAGE_RETRY_FIRST, now)
+        return frame.msg_id
+
+    def broadcast(self, data: bytes, *, now: float) -> int:
+        """Send a text to every node, unacknowledged; return its id."""
+        frame = self._frame(TYPE_BROADCAST, EVERYONE, data)
+        self._flood(frame, now)
+        return frame.msg_id
+
+    def echo(self, dest: bytes, *, now: float) -> int:
+        """Ask `dest`, wherever it is, to answer; return the token of the `Echoed` to come. Raise ValueError."""
+        self._check_peer(dest)
+        token = self._token()
+        if len(self._echoes) >= MESSAGES_MAX:
+            del self._echoes[next(iter(self._echoes))]
+        self._echoes[token] = Echo(dest, now)
+        self._note_asked(dest, now)
+        self._route(self._frame(TYPE_HANDSHAKE, dest, self._echo_payload(FLAG_PROBE, token)), now)
+        return token
+
+    def announce(self, *, now: float) -> None:
+        """Ask every neighbour to answer at once."""
+        token = self._token()
+        self._announced = (token, now)
+        self._flush_at = now
+        self._flush(now)
+        for wire in self._up:
+            self._send_greeting(wire, now, FLAG_PROBE, token)
+            for n in wire.neighbours.values():
+                if n.v1:
+                    self._send_probe(n, now)
+
+    def hint(self, dest: bytes, *, now: float) -> None:
+        """Probe the next hop towards `dest`: a retransmission timer fired."""
+        path = self.path_to(dest)
+        if path is not None and path.neighbour.state is UP:
+            self._probe(path.neighbour, now)
+
+    def leave(self, *, now: float) -> None:  # noqa: ARG002  the one set of verbs
+        """Say goodbye. What still arrives for others is forwarded, but nothing is said any more."""
+        for wire in self._up:
+            handshake = self._handshake(wire, FLAG_BYE, 0)
+            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
+        for msg_id in list(self._messages):
+            self._give_up(msg_id)
+        self._gone = True
+        self._timers.clear()
+
+    def set_ports(self, ports: Iterable[int]) -> None:
+        """Tell others from now on that this node listens on `ports`."""
+        self._ports = tuple(ports)
+        for wire in self._wires:
+            wire.news = NEWS_GREETINGS
+
+    def interface_changed(
+        self, index: int, *, mtu: Optional[int] = None, up: Optional[bool] = None, now: float
+    ) -> None:
+        """Learn that an interface has another MTU, or lost or found its carrier."""
+        wire = self._wires[index]
+        if mtu is not None:
+            wire.mtu = min(mtu, 0xFFFF)
+            self._forget_flows()
+            for n in list(wire.neighbours.values()):
+                self._reselect(n, now)
+                self._grow(n, now)
+        if up is False and wire in self._up:
+            self._up.remove(wire)
+            for n in list(wire.neighbours.values()):
+                self._forget(n, now)
+            wire.greet_at = INFINITY
+        elif up and wire not in self._up:
+            self._up.append(wire)
+        if wire in self._up:
+            self._hurry(wire, now)
+
+    def path_to(self, dest: bytes) -> Optional[Path]:
+        """Return the way in use to a node, if there is one."""
+        d = self._routes.get(dest)
+        return d.best if d is not None else None
+
+    def knows(self, address: bytes) -> bool:
+        """Tell whether anybody spoke of a node lately, though there may be no way to it at the moment."""
+        return address in self._routes or address in self._rumours
+
+    def mtu_to(self, dest: bytes) -> int:
+        """Return the largest frame (AlexMesh header included) that fits the path, or the interfaces if unknown."""
+        path = self.path_to(dest)
+        return path.mtu if path is not None else min(wire.mtu for wire in self._wires)
+
+    def nodes(self) -> List[NodeInfo]:
+        """Return every node that there is a route to, with the way in use, and those that only floods may reach."""
+        infos = [info for info in self._rumours.values() if self.path_to(info.address) is None]
+        for d in self._routes.values():
+            if d.best is None:
+                continue
+            n = d.best.neighbour
+            direct = n.address == d.address
+            rtt = (n.srtt or None) if direct else d.rtt
+            heard = n.last_heard if direct else d.adverts[n].time
+            hop = (n.wire.index, n.address)
+            infos.append(NodeInfo(d.address, *hop, hops_of(d.best), d.best.mtu, d.name, d.ports, rtt, heard))
+        return infos
+
+    def neighbours(self) -> List[Neighbour]:
+        """Return the state of the link to each neighbour, to be looked at only."""
+        return [n for wire in self._wires for n in wire.neighbours.values()]
+
+    def next_event(self) -> Optional[MeshEvent]:
+        """Return what happened next, or None."""
+        return self._events.popleft() if self._events else None
+
+    # Time
+
+    def next_deadline(self) -> Optional[float]:
+        """Return when `tick` has something to do, or None for never."""
+        return self._timers[0].when if self._timers else None
+
+    def tick(self, *, now: float) -> None:
+        """Do what is due."""
+        timers = self._timers
+        while timers and timers[0].when <= now:
+            timer = heappop(timers)
+            timer.action(*timer.arguments, now)
+
+    def frames_to_send(self, *, now: float) -> List[Transmit]:
+        """Do what is due, and return the frames that are to be sent now."""
+        if self._timers and self._timers[0].when <= now:
+            self.tick(now=now)
+        if not self._out:
+            return []
+        out, self._out = self._out, []
+        return out
+
+    def _at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        self._serial += 1
+        heappush(self._timers, Timer(when, self._serial, action, arguments))
+
+    def _sweep(self, now: float) -> None:
+        """Forget what is old: adverts, destinations, echoes."""
+        self._at(now + SWEEP_SECONDS, self._sweep)
+        for d in list(self._routes.values()):
+            for n, advert in list(d.adverts.items()):
+                frames = n.adverts // ROUTES_PER_FRAME + 1
+                if n.address != d.address and now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
+                    self._unlearn(n, d.address, now)
+            if d.adverts or any(d.address in wire.told for wire in self._wires):
+                d.touched = now
+            elif now - d.touched > FD_SECONDS and not d.found:
+                del self._routes[d.address]
+        hold = HOLD_INTERVALS * HANDSHAKE_INTERVAL
+        self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
+        for token in [token for token, echo in self._echoes.items() if now - echo.sent > ECHO_SECONDS]:
+            del self._echoes[token]
+
+    # Frames in
+
+    def _receive(self, wire: Wire, data: bytes, now: float) -> Optional[Incoming]:
+        """Take a frame the long way: who sent it, is it for us, which kind is it."""
+        destination, source, payload = decode_ethernet(data)
+        flooded = destination == BROADCAST_ADDRESS
+        if not flooded and destination not in (wire.mac, self.address):
+            raise FrameError("foreign")
+        frame = decode_frame(payload)
+        if frame.origin == self.address:
+            self._meet_myself(wire, source, frame, now)
+            raise FrameError("own")
+        if not is_unicast(frame.origin) or source[0] & 1:
+            raise FrameError("origin")
+        self._sender(wire, source, frame.origin).waiting = 0.0
+        if frame.type == TYPE_HANDSHAKE and frame.dest in (EVERYONE, self.address):
+            self._receive_handshake(wire, source, frame, flooded, now)
+            return None
+        if frame.dest == EVERYONE or flooded:
+            return self._receive_flood(wire, source, frame, now)
+        if frame.dest == self.address:
+            return self._deliver(wire, source, frame, now, data)
+        self._transit(wire, source, frame, now, data)
+        return None
+
+    def _meet_myself(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
+        """A HANDSHAKE of this node: our own, perhaps through another interface, or that of another node like us."""
+        if frame.type != TYPE_HANDSHAKE or frame.dest != EVERYONE:
+            return
+        h = decode_handshake(frame.payload)
+        if h is not None and h.nonce == self._nonce:
+            for other in self._wires:
+                if other is not wire and other.mac == source != wire.mac:
+                    low, high = sorted((wire, other), key=lambda w: w.index)
+                    high.twin, high.twin_until = low, now + SHADOW_SECONDS
+        elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
+            self._alarm_at = now + DUPLICATE_QUIET
+            self._events.append(DuplicateAddress(source))
+
+    def _receive_handshake(self, wire: Wire, source: bytes, frame: Frame, flooded: bool, now: float) -> None:
+        """Tell a neighbour's HANDSHAKE from an echo, from one that a v1.0 node relayed, and from a v1.0 node's own."""
+        h = decode_handshake(frame.payload)
+        directed = frame.dest == self.address
+        if self._gone:
+            raise FrameError("gone")
+        if h is None:
+            self._receive_v1_handshake(wire, source, frame, directed, now)
+        elif directed and (h.ttl0 == TTL_ROUTED or frame.ttl != h.ttl0):
+            if flooded and not self._seen.add((frame.origin, frame.msg_id), now=now):
+                raise FrameError("seen")
+            self._receive_echo(wire, source, frame, h, now)
+        elif frame.ttl != h.ttl0:
+            self._hear_of(wire, source, frame.origin, h.ttl0 - frame.ttl + 1, now)
+        else:
+            self._hear(wire, source, frame.origin, h, directed, now)
+
+    def _hear_of(self, wire: Wire, source: bytes, origin: bytes, hops: int, now: float) -> None:
+        """A v1.0 node relayed a HANDSHAKE: the node exists, and floods may reach it."""
+        neighbour = wire.neighbours.get(origin)
+        if neighbour is not None and hops == 2:
+            for n in wire.senders.get(source, ()):
+                n.overheard.update(dict.fromkeys(neighbour.sources, now))
+        elif origin in self._rumours or len(self._rumours) < DESTINATIONS_MAX:
+            hop = self._sender(wire, source, origin).address
+            rumour = NodeInfo(origin, wire.index, hop, max(hops, 1), ETHERNET_MTU, "", (), None, now)
+            self._rumours[origin] = rumour
+
+    def _receive_flood(self, wire: Wire, source: bytes, frame: Frame, now: float) -> Optional[Incoming]:
+        """A flooded frame: take it, pass it on, or send it the straight way if we know one."""
+        key = (frame.origin, frame.msg_id)
+        new = self._seen.add(key, now=now)
+        if frame.dest == self.address:
+            if not new and frame.type == TYPE_STREAM:
+                raise FrameError("seen")
+            return self._deliver(wire, source, frame, now)
+        if not new:
+            self._cancel_relay(key, wire, source, now)
+            raise FrameError("seen")
+        if frame.dest == EVERYONE:
+            if frame.type == TYPE_STREAM:
+                raise FrameError("dest")
+            self._deliver(wire, source, frame, now)
+        elif not is_unicast(frame.dest):
+            raise FrameError("dest")
+        elif self._unicast_flood(wire, source, frame, now):
+            return None
+        self._relay(wire, source, frame, now)
+        return None
+
+    def _unicast_flood(self, wire: Wire, source: bytes, frame: Frame, now: float) -> bool:
+        """Send a flooded frame along our route to its destination; return False if it must be flooded on."""
+        path = self.path_to(frame.dest)
+        if path is None or frame.ttl == 0:
+            return False
+        hop = path.neighbour
+        if hop.wire.segment(now) is wire.segment(now):
+            if wire.loopback or hop.hears(source, now):
+                raise FrameError("heard")
+            if hop.v1:
+                return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
+        self._send_via(hop, frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), now)
+        return True
+
+    def _deliver(
+        self, wire: Wire, source: bytes, frame: Frame, now: float, data: Optional[bytes] = None
+    ) -> Optional[Incoming]:
+        """Take a frame for this node or for all. `data`: the whole frame, if its like may take the fast path."""
+        if frame.type == TYPE_STREAM:
+            if data is not None:
+                self._open_flow(wire, data, Flow(frame.origin, self._sender(wire, source, frame.origin)))
+            return Incoming(frame.origin, frame.payload)
+        if frame.type == TYPE_STATUS:
+            self._acknowledge(frame, now)
+            return None
+        if frame.type == TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
+            return None
+        if self._delivered.add((frame.origin, frame.msg_id), now=now):
+            self._events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, parse_text(frame.payload)))
+        if frame.type == TYPE_MESSAGE and frame.dest == self.address:
+            self._answer(wire, source, self._frame(TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now)
+        return None
+
+    def _transit(self, wire: Wire, source: bytes, frame: Frame, now: float, data: bytes) -> None:
+        """A routed frame for another node."""
+        if not is_unicast(frame.dest):
+            raise FrameError("dest")
+        if frame.dest not in wire.told and wire.shared():
+            raise FrameError("bystander")  # nobody can have chosen us: it is for another node with this MAC
+        if frame.ttl == 0:
+            raise FrameError("ttl")
+        frame = frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1)
+        d = self._routes.get(frame.dest)
+        if not self._may_transit(wire, source):
+            self._hurry(wire, now)
+            self._flood_lost(frame, now)
+        elif d is None or d.best is None:
+            self._nak(wire, source, frame.dest, now)
+            self._flood_lost(frame, now)
+        elif d.best.neighbour.wire is wire and source in d.best.neighbour.sources:
+            raise FrameError("back")
+        else:
+            d.used = now
+            hop = d.best.neighbour
+            if len(data) > hop.wire.mtu + ETHERNET_HEADER_BYTES:
+                raise FrameError("mtu")
+            self._send_via(hop, frame, now)
+            if frame.type == TYPE_STREAM:
+                flow = Flow(frame.origin, self._sender(wire, source, frame.origin))
+                self._aim(flow, d, hop, hop.mac + hop.wire.mac + data[12:TTL_OFFSET])
+                self._open_flow(wire, data, flow)
+
+    def _may_transit(self, wire: Wire, source: bytes) -> bool:
+        """Tell whether all who send with this MAC have echoed our nonce: then nobody relies on what we said before it.
+
+        Without this rule a restarted node can close a loop (section "why it cannot loop", step 4). A dead one did echo
+        it: a program that was killed does not hold up the others on its card.
+        """
+        senders = wire.senders.get(source, ())
+        return any(n.usable for n in senders) and all(n.usable or n.state is DEAD for n in senders)
+
+    def _nak(self, wire: Wire, source: bytes, dest: bytes, now: float) -> None:
+        """Tell who sent us a frame that we have no route to its destination: it must have missed that."""
+        d = self._routes.get(dest)
+        if not (self._answers if d is None else d.naks).take(now=now):
+            return
+        retraction = Route(dest, d.fd_seq if d is not None else 0, METRIC_UNREACHABLE, 0)
+        for n in wire.senders.get(source, ()):
+            if not n.v1:
+                self._direct(n, routes=(retraction,))
+        if dest in wire.told:
+            self._distrust(wire, dest)
+
+    # Frames out
+
+    def _frame(self, kind: int, dest: bytes, payload: bytes) -> Frame:
+        self._msg_id += 1
+        return Frame(kind, self.address, dest, TTL_ROUTED, self._msg_id, payload)
+
+    def _route(self, frame: Frame, now: float) -> None:
+        """Send a frame of our own along the route, or flood it."""
+        d = self._routes.get(frame.dest)
+        if d is None or d.best is None:
+            self._flood(frame, now)
+        else:
+            d.used = now
+            self._send_via(d.best.neighbour, frame, now)
+
+    def _answer(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
+        """Send a frame along the route; without one, to the Ethernet address that the question came from, as v1.0 does.
+
+        A neighbour of ours would have no route either: then it is flooded.
+        """
+        if self.path_to(frame.dest) is None and all(n.v1 for n in wire.senders.get(source, ())):
+            self._send(wire, source, frame)
+        else:
+            self._route(frame, now)
+
+    def _send_via(self, n: Neighbour, frame: Frame, now: float) -> None:
+        """Send data to a neighbour, and see whether it answers."""
+        if not n.waiting:
+            self._expect(n, now)
+        self._send(n.wire, n.mac, frame)
+
+    def _send(self, wire: Wire, mac: bytes, frame: Frame) -> None:
+        self._out.append(Transmit(wire.index, encode_ethernet(mac, wire.mac, encode_frame(frame))))
+
+    def _send_lost(self, dest: bytes, payload: bytes, now: float) -> None:
+        """Flood a STREAM frame, rarely if there was a route and it will come back."""
+        bucket = self._lost_floods if dest in self._routes else self._floods
+        if not is_unicast(dest) or dest == self.address:
+            self.drops["dest"] += 1
+        elif bucket.take(now=now):
+            self._flood(self._frame(TYPE_STREAM, dest, payload), now)
+        else:
+            self.drops["limit"] += 1
+
+    def _flood(self, frame: Frame, now: float) -> None:
+        """Flood a frame of our own. v1.0 nodes know no greater ttl than their own."""
+        self._seen.add((frame.origin, frame.msg_id), now=now)
+        v1 = any(n.v1 for wire in self._wires for n in wire.neighbours.values())
+        for wire in self._up:
+            if wire is wire.segment(now):
+                self._send(wire, BROADCAST_ADDRESS, frame._replace(ttl=TTL_V1 if v1 else TTL_ROUTED))
+
+    def _flood_lost(self, frame: Frame, now: float) -> None:
+        """Flood the frame of another node that came the straight way and finds it closed."""
+        if not self._lost_floods.take(now=now):
+            raise FrameError("limit")
+        self._seen.add((frame.origin, frame.msg_id), now=now)
+        for wire in self._up:
+            if wire is wire.segment(now) and any(n.usable for n in wire.neighbours.values()):
+                self._send(wire, BROADCAST_ADDRESS, frame)
+
+    def _relay(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
+        """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
+        if frame.ttl == 0:
+            raise FrameError("ttl")
+        targets = set()
+        for other in self._up:
+            if other is wire.segment(now):
+                needed = not other.loopback and not other.covered(source, now, v1=True)
+            else:
+                needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
+            if needed:
+                targets.add(other.index)
+        if not targets:
+            return
+        if not self._floods.take(now=now):
+            raise FrameError("limit")
+        key = (frame.origin, frame.msg_id)
+        self._relays[key] = Relay(frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), targets)
+        self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key)
+
+    def _relay_now(self, key: Tuple[bytes, int], _now: float) -> None:
+        relay = self._relays.pop(key, None)
+        for wire in self._up:
+            if relay is not None and wire.index in relay.wires:
+                self._send(wire, BROADCAST_ADDRESS, relay.frame)
+
+    def _cancel_relay(self, key: Tuple[bytes, int], wire: Wire, source: bytes, now: float) -> None:
+        """Somebody else passed the frame on here: enough, if all others hear that one."""
+        relay = self._relays.get(key)
+        if relay is not None and wire.covered(source, now, v1=False):
+            relay.wires.discard(wire.index)
+
+    # The fast path
+
+    def _open_lane(self, dest: bytes) -> Optional[Flow]:
+        """Prepare the beginning of all STREAM frames to `dest`; None if there is no route."""
+        d = self._routes.get(dest)
+        if d is None or d.best is None:
+            return None
+        hop = d.best.neighbour
+        lane = self._lanes[dest] = Flow(self.address, hop)
+        header = encode_frame(Frame(TYPE_STREAM, self.address, dest, TTL_ROUTED, 0, b""))
+        self._aim(lane, d, hop, encode_ethernet(hop.mac, hop.wire.mac, header)[: TTL_OFFSET + 1])
+        return lane
+
+    def _open_flow(self, wire: Wire, data: bytes, flow: Flow) -> None:
+        if len(wire.flows) >= FLOWS_MAX:
+            wire.flows.clear()
+        wire.flows[data[:TTL_OFFSET]] = flow
+
+    def _aim(self, flow: Flow, d: Destination, hop: Neighbour, head: bytes) -> None:
+        flow.out = hop
+        flow.destination = d
+        flow.head = head
+        flow.index = hop.wire.index
+        flow.limit = hop.wire.mtu + ETHERNET_HEADER_BYTES
+
+    def _forget_flows(self) -> None:
+        """A route or a neighbour is not what it was."""
+        self._lanes.clear()
+        for wire in self._wires:
+            wire.flows.clear()
+
+    def _sender(self, wire: Wire, source: bytes, origin: bytes) -> Neighbour:
+        """Return the neighbour who sent a frame, as far as its MAC tells."""
+        senders = wire.senders.get(source, ())
+        if len(senders) == 1 and not wire.loopback:
+            return senders[0]
+        return next((n for n in senders if n.address == origin), self._nobody)
+
+    # Neighbours
+
+    def _hear(self, wire: Wire, source: bytes, origin: bytes, h: Handshake, directed: bool, now: float) -> None:
+        """A HANDSHAKE straight from a node on this segment."""
+        n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
+        if n.nonce != h.nonce:
+            n.v1 = False
+            self._flush_node(origin, h.nonce, now)
+        if n.leaving:
+            return
+        self._note_source(n, source, now)
+        if h.flags & FLAG_BYE:
+            self._say_bye(n, now)
+            return
+        self._note(n, h, now)
+        self._listen(n, h.heard, directed, now)
+        self._learn_table(n, h, now)
+        self._take_requests(n, h.requests, now)
+        if h.flags & FLAG_REPLY:
+            self._confirm(n, h.token, now)
+        elif h.flags & FLAG_PROBE and n.replies.take(now=now):
+            self._direct(n, FLAG_REPLY, h.token)
+        if n.state is DEAD and n.retry > now and n.replies.take(now=now):
+            self._send_probe(n, now)  # it is there, so ask again now
+        self._arm(n)
+
+    def _receive_v1_handshake(self, wire: Wire, source: bytes, frame: Frame, directed: bool, now: float) -> None:
+        """An empty HANDSHAKE. With a full ttl it comes straight from a v1.0 node on this segment."""
+        origin = frame.origin
+        if frame.ttl == TTL_V1:
+            n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
+            if n.nonce or not n.v1:
+                self._flush_node(origin, 0, now)
+                n.v1 = True
+            self._note_source(n, source, now)
+            self._note(n, None, now)
+            if n.state is HEARD:
+                self._move(n, UP, now)
+            elif directed:
+                self._confirm(n, next(iter(n.probes), 0), now)
+            self._learn(n, Route(origin, max(n.seq, int(self._epoch + now) // V1_SEQ_SECONDS, 1), 0, n.mtu), now)
+            self._arm(n)
+        else:
+            self._hear_of(wire, source, origin, TTL_V1 - frame.ttl + 1, now)
+        if not directed:
+            self._receive_flood(wire, source, frame, now)
+            return
+        for token, echo in list(self._echoes.items()):
+            if echo.dest == origin:
+                del self._echoes[token]
+                hops = max(TTL_V1 - frame.ttl, 0) + 1
+                self._events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
+        if now - self._asked.get(origin, -INFINITY) >= ASK_QUIET:  # else two answerers might never end
+            self._note_asked(origin, now)
+            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, self._echo_payload(FLAG_REPLY, 0)), now)
+
+    def _meet(self, wire: Wire, source: bytes, origin: bytes, now: float) -> Neighbour:
+        """Enter a neighbour in the table, if need be in place of one that is not up or a v1.0 node."""
+        if len(wire.neighbours) >= NEIGHBOURS_MAX:
+            oldest = min(wire.neighbours.values(), key=lambda n: (n.usable and not n.v1, n.usable, n.last_heard))
+            if oldest.usable and not oldest.v1:
+                raise FrameError("neighbours")
+            self._forget(oldest, now)
+        n = wire.neighbours[origin] = Neighbour(wire, origin, source, now)
+        wire.senders[source] = (*wire.senders.get(source, ()), n)
+        n.retry = now + n.backoff
+        self._forget_flows()
+        self._hurry(wire, now)
+        self._at(now + MEET_SECONDS, self._review, wire)
+        return n
+
+    def _note_asked(self, address: bytes, now: float) -> None:
+        """A directed HANDSHAKE goes to a node."""
+        if len(self._asked) >= DESTINATIONS_MAX:
+            self._asked.clear()
+        self._asked[address] = now
+
+    def _note_source(self, n: Neighbour, source: bytes, now: float) -> None:
+        """Note the Ethernet address that the neighbour sent with; move to it if the old one is silent."""
+        is_new = source not in n.sources
+        n.sources[source] = now
+        if is_new:
+            n.wire.senders[source] = (*n.wire.senders.get(source, ()), n)
+        if source != n.mac and (not n.usable or now - n.sources[n.mac] > n.interval * OVERDUE_INTERVALS[1]):
+            self._drop_source(n, n.mac)
+            n.mac = source
+        elif len(n.sources) > SOURCES_MAX:
+            self._drop_source(n, next(mac for mac in n.sources if mac not in (n.mac, source)))
+        if is_new:
+            n.tags = tuple(Heard(mac, n.nonce) for mac in n.sources)
+            n.wire.news = NEWS_GREETINGS
+            self._forget_flows()
+
+    def _drop_source(self, n: Neighbour, mac: bytes) -> None:
+        del n.sources[mac]
+        n.tags = tuple(Heard(mac, n.nonce) for mac in n.sources)
+        others = tuple(m for m in n.wire.senders[mac] if m is not n)
+        if others:
+            n.wire.senders[mac] = others
+        else:
+            del n.wire.senders[mac]
+        self._forget_flows()
+
+    def _flush_node(self, address: bytes, nonce: int, now: float) -> None:
+        """A node restarted: forget all that its former self said, on every interface."""
+        for wire in self._wires:
+            n = wire.neighbours.get(address)
+            if n is not None and n.nonce != nonce:
+                self._reset(n, nonce, now)
+
+    def _reset(self, n: Neighbour, nonce: int, now: float) -> None:
+        n.nonce = nonce
+        n.tags = tuple(Heard(mac, nonce) for mac in n.sources)
+        n.overheard.clear()
+        n.met = now
+        n.leaving = False
+        n.heard = frozenset()
+        n.macs = frozenset()
+        n.probes.clear()
+        n.waiting = 0.0
+        n.misses = n.history = n.big_token = n.seq = 0
+        n.cost = HOP_COST
+        if n.state is not HEARD:
+            self._move(n, HEARD, now)
+        for dest in self._routes:
+            self._unlearn(n, dest, now)
+        self._hurry(n.wire, now)
+        self._at(now + MEET_SECONDS, self._review, n.wire)
+
+    def _forget(self, n: Neighbour, now: float) -> None:
+        """Take a neighbour out of the table."""
+        wire = n.wire
+        del wire.neighbours[n.address]
+        for mac in list(n.sources):
+            self._drop_source(n, mac)
+        n.usable = False
+        n.deadline = INFINITY
+        self._forget_flows()
+        for dest in self._routes:
+            self._unlearn(n, dest, now)
+        wire.review = True
+        wire.news = NEWS_GREETINGS
+        self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
+
+    def _say_bye(self, n: Neighbour, now: float) -> None:
+        """A node leaves. It still forwards for a moment, so its routes are the last choice until then."""
+        d = self._routes.get(n.address)
+        if d is not None:
+            d.left_at = now
+        for wire in self._wires:
+            m = wire.neighbours.get(n.address)
+            if m is None or m.leaving:
+                continue
+            if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
+                self._forget(m, now)
+                continue
+            m.leaving = True
+            m.probes.clear()
+            m.waiting = 0.0
+            m.retry = INFINITY
+            m.expires = now + BYE_GRACE
+            if m.state in (UP, PROBING):
+                self._move(m, SUSPECT, now)
+            self._unlearn(m, n.address, now)
+            self._arm(m)
+
+    def _note(self, n: Neighbour, h: Optional[Handshake], now: float) -> None:
+        """Keep what a HANDSHAKE says about the neighbour itself. None: a v1.0 node's."""
+        n.last_heard = now
+        n.interval = h.interval if h is not None and h.interval else HANDSHAKE_INTERVAL
+        n.overdue = now + n.interval * self._rng.uniform(*OVERDUE_INTERVALS)
+        n.expires = now + n.interval * HOLD_INTERVALS
+        if h is None or h.ttl0 == TTL_V1:
+            self._count_missed(n, now)
+        offered = ETHERNET_MTU if h is None else max(h.mtu, MESH_MTU_MIN)
+        if offered != n.offered:
+            n.offered = offered
+            n.mtu = min(offered, n.wire.mtu if n.wire.loopback else ETHERNET_MTU)
+            self._reselect(n, now)
+            self._grow(n, now)
+        d = self._routes.get(n.address)
+        if h is not None and d is not None:
+            d.name = d.name if h.name is None else h.name
+            d.ports = d.ports if h.ports is None else h.ports
+
+    def _count_missed(self, n: Neighbour, now: float) -> None:
+        """Count the periodic HANDSHAKEs that should have come since the last one; a lossy link costs more."""
+        missed = min(8, max(0, int((now - n.greeted_at) / n.interval - 0.1))) if n.greeted_at > -INFINITY else 0
+        n.greeted_at = now
+        n.history = (n.history << missed | (1 << missed) - 1) << 1 & 0xFF
+        cost = LOSSY_COST if bin(n.history).count("1") >= LOSSY_MISSES else HOP_COST
+        if cost != n.cost:
+            n.cost = cost
+            self._reselect(n, now)
+
+    def _listen(self, n: Neighbour, heard: Optional[Tuple[Heard, ...]], directed: bool, now: float) -> None:
+        """Whom does the neighbour hear? Only if this incarnation of ours is among them may the link be used."""
+        if heard is None:
+            return
+        wire = n.wire
+        us = Heard(wire.mac, self._nonce)
+        listed = frozenset(heard)
+        if directed:
+            listed = n.heard | listed & {us}  # no list of all
+        elif now - n.listed_at < HEARD_GATHER and len(n.heard) < NEIGHBOURS_MAX:
+            listed |= n.heard  # the second frame of a long list
+        else:
+            n.listed_at = now
+        if listed != n.heard:
+            n.heard = listed
+            n.macs = frozenset(tag.mac for tag in listed)
+            wire.review = True
+            n.crowded = any(tag.mac == wire.mac and tag != us for tag in listed)
+            self._forget_flows()
+            self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
+        if us in listed and n.state is HEARD:
+            self._move(n, UP, now)
+        elif us not in listed and n.usable:
+            self._move(n, HEARD, now)
+
+    def _move(self, n: Neighbour, state: LinkState, now: float) -> None:
+        """Change the state of a link, and draw the consequences for routes and for what is told."""
+        if state not in LINK_MOVES[n.state]:
+            raise RuntimeError(f"a neighbour goes from {n.state} to {state}")
+        before, n.state = n.state, state
+        was_usable, n.usable = n.usable, state in USABLE
+        if state is UP:
+            n.misses = 0
+            n.waiting = 0.0
+            n.confirm_at = now + CONFIRM_SECONDS
+            n.backoff = ASK_FIRST
+        elif not n.usable:
+            n.backoff = ASK_FIRST
+            n.retry = now + n.backoff
+        if n.usable != was_usable:
+            self._forget_flows()
+            n.wire.review = True
+            n.wire.repeat |= n.usable
+            self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
+            if DEAD in (before, state):
+                self._hurry(n.wire, now, delay=0.0)  # HEARD changes
+            if n.usable:
+                self._grow(n, now)
+        if n.usable != was_usable or SUSPECT in (before, state):
+            self._reselect(n, now)
+
+    # Probes
+
+    def _expect(self, n: Neighbour, now: float) -> None:
+        """Data goes out to a neighbour: if nothing comes back for DELAY_SECONDS, it is probed."""
+        n.waiting = n.sent = now
+        if n.confirm_at < now:
+            n.confirm_at = now + CONFIRM_SECONDS
+        if n.deadline > now + DELAY_SECONDS:
+            self._arm(n)
+
+    def _due(self, n: Neighbour) -> float:
+        """Return when something must be done about the neighbour if nothing happens before."""
+        if n.state is not UP:
+            return min(n.expires, n.retry)
+        due = min(n.expires, n.overdue)
+        if n.waiting:
+            due = min(due, n.waiting + DELAY_SECONDS)
+        if n.sent > n.confirm_at - CONFIRM_SECONDS:
+            due = min(due, n.confirm_at)
+        return due
+
+    def _arm(self, n: Neighbour) -> None:
+        due = self._due(n)
+        if due < n.deadline and not self._gone:
+            n.deadline = due
+            self._at(due, self._watch, n, due)
+
+    def _watch(self, n: Neighbour, due: float, now: float) -> None:
+        """The neighbour's timer: probe it, count what it missed, ask again, forget it."""
+        if due != n.deadline:
+            return  # another timer was set for earlier
+        n.deadline = INFINITY
+        if now >= n.expires:
+            self._forget(n, now)
+            return
+        if now >= self._due(n):
+            if n.state is UP:
+                self._probe(n, now)
+            elif n.state in (HEARD, DEAD):
+                n.backoff = min(2 * n.backoff, HANDSHAKE_INTERVAL)
+                self._send_probe(n, now)
+            elif now > n.retry + LATE_SECONDS:
+                n.retry = now + LATE_SECONDS  # we were held up ourselves; its answer may wait to be read
+            else:
+                self._miss(n, now)
+        self._arm(n)
+
+    def _probe(self, n: Neighbour, now: float) -> None:
+        self._move(n, PROBING, now)
+        self._send_probe(n, now)
+
+    def _miss(self, n: Neighbour, now: float) -> None:
+        """A PROBE went unanswered."""
+        n.misses += 1
+        if n.misses == 1:
+            self._move(n, SUSPECT, now)
+        if n.misses < PROBE_TRIES:
+            self._send_probe(n, now)
+        else:
+            self._move(n, DEAD, now)
+
+    def _send_probe(self, n: Neighbour, now: float) -> None:
+        """Ask the neighbour to answer."""
+        token = self._token()
+        n.probes[token] = now
+        if len(n.probes) > PROBE_TRIES:
+            del n.probes[next(iter(n.probes))]
+        n.retry = now + (n.backoff if n.state in (HEARD, DEAD) else max(PROBE_TIMEOUT, 4 * n.srtt))
+        self._note_asked(n.address, now)
+        self._direct(n, FLAG_PROBE, token)
+        self._arm(n)
+
+    def _confirm(self, n: Neighbour, token: int, now: float) -> None:
+        """A REPLY: if it answers a question of ours, the link works both ways."""
+        if token and token == n.big_token:
+            n.big_token = 0
+            n.mtu = min(n.offered, n.wire.mtu)
+            self._reselect(n, now)
+            return
+        sent = n.probes.get(token)
+        if sent is None:
+            announced, sent = self._announced
+            if token != announced or now - sent > HANDSHAKE_INTERVAL:
+                return
+        n.srtt = (7 * n.srtt + now - sent) / 8 if n.srtt else now - sent
+        n.probes.clear()
+        n.confirm_at = now + CONFIRM_SECONDS
+        if n.state not in (HEARD, UP):
+            self._move(n, UP, now)
+
+    def _grow(self, n: Neighbour, now: float) -> None:
+        """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour."""
+        size = min(n.offered, n.wire.mtu)
+        if n.mtu < size and n.usable and not n.big_token:
+            n.big_token = self._token()
+            self._send_big(n, n.big_token, size, PROBE_TRIES, now)
+
+    def _send_big(self, n: Neighbour, token: int, size: int, tries: int, now: float) -> None:
+        if token != n.big_token:
+            return  # it was answered
+        if not tries or not n.usable:
+            n.big_token = 0
+            return
+        pad = size - MESH_HEADER_BYTES - HANDSHAKE_FIXED_BYTES - 2 * TLV_BYTES - HEARD_BYTES * len(n.tags)
+        self._direct(n, FLAG_PROBE, token, pad=pad)
+        self._at(now + max(PROBE_TIMEOUT, 4 * n.srtt), self._send_big, n, token, size, tries - 1)
+
+    # HANDSHAKEs out
+
+    def _handshake(self, wire: Wire, flags: int, ttl0: int, token: int = 0) -> Handshake:
+        return Handshake(flags, ttl0, HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token)
+
+    def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Handshake) -> None:
+        frame = self._frame(TYPE_HANDSHAKE, dest, encode_handshake(handshake))
+        self._send(wire, mac, frame._replace(ttl=handshake.ttl0))
+
+    def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
+        """Send a HANDSHAKE to one neighbour."""
+        handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
+        if n.state is not DEAD and not n.v1:
+            handshake = handshake._replace(heard=n.tags)
+        if flags & FLAG_REPLY:
+            handshake = handshake._replace(name=self._name, ports=self._ports)
+        self._send_handshake(n.wire, n.mac, n.address, handshake)
+
+    def _hurry(self, wire: Wire, now: float, delay: Optional[float] = None) -> None:
+        """There is somebody to be greeted: send the next HANDSHAKE soon."""
+        wire.news = NEWS_GREETINGS
+        when = now + (self._rng.uniform(*START_DELAY) if delay is None else delay)
+        self._greet_at(wire, max(when, wire.greeted + GREET_GAP))
+
+    def _greet_at(self, wire: Wire, when: float) -> None:
+        if when < wire.greet_at and not self._gone:
+            wire.greet_at = when
+            self._at(when, self._greet, wire, when)
+
+    def _greet(self, wire: Wire, when: float, now: float) -> None:
+        """The timer of the periodic HANDSHAKE."""
+        if when == wire.greet_at:
+            wire.greet_at = INFINITY
+            wire.greet = wire.review = True
+            self._flush_at = now
+            self._flush(now)
+
+    def _send_greeting(self, wire: Wire, now: float, flags: int = 0, token: int = 0) -> bool:
+        """Send the HANDSHAKE to everyone; return True if it held all routes that this interface is told."""
+        wire.greetings += 1
+        wire.greeted = now
+        wire.greet = wire.repeat = wire.bump = False
+        wire.greet_at = INFINITY
+        self._greet_at(wire, now + HANDSHAKE_INTERVAL * self._rng.uniform(*JITTER))
+        handshake = self._handshake(wire, flags, TTL_V1, token)
+        room = routes_room(wire)
+        if wire.news or wire.greetings % HEARD_EVERY == 0:
+            speakers = (n for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving)
+            heard = [tag for n in speakers for tag in n.tags]
+            while len(heard) > HEARD_MAX:
+                part, heard = heard[:HEARD_MAX], heard[HEARD_MAX:]
+                self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(heard=tuple(part), flags=0))
+            handshake = handshake._replace(heard=tuple(heard))
+            room -= TLV_BYTES + HEARD_BYTES * len(heard)
+        if wire.news:
+            wire.news -= 1
+            handshake = handshake._replace(name=self._name, ports=self._ports)
+            room -= 2 * TLV_BYTES + len(self._name.encode("utf-8", "replace")) + 2 * len(self._ports)
+        fit = max(room // ROUTE_BYTES, 0)
+        routes = list(wire.told.values()) if wire.listeners() else []
+        full = len(routes) <= fit
+        if full:
+            handshake = handshake._replace(flags=flags | FLAG_FULL)
+        else:
+            start = wire.cursor % len(routes)
+            wire.cursor = start + fit
+            routes = (routes[start:] + routes[:start])[:fit]
+        self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(routes=tuple(routes)))
+        return full
+
+    def _send_update(self, wire: Wire, routes: List[Route]) -> None:
+        """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
+        requests = list(wire.requests.values())
+        wire.requests.clear()
+        if not (routes or requests or wire.bump):
+            return
+        wire.bump = False
+        fit = max(routes_room(wire) // ROUTE_BYTES, 1)  # a REQUEST is smaller than a ROUTE
+        for start in range(0, max(len(routes) + len(requests), 1), fit):
+            first = start - len(routes)
+            handshake = self._handshake(wire, 0, 0)._replace(
+                routes=tuple(routes[start : start + fit]),
+                requests=tuple(requests[max(first, 0) : max(first + fit, 0)]),
+            )
+            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
+
+    def _echo_payload(self, flags: int, token: int) -> bytes:
+        """Return the payload of a HANDSHAKE that is routed like data."""
+        handshake = self._handshake(self._wires[0], flags, TTL_ROUTED, token)
+        if flags & FLAG_REPLY:
+            handshake = handshake._replace(name=self._name, ports=self._ports)
+        return encode_handshake(handshake)
+
+    # Routes in
+
+    def _learn_table(self, n: Neighbour, h: Handshake, now: float) -> None:
+        """Take the routes of a HANDSHAKE."""
+        n.seq = h.seq
+        self._learn(n, Route(n.address, h.seq, 0, n.offered), now)
+        for route in h.routes:
+            if route.dest == self.address:
+                self._meet_own_past(route, now)
+            elif route.dest == n.address or not is_unicast(route.dest):
+                self.drops["route"] += 1
+            elif route.metric >= METRIC_UNREACHABLE:
+                self._unlearn(n, route.dest, now)
+            else:
+                self._learn(n, route, now)
+        if h.flags & FLAG_FULL:
+            listed = {route.dest for route in h.routes}
+            for d in self._routes.values():
+                if n in d.adverts and d.address not in listed and d.address != n.address:
+                    self._unlearn(n, d.address, now)
+
+    def _learn(self, n: Neighbour, route: Route, now: float) -> None:
+        """The neighbour has a route, or is the destination itself (metric 0)."""
+        d = self._routes.get(route.dest) or self._add_destination(route.dest, n, now)
+        if d is None:
+            self.drops["destinations"] += 1
+            return
+        old = d.adverts.get(n)
+        n.adverts += old is None
+        d.adverts[n] = Advert(route.seq, route.metric, route.mtu, now)
+        if route.metric == 0:
+            d.left_at = -INFINITY
+        if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
+            if d.best is None or d.asks:
+                self._seek(d, now)
+        elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
+            self._select(d, now)
+
+    def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
+        rank, other = self._rank(d, n), self._rank(d, than)
+        return rank is not None and (other is None or rank < other)
+
+    def _unlearn(self, n: Neighbour, dest: bytes, now: float) -> None:
+        d = self._routes.get(dest)
+        if d is not None and d.adverts.pop(n, None) is not None:
+            n.adverts -= 1
+            if d.best is None or d.best.neighbour is n:
+                self._select(d, now)
+
+    def _add_destination(self, dest: bytes, n: Neighbour, now: float) -> Optional[Destination]:
+        """Enter a destination in the table; if it is full, in place of one that was not used for long.
+
+        A neighbour that filled half of the table itself gets no more.
+        """
+        if len(self._routes) >= DESTINATIONS_MAX:
+            if n.adverts >= DESTINATIONS_MAX // 2:
+                return None
+            for _ in range(EVICT_TRIES):  # the front of the table; what is in use goes back to its end
+                oldest = self._routes.pop(next(iter(self._routes)))
+                direct = oldest.best is not None and oldest.best.neighbour.address == oldest.address
+                if not direct and not oldest.in_use(now):
+                    break
+                self._routes[oldest.address] = oldest
+            else:
+                return None
+            self._evict(oldest, now)
+        d = self._routes[dest] = Destination(dest, now)
+        return d
+
+    def _evict(self, d: Destination, now: float) -> None:
+        """Forget a destination, told ones with a retraction."""
+        for n in d.adverts:
+            n.adverts -= 1
+        d.adverts.clear()
+        d.best = None
+        self._forget_flows()
+        self._dirty[d.address] = None
+        self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
+        if d.found:
+            self._events.append(NodeLost(d.address, "unreachable"))
+
+    def _meet_own_past(self, route: Route, now: float) -> None:
+        """Somebody has a route to this node that is newer than it: it restarted without a clock."""
+        if route.seq > self._seq and route.metric < METRIC_UNREACHABLE and now >= self._jump_at:
+            self._jump_at = now + HANDSHAKE_INTERVAL  # two nodes with one address must not chase each other
+            self._bump(min(route.seq + 1, SEQ_MAX), now)
+
+    def _bump(self, seq: int, now: float) -> None:
+        """Take a newer sequence number, or the same again, and tell everybody at once."""
+        self._seq = max(self._seq, seq)
+        for wire in self._up:
+            wire.bump = True
+        self._flush_in(0.0, now)
+
+    def _feasible(self, d: Destination, n: Neighbour) -> bool:
+        """The condition that keeps routes free of loops (section "why it cannot loop").
+
+        All who send with that MAC get the frame, so it must hold for each. Sequence numbers are plain integers here:
+        the proof wants a total order, and seconds fit u32 until 2106.
+        """
+        if d.fd is not None:
+            for m in n.wire.senders[n.mac]:
+                advert = d.adverts.get(m)
+                if advert is not None and (-advert.seq, advert.metric) >= d.fd:
+                    return False
+        return True
+
+    def _rank(self, d: Destination, n: Neighbour) -> Optional[Tuple[Any, ...]]:
+        """Return how good the way through a neighbour is, lowest best, or None if it must not be used."""
+        advert = d.adverts[n]
+        metric = advert.metric + n.cost
+        if not n.usable or metric >= METRIC_UNREACHABLE or not self._feasible(d, n):
+            return None
+        known = -d.fd[0] if d.fd is not None else advert.seq
+        far = advert.metric > 0 and advert.seq > known + SEQ_JUMP_MAX  # believed only if there is nothing else
+        new = d.best is None or n is not d.best.neighbour
+        mtu = min(advert.mtu, n.mtu, n.wire.mtu)
+        return n.state is SUSPECT, far, metric, -mtu, new, -advert.seq, n.mac, n.address
+
+    def _select(self, d: Destination, now: float) -> None:
+        """Choose the best of the feasible ways."""
+        old = d.best
+        best: Optional[Neighbour] = None
+        best_rank: Tuple[Any, ...] = ()
+        for n in d.adverts:
+            rank = self._rank(d, n)
+            if rank is not None and (best is None or rank < best_rank):
+                best, best_rank = n, rank
+        d.best = Path(best, d.adverts[best].seq, best_rank[2], -best_rank[3]) if best is not None else None
+        if d.best != old:
+            self._path_changed(d, old, now)
+        self._seek(d, now)
+
+    def _reselect(self, n: Neighbour, now: float) -> None:
+        """Choose again wherever the neighbour is a candidate."""
+        for d in self._routes.values():
+            if n in d.adverts:
+                self._select(d, now)
+
+    def _path_changed(self, d: Destination, old: Optional[Path], now: float) -> None:
+        """Tell whom it concerns that there is another way to a destination, or none."""
+        best = d.best
+        if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
+            self._forget_flows()
+            if best is not None and d.used:
+                self._events.append(PathChanged(d.address, best.mtu))
+        if best is None:
+            self._at(now + (0.0 if d.left(now) else LOST_GRACE), self._lose, d)
+        elif not d.found:
+            d.found = True
+            self._events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
+        if self.tells_routes and best is not None and (old is None or best._replace(seq=old.seq) != old):
+            hop = best.neighbour
+            self._events.append(RouteChanged(d.address, hop.wire.index, hop.address, hops_of(best), best.mtu))
+        self._dirty[d.address] = None
+        urgent = (best is None and d.in_use(now)) or now - d.wanted <= REQUEST_FRESH
+        self._flush_in(0.0 if urgent else self._rng.uniform(*UPDATE_DELAY), now)
+
+    def _lose(self, d: Destination, now: float) -> None:
+        if d.best is None and d.found and self._routes.get(d.address) is d:
+            d.found = False
+            self._events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
+
+    # Requests: no feasible route, yet somebody has one
+
+    def _holders(self, d: Destination, now: float) -> List[Neighbour]:
+        """Return the neighbours to be asked for a newer route; none if the one we have will do."""
+        if d.left(now) or (d.best is not None and not (d.best.neighbour.state is SUSPECT and d.in_use(now))):
+            return []
+        return [n for n in d.adverts if n.usable and (d.best is None or n is not d.best.neighbour)]
+
+    def _seek(self, d: Destination, now: float) -> None:
+        """See whether a route must be asked for; a few times in a row, then once a second at most."""
+        if not self._holders(d, now):
+            d.asks = 0
+        elif d.asks == 0 or (d.asks >= REQUEST_TRIES and now >= d.ask_at):
+            self._ask(d, 0.0, now)
+
+    def _ask(self, d: Destination, due: float, now: float) -> None:
+        """Ask all holders for a route with a newer sequence number. `due`: of the timer, 0 if it is not that."""
+        holders = self._holders(d, now)
+        if (due and due != d.ask_at) or not holders:
+            return
+        d.asks += 1
+        d.wanted = now
+        again = d.asks < REQUEST_TRIES
+        d.ask_at = now + (REQUEST_RETRY if again else REQUEST_AGAIN)
+        if again:
+            self._at(d.ask_at, self._ask, d, d.ask_at)
+        seq = d.fd_seq + 1
+        if seq <= SEQ_MAX:
+            for n in holders:
+                n.wire.requests[d.address] = Request(d.address, seq, REQUEST_HOPS)
+            self._flush_in(0.0 if d.in_use(now) else self._rng.uniform(*UPDATE_DELAY), now)
+
+    def _take_requests(self, n: Neighbour, requests: Tuple[Request, ...], now: float) -> None:
+        """Answer or pass on what the neighbour asks for."""
+        onward: Dict[Neighbour, List[Request]] = {}
+        for request in requests:
+            d = self._routes.get(request.dest)
+            if request.dest == self.address:
+                if self._answers.take(now=now):
+                    self._bump(request.seq, now)
+            elif d is not None:
+                to = self._request_target(d, n, request, now)
+                again = d.passed_seq == request.seq and now - d.passed_at < REQUEST_AGAIN
+                if to is not None and request.hops and not again:
+                    d.wanted = d.passed_at = now
+                    d.passed_seq = request.seq
+                    onward.setdefault(to, []).append(request._replace(hops=request.hops - 1))
+        for to, passed in onward.items():
+            for start in range(0, len(passed), ROUTES_PER_FRAME):
+                self._direct(to, requests=tuple(passed[start : start + ROUTES_PER_FRAME]))
+
+    def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
+        """Return to whom a request goes on; None if it is answered here or nobody knows better."""
+        best = d.best
+        if best is not None and best.neighbour is not n:
+            if best.neighbour.v1 and best.seq < request.seq:
+                best.neighbour.seq = request.seq  # we speak for it
+                self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
+            if d.seq >= request.seq:
+                d.wanted = now
+                self._distrust(n.wire, d.address)
+                self._flush_in(0.0, now)
+                return None
+            return best.neighbour
+        return next((m for m in d.adverts if m.usable and m is not n), None)
+
+    # Routes out
+
+    def _flush_in(self, delay: float, now: float) -> None:
+        when = max(now + delay, self._flushed + UPDATE_GAP)
+        if when < self._flush_at and not self._gone:
+            self._flush_at = when
+            self._at(when, self._flush)
+
+    def _flush(self, now: float) -> None:
+        """Tell each interface what has changed for it."""
+        if now < self._flush_at:
+            return
+        self._flush_at = INFINITY
+        self._flushed = now
+        dirty, self._dirty = self._dirty, {}
+        for wire in self._up:
+            routes = self._changes(wire, dirty, now)
+            if wire.repeat and wire.told:
+                retractions = [route for route in routes if route.metric == METRIC_UNREACHABLE]
+                routes = retractions + list(wire.told.values())
+                wire.greet = True
+            if wire.greet and self._send_greeting(wire, now):
+                routes = []  # its table was complete
+            wire.repeat = False
+            self._send_update(wire, routes)
+
+    def _review(self, wire: Wire, now: float) -> None:
+        wire.review = True
+        self._flush_in(0.0, now)
+
+    def _changes(self, wire: Wire, dirty: Dict[bytes, None], now: float) -> List[Route]:
+        """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
+        if not wire.listeners():
+            wire.review = True
+            return []
+        needy: Dict[Optional[Neighbour], Set[bytes]] = {}
+        changes = []
+        for address in {**dict.fromkeys(wire.told), **dict.fromkeys(self._routes)} if wire.review else dirty:
+            d = self._routes.get(address)
+            route = self._view(wire, d, needy, now) if d is not None else None
+            told = wire.told.get(address)
+            if route == told:
+                continue
+            if d is None or route is None:
+                del wire.told[address]
+                changes.append(Route(address, d.fd_seq if d is not None else 0, METRIC_UNREACHABLE, 0))
+                continue
+            urgent = told is None or told != route._replace(seq=told.seq) or now - d.wanted < REQUEST_FRESH
+            if urgent or wire.greet:  # a mere newer sequence number waits for the periodic HANDSHAKE
+                wire.told[address] = route
+                rank = (-route.seq, route.metric)
+                d.fd = rank if d.fd is None else min(d.fd, rank)
+            if urgent:
+                changes.append(route)
+        wire.review = False
+        wire.flows.clear()  # who is a bystander depends on what was told
+        return changes
+
+    def _view(
+        self, wire: Wire, d: Destination, needy: Dict[Optional[Neighbour], Set[bytes]], now: float
+    ) -> Optional[Route]:
+        """Return the route that an interface is to be told; None if nobody there needs it.
+
+        If the way leads through that interface, only who does not hear the next hop needs it (split horizon).
+        `needy` keeps who that is, by next hop.
+        """
+        if d.best is None:
+            return None
+        hop = d.best.neighbour if d.best.neighbour.wire.segment(now) is wire.segment(now) else None
+        if hop not in needy:
+            needy[hop] = {n.address for n in wire.listeners() if hop is None or not (n is hop or hop.links(n, now))}
+        if needy[hop] <= {d.address}:
+            return None
+        return Route(d.address, d.best.seq, d.best.metric, d.best.mtu)
+
+    def _distrust(self, wire: Wire, dest: bytes) -> None:
+        """Tell an interface again about `dest`, whatever it was told: a finite route, or its retraction."""
+        wire.told[dest] = Route(dest, 0, 0, 0)
+        self._dirty[dest] = None
+
+    # Text and echoes
+
+    def _repeat_message(self, msg_id: int, wait: float, now: float) -> None:
+        message = self._messages.get(msg_id)
+        if message is None:
+            return
+        if now >= message.deadline:
+            self._give_up(msg_id)
+            return
+        self._route(message.frame, now)
+        when = min(now + wait, message.deadline)
+        self._at(when, self._repeat_message, msg_id, min(2 * wait, MESSAGE_RETRY_MAX))
+
+    def _give_up(self, msg_id: int) -> None:
+        message = self._messages.pop(msg_id)
+        self._events.append(Undelivered(msg_id, message.frame.dest))
+
+    def _acknowledge(self, frame: Frame, now: float) -> None:
+        """A STATUS for this node."""
+        msg_id = parse_status(frame.payload)
+        message = self._messages.get(msg_id) if msg_id is not None else None
+        if message is None or message.frame.dest != frame.origin:
+            self.drops["status"] += 1
+            return
+        del self._messages[message.frame.msg_id]
+        self._events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
+
+    def _receive_echo(self, wire: Wire, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
+        """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
+        if h.flags & FLAG_REPLY:
+            echo = self._echoes.get(h.token)
+            if echo is None or echo.dest != frame.origin:
+                raise FrameError("echo")
+            del self._echoes[h.token]
+            hops = max(h.ttl0 - frame.ttl, 0) + 1
+            name, ports, rtt = h.name or "", h.ports or (), now - echo.sent
+            d = self._routes.get(frame.origin)
+            if d is not None:
+                d.name, d.ports, d.rtt = name, ports, rtt
+            self._events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
+        elif h.flags & FLAG_PROBE and self._answers.take(now=now):
+            payload = self._echo_payload(FLAG_REPLY, h.token)
+            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, frame.origin, payload), now)
+
+    def _token(self) -> int:
+        return self._rng.getrandbits(32) or 1
+
+    def _check_peer(self, dest: bytes) -> None:
+        if not is_unicast(dest) or dest == self.address:
+            raise ValueError("not the address of another node")
+
+
+def hops_of(path: Path) -> int:
+    """Return about how many hops a path has: lossy links count twice."""
+    return max(path.metric // HOP_COST, 1)
+
+
+def routes_room(wire: Wire) -> int:
+    """Return the bytes for TLVs in one HANDSHAKE, before the routes."""
+    return min(wire.mtu, ETHERNET_MTU) - MESH_HEADER_BYTES - HANDSHAKE_FIXED_BYTES - TLV_BYTES
+
+
+# --- Node -----------------------------------------------------------------------------------------------------------
+
+
+class LinkChanged(NamedTuple):
+    """An interface went down (`reason` says why), or works again."""
+
+    name: str
+    up: bool
+    reason: str
+
+
+NodeEvent = Union[NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateAddress, LinkChanged]
+
+
+class _Port:
+    """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty)."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.up = True
+        self.retry_at = INFINITY
+        self.backlog: Deque[bytes] = deque()  # the oldest frame first
+        self.blocked_since = INFINITY
+        self.delay = BLOCKED_RETRY
+
+
+class Node:
+    """A node of the mesh on one or more links: owns the thread, the clock, the lock and the random source.
+
+    The pure machines are driven under one lock: by the thread when frames or timers come, and by a caller's own
+    thread when it asks for something, so that its frames leave without waiting for another thread to wake up.
+    Callers that block wait on conditions of that lock, with absolute deadlines.
+    """
+
+    def __init__(
+        self, links: Sequence[Link], *, address: Optional[bytes] = None, name: str = "", rng: Any = None
+    ) -> None:
+        """`rng`: for tests; else the system's."""
+        self.links = tuple(links)
+        rng = rng or random.SystemRandom()
+        if address is None:
+            free = is_unicast(links[0].mac) and links[0].claim()
+            address = links[0].mac if free else b"\x02" + rng.getrandbits(40).to_bytes(5, "big")
+        self.address = address
+        interfaces = [Interface(link.name, link.mac, link.mtu, link.loopback) for link in links]
+        self._router = Router(address, interfaces, rng=rng, now=self.now(), seq=int(time.time()), name=name)
+        self._endpoint = Endpoint(address, rng=rng, mtu=max(link.mtu for link in links))  # paths may have less
+        self._ports = [_Port(link) for link in links]
+        self._drops: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # anything but the bytes of one stream
+        self._streams: Dict[Session, Stream] = {}
+        self._listeners: Dict[int, Listener] = {}
+        self._events: Deque[NodeEvent] = deque(maxlen=EVENTS_MAX)
+        self._echoes: Dict[int, Echoed] = {}  # answers, by token
+        self._receipts: Dict[int, Union[Delivered, Undelivered]] = {}  # by msg_id
+        self._wake_pipe = _pipe()
+        self._news_pipe: Optional[Tuple[int, int]] = None  # from the first `fileno` on
+        self._has_news = False
+        self._sleeps_until = 0.0  # when the thread will wake up by itself; 0 while it is awake
+        self._failure = ""  # why nothing works any more
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="alexmesh", daemon=True)
+
+    # Life
+
+    def start(self) -> None:
+        """Start the thread, if it has not been started."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def close(self, *, abort: bool = False) -> None:
+        """Finish all streams and give them CLOSE_SECONDS to arrive, then say goodbye to the mesh.
+
+        With `abort`, those that are not finished yet are reset: the peer shall not take half a file for a whole one.
+        """
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        try:
+            with self._lock:
+                if self._thread.ident is not None and not self._failure:
+                    self._end_streams(abort)
+                    self._router.leave(now=self.now())
+                    self._step(self.now())
+                    if len(self.links) > 1 and self._router.neighbours():
+                        self._wait(self._changed, lambda: False, LEAVE_SECONDS)
+        finally:
+            self._fail("the node is closed")
+            if self._thread.ident is not None:
+                os.write(self._wake_pipe[1], b"\0")
+                self._thread.join()
+            for link in self.links:
+                link.close()
+            for end in self._wake_pipe + (self._news_pipe or ()):
+                os.close(end)
+
+    def _end_streams(self, abort: bool) -> None:
+        for session, stream in list(self._streams.items()):
+            stream.abort() if abort and session.state in _UNFINISHED else stream.finish()
+        self._wait(self._changed, lambda: not self._streams, CLOSE_SECONDS)
+        for stream in list(self._streams.values()):
+            stream.abort()
+
+    def _fail(self, why: str) -> None:
+        """Make every call that waits, now or later, raise OSError."""
+        with self._lock:
+            self._failure = self._failure or why
+            self._changed.notify_all()
+            for stream in self._streams.values():
+                stream.changed.notify_all()
+            self._tell_application()
+
+    def __enter__(self) -> "Node":
+        self.start()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.close(abort=kind is not None)
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self._fail("the node's thread has died: this is a bug")
+
+    def _loop(self) -> None:
+        """Wait for frames and timers; read RECEIVE_BATCH frames of a link, then give everything else its turn.
+
+        Input comes before timers: after a pause of the process (SIGSTOP) what arrived meanwhile counts first.
+        """
+        wake_at = 0.0
+        while not self._failure:
+            watched = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
+            timeout = None if wake_at == INFINITY else max(0.0, wake_at - self.now())
+            ready = select.select([self._wake_pipe[0], *watched], (), (), timeout)[0]
+            with self._lock:
+                now = self.now()
+                self._sleeps_until = 0.0
+                for fileno in ready:
+                    if fileno in watched:
+                        self._receive(watched[fileno], now)
+                    else:
+                        os.read(fileno, 4096)
+                for index, port in enumerate(self._ports):
+                    if port.retry_at <= now:
+                        self._retry(index, now)
+                self._step(now)
+                # A deadline that has moved away is kept: an idle round now and then costs less than waking this
+                # thread whenever a stream sets its timer.
+                deadline = self._deadline()
+                wake_at = min(wake_at, deadline) if wake_at > now else deadline
+                self._sleeps_until = wake_at
+
+    def _receive(self, index: int, now: float) -> None:
+        try:
+            frames = self._ports[index].link.receive()
+        except OSError as error:
+            self._take_down(index, error.strerror or str(error), now)
+            return
+        route, deliver = self._router.receive, self._endpoint.receive
+        for frame in frames:
+            incoming = route(index, frame, now=now)
+            if incoming is not None:
+                deliver(incoming.origin, incoming.payload, now=now)
+
+    def _deadline(self) -> float:
+        deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
+        return min([at for at in deadlines if at is not None] + [port.retry_at for port in self._ports])
+
+    def _step(self, now: float) -> None:
+        """Hand out what has happened and send what is due (lock held)."""
+        self._take_events(now)
+        self._transmit(now)
+        if self._take_events(now):
+            self._transmit(now)
+        if self._sleeps_until > self._deadline():
+            self._sleeps_until = 0.0
+            os.write(self._wake_pipe[1], b"\0")
+
+    def _transmit(self, now: float) -> None:
+        for peer, payload in self._endpoint.segments_to_send(now=now):
+            transmit = self._router.send_stream(peer, payload, now=now)
+            if transmit is not None:
+                self._send(transmit.interface, transmit.frame, now)
+        for interface, frame in self._router.frames_to_send(now=now):
+            self._send(interface, frame, now)
+
+    # Links that take no frames
+
+    def _send(self, index: int, frame: bytes, now: float) -> None:
+        port = self._ports[index]
+        if port.retry_at < INFINITY:
+            if port.up and len(port.backlog) < BACKLOG_FRAMES:
+                port.backlog.append(frame)
+            else:
+                self._drops["backlog" if port.up else "link down"] += 1
+            return
+        try:
+            port.link.send(frame)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                self._block(index, frame, now)
+            elif error.errno == errno.EMSGSIZE:
+                port.link.refresh()
+                self._router.interface_changed(index, mtu=port.link.mtu, now=now)
+                self._paths_changed(now)
+            elif error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
+                self._take_down(index, os.strerror(error.errno), now)
+            else:
+                self._drops[f"send: {error.strerror}"] += 1
+
+    def _block(self, index: int, frame: bytes, now: float) -> None:
+        """Try the frame again a little later. A link blocked for long has no carrier, or its frames are stale."""
+        port = self._ports[index]
+        port.backlog.appendleft(frame)
+        port.blocked_since = min(port.blocked_since, now)
+        port.retry_at = now + port.delay
+        port.delay = min(2 * port.delay, BLOCKED_RETRY_MAX)
+        if now - port.blocked_since > BLOCKED_PATIENCE:
+            self._drops["blocked"] += len(port.backlog) - 1
+            port.backlog = deque([frame])  # to go on trying with
+            if not port.link.refresh():
+                self._take_down(index, "no carrier", now)
+
+    def _take_down(self, index: int, reason: str, now: float) -> None:
+        port = self._ports[index]
+        if port.up:
+            port.up = False
+            port.backlog.clear()
+            self._router.interface_changed(index, up=False, now=now)
+            self._add_event(LinkChanged(port.link.name, False, reason))
+        port.retry_at = now + LINK_RETRY
+
+    def _retry(self, index: int, now: float) -> None:
+        """Send what waits for a blocked link; look whether one that was down is back."""
+        port = self._ports[index]
+        if not port.up and not self._bring_up(index, now):
+            port.retry_at = now + LINK_RETRY
+            return
+        port.retry_at = INFINITY
+        waiting = len(port.backlog)
+        while port.backlog and port.retry_at == INFINITY:
+            self._send(index, port.backlog.popleft(), now)
+        if len(port.backlog) < waiting:
+            port.blocked_since, port.delay = INFINITY, BLOCKED_RETRY
+
+    def _bring_up(self, index: int, now: float) -> bool:
+        port = self._ports[index]
+        try:
+            if not port.link.refresh():
+                return False
+            port.link.reopen()
+        except OSError:
+            return False
+        port.up = True
+        self._router.interface_changed(index, up=True, mtu=port.link.mtu, now=now)
+        self._add_event(LinkChanged(port.link.name, True, "works again"))
+        self._paths_changed(now)
+        return True
+
+    def _paths_changed(self, now: float) -> None:
+        """Tell every stream to ask at once for what is outstanding, in frames of the right size."""
+        for peer in {session.peer for session in self._streams}:
+            self._endpoint.path_changed(peer, now=now, mtu=self._router.mtu_to(peer))
+
+    # What has happened
+
+    def _take_events(self, now: float) -> bool:
+        """Hand out the events of both machines; return whether there were any."""
+        mesh_event, stream_event = self._router.next_event(), self._endpoint.next_event()
+        if mesh_event is None and stream_event is None:
+            return False
+        while mesh_event is not None:
+            if isinstance(mesh_event, PathChanged):
+                self._endpoint.path_changed(mesh_event.peer, now=now, mtu=mesh_event.mtu)
+            elif isinstance(mesh_event, (Delivered, Undelivered)):
+                self._receipts[mesh_event.msg_id] = mesh_event
+            elif isinstance(mesh_event, Echoed):
+                self._echoes[mesh_event.token] = mesh_event
+            else:
+                if isinstance(mesh_event, NodeFound) and any(s.peer == mesh_event.address for s in self._streams):
+                    self._endpoint.path_changed(mesh_event.address, now=now, mtu=mesh_event.mtu)
+                self._events.append(mesh_event)
+            self._changed.notify_all()
+            mesh_event = self._router.next_event()
+        while stream_event is not None:
+            self._on_stream_event(stream_event, now)
+            stream_event = self._endpoint.next_event()
+        self._tell_application()
+        return True
+
+    def _on_stream_event(self, event: Event, now: float) -> None:
+        session = event.session
+        if isinstance(event, Accepted):
+            listener = self._listeners.get(session.port)
+            if listener is None:
+                session.abort()
+                return
+            self._tell_mtu(session.peer, now)
+            self._streams[session] = Stream(self, session)
+            listener.arrived.append(self._streams[session])
+        elif isinstance(event, Stalled):
+            self._router.hint(session.peer, now=now)
+        if session in self._streams:
+            self._streams[session].on_event(event)
+        if isinstance(event, Closed):
+            self._streams.pop(session, None)
+        if isinstance(event, (Accepted, Closed)):
+            self._changed.notify_all()
+
+    def _tell_mtu(self, peer: bytes, now: float) -> None:
+        mtu = self._router.mtu_to(peer)
+        if mtu < max(link.mtu for link in self.links):
+            self._endpoint.path_changed(peer, now=now, mtu=mtu)
+
+    def _add_event(self, event: NodeEvent) -> None:
+        self._events.append(event)
+        self._changed.notify_all()
+        self._tell_application()
+
+    def _tell_application(self) -> None:
+        if self._news_pipe is not None and not self._has_news:
+            self._has_news = True
+            os.write(self._news_pipe[1], b"\0")
+
+    def _wait(self, condition: threading.Condition, ready: Callable[[], object], timeout: Optional[float]) -> bool:
+        """Wait (lock held) until `ready()`; False when `timeout` seconds have passed, OSError if the node failed."""
+        deadline = INFINITY if timeout is None else self.now() + timeout
+        while not ready():
+            self._check()
+            left = deadline - self.now()
+            if left <= 0:
+                return False
+            condition.wait(None if left == INFINITY else left)
+        return True
+
+    def _check(self) -> None:
+        if self._failure:
+            raise OSError(errno.ESHUTDOWN, self._failure)
+
+    # What applications call, from any thread
+
+    @property
+    def mtu(self) -> int:
+        """The largest AlexMesh frame in bytes, header included, that fits every link."""
+        return min(link.mtu for link in self.links)
+
+    def now(self) -> float:
+        """Return the node's clock: monotonic seconds."""
+        return time.monotonic()
+
+    def listen(self, port: int) -> "Listener":
+        """Take streams that others open to `port`; raise OSError EADDRINUSE if that is done already."""
+        with self._lock:
+            self._check()
+            if port in self._listeners:
+                raise OSError(errno.EADDRINUSE, f"this node listens on port {port} already")
+            self._endpoint.listen(port)
+            self._listeners[port] = Listener(self, port)
+            self._announce_ports()
+            return self._listeners[port]
+
+    def unlisten(self, port: int) -> None:
+        """Take no more streams to `port`. `Listener.close` is the better way."""
+        self._endpoint.unlisten(port)
+        del self._listeners[port]
+        self._announce_ports()
+        self._changed.notify_all()
+
+    def _announce_ports(self) -> None:
+        self._router.set_ports(tuple(sorted(self._listeners)))
+        self._step(self.now())
+
+    def connect(self, peer: bytes, port: int, *, timeout: Optional[float] = None) -> "Stream":
+        """Open a stream to `port` of the node `peer`, known or not, and wait until it is open.
+
+        Raises ValueError for an address that cannot be a peer's, ConnectionRefusedError, and TimeoutError when nobody
+        answers within `timeout` seconds (SYN_TIMEOUT; NO_SUCH_NODE_SECONDS if nobody knows the node).
+        """
+        timeout = SYN_TIMEOUT if timeout is None else timeout
+        with self._lock:
+            self._check()
+            session = self._endpoint.connect(peer, port, now=self.now())
+            self._tell_mtu(peer, self.now())
+            stream = self._streams[session] = Stream(self, session)
+            try:
+                self._step(self.now())
+                first = min(timeout, NO_SUCH_NODE_SECONDS)
+                answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, first)
+                if not answered and self.knows(peer):
+                    answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, timeout - first)
+                if not answered:
+                    raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
+                if stream.error is not None:
+                    raise stream.error
+            except BaseException:
+                stream.abort()
+                raise
+            return stream
+
+    def send_message(self, dest: bytes, text: str, *, timeout: float) -> float:
+        """Send a datagram; return the round trip in seconds once the other node has acknowledged it.
+
+        Raises TimeoutError if that does not happen, ValueError for a text that does not fit one frame.
+        """
+        if dest == self.address or not is_unicast(dest):
+            raise ValueError(f"{format_address(dest)} is not the address of another node")
+        with self._lock:
+            data = text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
+            number = self._router.send_message(dest, data, now=self.now(), timeout=timeout)
+            self._step(self.now())
+            self._wait(self._changed, lambda: number in self._receipts, None)
+            receipt = self._receipts.pop(number)
+        if isinstance(receipt, Undelivered):
+            raise self._silence(dest, f"no acknowledgement from {format_address(dest)} within {timeout:g} s")
+        return receipt.rtt
+
+    def broadcast(self, text: str) -> None:
+        """Send a text to every node, unacknowledged; raise ValueError if it does not fit one frame."""
+        with self._lock:
+            self._check()
+            self._router.broadcast(text_payload(text, self.mtu - MESH_HEADER_BYTES), now=self.now())
+            self._step(self.now())
+
+    def echo(self, dest: bytes, *, timeout: float) -> Echoed:
+        """Ask a node whether it is there, and what runs on it; raise TimeoutError."""
+        for _, answer in self.ping(dest, count=1, interval=timeout, wait=timeout):
+            if answer is not None:
+                return answer
+        raise self._silence(dest, f"no answer from {format_address(dest)} within {timeout:g} s")
+
+    def ping(self, dest: bytes, *, count: int, interval: float, wait: float) -> Iterator[Tuple[int, Optional[Echoed]]]:
+        """Send an echo every `interval` seconds, `count` of them or, if that is 0, for ever.
+
+        Yield (number from 1 on, None) when one has been sent, and (number, answer) when its answer comes. The last one
+        has `wait` seconds for that.
+        """
+        with self._lock:
+            self._wait(self._changed, lambda: self._router.path_to(dest), min(SETTLE_SECONDS, wait))
+        asked: Dict[int, int] = {}  # token -> number
+        send_at = self.now()
+        for number in range(1, count + 1) if count else itertools.count(1):
+            with self._lock:
+                asked[self._router.echo(dest, now=self.now())] = number
+                self._step(self.now())
+            if len(asked) > MESSAGES_MAX:
+                del asked[next(iter(asked))]
+            yield number, None
+            is_last = number == count
+            send_at += wait if is_last else interval
+            yield from self._answers(asked, send_at, is_last)
+
+    def _answers(self, asked: Dict[int, int], until: float, is_last: bool) -> Iterator[Tuple[int, Optional[Echoed]]]:
+        """Yield the answers that come until then, or all if no more will be asked."""
+        while asked or not is_last:
+            with self._lock:
+                if not self._wait(self._changed, lambda: asked.keys() & self._echoes.keys(), until - self.now()):
+                    return
+                come = [(asked.pop(token), self._echoes.pop(token)) for token in asked.keys() & self._echoes.keys()]
+            yield from come
+
+    def discover(self, wait: float) -> List[NodeInfo]:
+        """Announce this node, ask every node that shows up for `wait` seconds, and return those that answered."""
+        with self._lock:
+            deadline = self.now() + wait
+            self._echoes.clear()
+            self._router.announce(now=self.now())
+            while self.now() < deadline:
+                answered = {echo.address for echo in self._echoes.values()}
+                for node in self._router.nodes():
+                    if node.address not in answered:
+                        self._router.echo(node.address, now=self.now())
+                self._step(self.now())
+                self._wait(self._changed, lambda: False, min(ECHO_RETRY, deadline - self.now()))
+            echoes = {echo.address: echo for echo in self._echoes.values()}
+            return [
+                node._replace(hops=echo.hops, rtt=echo.rtt, name=echo.name, ports=echo.ports)
+                for node in self._router.nodes()
+                for echo in [echoes.get(node.address)]
+                if echo is not None
+            ]
+
+    def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
+        """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
+        with self._lock:
+            return self._events.popleft() if self._wait(self._changed, lambda: self._events, timeout) else None
+
+    def nodes(self) -> List[NodeInfo]:
+        """Return the nodes that are known."""
+        with self._lock:
+            return list(self._router.nodes())
+
+    def knows(self, address: bytes) -> bool:
+        """Tell whether anybody spoke of a node in the last minutes."""
+        with self._lock:
+            return self._router.knows(address)
+
+    def _silence(self, peer: bytes, what: str) -> TimeoutError:
+        """Return what to raise when a peer did not answer."""
+        unknown = f"no such node {format_address(peer)}: nobody in the mesh knows it"
+        return TimeoutError(what if self.knows(peer) else unknown)
+
+    def tell_routes(self) -> None:
+        """Let `next_event` tell of every change of a route too."""
+        with self._lock:
+            self._router.tells_routes = True
+
+    def neighbours(self) -> Sequence[Any]:
+        """Return the nodes that are heard directly."""
+        with self._lock:
+            return list(self._router.neighbours())
+
+    @property
+    def drops(self) -> Dict[str, int]:
+        """How many frames and segments were dropped, by reason."""
+        with self._lock:
+            return dict(self._drops + self._router.drops + self._endpoint.drops)
+
+    def wait(self, *files: int, timeout: Optional[float] = None) -> List[int]:
+        """Wait until something has happened for the application, as with `fileno`, or one of `files` can be read.
+
+        Return those of `files` that can. Then look at everything else too, without waiting.
+        """
+        ready = select.select([self.fileno(), *files], (), (), timeout)[0]
+        self.clear_wakeup()
+        return [file for file in ready if file in files]
+
+    def fileno(self) -> int:
+        """Return what `select` finds readable once something has happened for the application.
+
+        That is: a stream has bytes, room, an end or a new `delivered`; a listener has a stream; `next_event` has an
+        event; the node has failed. Then call `clear_wakeup` and look at all of them without waiting.
+        """
+        with self._lock:
+            if self._news_pipe is None:
+                self._news_pipe = _pipe()
+                self._tell_application()
+            return self._news_pipe[0]
+
+    def clear_wakeup(self) -> None:
+        """Make `fileno` quiet until something happens again."""
+        with self._lock:
+            if self._news_pipe is not None and self._has_news:
+                self._has_news = False
+                os.read(self._news_pipe[0], 1)
+
+
+def _pipe() -> Tuple[int, int]:
+    """Return the reading and the writing end of a pipe, neither of which blocks."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+# --- Streams --------------------------------------------------------------------------------------------------------
+
+_ERRORS: Dict[str, Type[OSError]] = {
+    "refused": ConnectionRefusedError,
+    "busy": ConnectionRefusedError,
+    "no answer": TimeoutError,
+    "timed out": TimeoutError,
+    "peer silent": TimeoutError,
+    "reset by peer": ConnectionResetError,
+    "peer restarted": ConnectionResetError,
+    "aborted": ConnectionAbortedError,
+}
+_UNFINISHED = (State.SYN_SENT, State.ESTABLISHED, State.CLOSE_WAIT)
+_FIN_UNDERWAY = (State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK)
+
+
+class Stream(io.RawIOBase):
+    """A stream as a file: `read` returns b"" once the peer has finished, `write` takes everything or blocks.
+
+    After `setblocking(False)` both return None instead of waiting. What the network did is raised as
+    ConnectionResetError, TimeoutError and the like, after everything that arrived before has been read. A `with` block
+    that is left by an exception resets the stream: the peer shall not take half a file for a whole one.
+    """
+
+    def __init__(self, node: Node, session: Session) -> None:
+        super().__init__()
+        self.node = node
+        self.peer = session.peer
+        self.port = session.port
+        self.changed = threading.Condition(node._lock)
+        self.connected = not session.opener  # whether the peer has answered
+        self._session = session
+        self._blocking = True
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def setblocking(self, blocking: bool) -> None:
+        """Let `read`, `write` and `close` wait, or not."""
+        self._blocking = blocking
+
+    def read(self, size: int = -1) -> Optional[bytes]:
+        """Return at least one byte, at most `size` (negative: all until the end); b"" at the end."""
+        if size < 0:
+            return self.readall()
+        session = self._session
+        with self._open_lock():
+            if self._blocking and size:
+                self._wait(lambda: session.readable or session.at_eof)
+            data = session.read(size)
+            if data:
+                self._step()
+            elif size and not session.at_eof:
+                if self.error is not None:
+                    raise self.error
+                return b"" if self.ended else None
+            return data
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        """Read into `buffer` and return how many bytes, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        if data is None:
+            return None
+        view[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> Optional[int]:
+        """Take all of `data`; after `setblocking(False)` as much as there is room for, None if there is none."""
+        view = memoryview(data).cast("B")
+        taken = 0
+        with self._open_lock():
+            while True:
+                if self.error is not None:
+                    raise self.error
+                taken += self._session.send(view[taken:])
+                self._step()
+                if taken == len(view) or not self._blocking:
+                    return taken if taken or not view else None
+                self._wait(lambda: self._session.writable)
+
+    def finish(self) -> None:
+        """Say that nothing more will be written; reading goes on. Does nothing the second time."""
+        with self.node._lock:
+            self._session.finish()
+            self._step()
+
+    def drain(self, timeout: Optional[float] = None) -> None:
+        """Wait until the peer holds every byte written, and knows of the end if there is one.
+
+        Raises TimeoutError after `timeout` seconds, or what has ended the stream.
+        """
+        with self.node._lock:
+            if not self._wait(lambda: self.drained, timeout):
+                raise TimeoutError(f"{self.written - self.delivered} bytes not delivered within {timeout:g} s")
+            if self.error is not None:
+                raise self.error
+
+    def abort(self) -> None:
+        """End the stream in both directions at once; the peer sees a reset."""
+        with self.node._lock:
+            self._session.abort()
+            self._step()
+
+    def close(self) -> None:
+        """Finish and let go, once the peer has finished too.
+
+        After CLOSE_SECONDS, or if the peer sends what nobody will read any more, the stream is reset. It does not wait
+        after `setblocking(False)`: the rest happens in the background.
+        """
+        with self.node._lock:
+            if self.closed:
+                return
+            try:
+                self.finish()
+                if self._blocking and not self._wait(lambda: self._deserted, CLOSE_SECONDS):
+                    self.abort()
+            finally:
+                super().close()
+                self.on_event(None)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            self.abort()
+        self.close()
+
+    @property
+    def written(self) -> int:
+        """How many bytes `write` has taken."""
+        return self._session.written
+
+    @property
+    def delivered(self) -> int:
+        """How many of them the peer's node holds."""
+        return self._session.acked
+
+    @property
+    def drained(self) -> bool:
+        """Whether the peer holds everything that was written, and knows of the end if there is one."""
+        if self._session.closed is not None:
+            return self._session.closed.reason == "finished"
+        return self.delivered == self.written and self._session.state not in _FIN_UNDERWAY
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the peer does not answer at the moment."""
+        return self._session.stalled
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will arrive or be delivered."""
+        return self._session.closed is not None or bool(self.node._failure)
+
+    @property
+    def error(self) -> Optional[OSError]:
+        """Why the stream has ended; None while it is open, and after both sides have finished."""
+        if self._session.closed is not None:
+            reason = self._session.closed.reason
+            kind = _ERRORS.get(reason)
+            return kind(f"{format_address(self.peer)} port {self.port}: {reason}") if kind else None
+        return OSError(errno.ESHUTDOWN, self.node._failure) if self.node._failure else None
+
+    @property
+    def _deserted(self) -> bool:
+        """Whether the peer holds everything and has sent something that nobody will read."""
+        return self.drained and self._session.readable > 0 and not self.ended
+
+    def on_event(self, event: Optional[Event]) -> None:
+        """Look at the session again; for the node, which holds its lock."""
+        self.connected = self.connected or isinstance(event, Connected)
+        if self.closed and self._deserted:
+            self._session.abort()
+        self.changed.notify_all()
+
+    def _open_lock(self) -> threading.RLock:
+        if self.closed:
+            raise ValueError("the stream is closed")
+        return self.node._lock
+
+    def _wait(self, ready: Callable[[], object], timeout: Optional[float] = None) -> bool:
+        return self.node._wait(self.changed, lambda: ready() or self.ended, timeout)
+
+    def _step(self) -> None:
+        if not self.node._failure:
+            self.node._step(self.node.now())
+
+
+class Listener:
+    """The streams that others open to one port of a node."""
+
+    def __init__(self, node: Node, port: int) -> None:
+        self.node = node
+        self.port = port
+        self.closed = False
+        self.arrived: Deque[Stream] = deque()
+
+    def accept(self, *, timeout: Optional[float] = None) -> Optional[Stream]:
+        """Return the next stream; None when `timeout` seconds (0: do not wait) have passed, or after `close`."""
+        with self.node._lock:
+            self.node._wait(self.node._changed, lambda: self.arrived or self.closed, timeout)
+            return self.arrived.popleft() if self.arrived else None
+
+    def close(self) -> None:
+        """Take no more streams, and reset those that nobody has taken."""
+        with self.node._lock:
+            if not self.closed:
+                self.closed = True
+                self.node.unlisten(self.port)
+                while self.arrived:
+                    self.arrived.popleft().abort()
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.close()
+
+
+# --- Command line ---------------------------------------------------------------------------------------------------
+
+
+def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Return a parser of what all scripts share: the interface, and the node's name."""
+    statuses = "exit status: 0 done, 1 failed, 2 wrong use or set-up, 130 after Ctrl-C, 143 (128 + 15) after SIGTERM"
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"{epilog}\n{statuses}".lstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("interface", metavar="IFACE", help="Ethernet interface, or several: eth0,eth1; or lo")
+    parser.add_argument("--name", default="", help="what other nodes show beside this one's address")
+    return parser
+
+
+def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
+    """Return a running node on the interfaces asked for, and say on stderr which it is; raise SetupError.
+
+    `client` is the script that reaches it, if it is a server.
+    """
+    links: List[Link] = []
+    try:
+        links.extend(map(EthernetLink, dict.fromkeys(arguments.interface.split(","))))
+    except SetupError:
+        for link in links:
+            link.close()
+        raise
+    node = Node(links, name=arguments.name[:NAME_CHARACTERS])
+    node.start()
+    line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in links)}"
+    if client:
+        command = ["sudo"] if "SUDO_UID" in os.environ else []
+        command += ["python3", os.path.join(os.path.dirname(sys.argv[0]), client), links[0].name]
+        line += f"; reach it with: {' '.join(command)} {format_address(node.address)}"
+    print(line, file=sys.stderr, flush=True)
+    return node
+
+
+def peer_address(text: str, node: Optional[Node] = None) -> bytes:
+    """Return the address that the user gave; raise SetupError if it is not that of another node."""
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+    if not is_unicast(address):
+        raise SetupError(f"{text} is not the address of one node")
+    if node is not None and address == node.address:
+        raise SetupError(f"{text} is this node's own address: give that of the other one")
+    return address
+
+
+def describe_event(event: NodeEvent) -> str:
+    """Return one line about what has happened in the mesh; empty for a message."""
+    if isinstance(event, NodeFound):
+        name = _in_brackets(event.name)
+        return f"found {format_address(event.address)}{name}, {event.hops} hop{'s' * (event.hops != 1)} away"
+    if isinstance(event, NodeLost):
+        return f"lost {format_address(event.address)}: {event.reason}"
+    if isinstance(event, RouteChanged):
+        hops = f"{event.hops} hop{'s' * (event.hops != 1)}"
+        return f"{format_address(event.address)} is {hops} away by {format_address(event.next_hop)}, MTU {event.mtu}"
+    if isinstance(event, LinkChanged):
+        return f"{event.name}: {event.reason}"
+    if isinstance(event, DuplicateAddress):
+        return f"another node has this node's address; its Ethernet address is {format_address(event.mac)}"
+    return ""
+
+
+def _in_brackets(name: str) -> str:
+    return f" ({printable_name(name)})" if name else ""
+
+
+def run(main: Callable[[], Optional[int]]) -> int:
+    """Run a script's `main` and return its exit status; whatever happens, the user sees a line and no traceback."""
+    _prepare_standard_files()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup or a shell's & set it
+            signal.signal(number, _on_signal)
+    message, status = "", 1
+    try:
+        wanted = main() or 0
+        sys.stdout.flush()
+        status = wanted
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        pass  # who reads our output has left
+    except SetupError as error:
+        message, status = str(error), 2
+    except OSError as error:
+        message = str(error) if error.filename or not error.strerror else error.strerror
+    except Exception as error:  # noqa: BLE001  a bug: told in one line, with its place
+        import traceback
+
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        message = f"internal error, please report: {error!r} at {os.path.basename(frame.f_code.co_filename)}:{line}"
+    if message:
+        print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    _flush_output()
+    return status
+
+
+def _prepare_standard_files() -> None:
+    """Open those that the caller has closed: no socket may get their numbers. Let stdout take every character."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(null, "w" if number else "r", closefd=False))  # noqa: SIM115  for good
+    stdout: Any = sys.stdout
+    encoding, is_terminal = stdout.encoding, stdout.isatty()
+    sys.stdout = io.TextIOWrapper(stdout.detach(), encoding, "backslashreplace", line_buffering=is_terminal)
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try once more at exit, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _on_signal(number: int, frame: Optional[FrameType]) -> None:
+    """Interrupt the main thread, but not in the middle of a machine: its state would be torn."""
+    inner = frame
+    while inner is not None:
+        if isinstance(inner.f_locals.get("self"), (Router, Endpoint, Session)):
+            again = threading.Timer(SIGNAL_RETRY, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        inner = inner.f_back
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
+
+
+def json_line(node: Node, kind: str, fields: Dict[str, Any]) -> str:
+    """Return fields as a JSON object on one line, in ASCII: safe on every terminal.
+
+    Addresses become text, `interface` (an index) its name, `last_heard` an `age` in seconds.
+    """
+    shown: Dict[str, Any] = {"type": kind}
+    for key, value in fields.items():
+        if key == "data":
+            shown["text"] = value.decode("utf-8", "backslashreplace")
+        elif key == "interface":
+            shown[key] = node.links[value].name
+        elif key == "last_heard":
+            shown["age"] = round(node.now() - value, 1)
+        elif isinstance(value, bytes):
+            shown[key] = format_address(value)
+        else:
+            shown[key] = round(value, 6) if isinstance(value, float) else value
+    return json.dumps(shown)
+
+
+_KINDS = {
+    NodeFound: "found",
+    NodeLost: "lost",
+    RouteChanged: "route changed",
+    LinkChanged: "link",
+    MessageReceived: "message",
+    DuplicateAddress: "duplicate",
+}
+
+
+class _Report:
+    """What node.py prints: changes as they come, tables when a signal asks for them (in another thread)."""
+
+    def __init__(self, node: Node, as_json: bool) -> None:
+        self._node = node
+        self._as_json = as_json
+        self._lock = threading.Lock()
+
+    def tell(self, event: NodeEvent) -> None:
+        """Print one change."""
+        if self._as_json:
+            self._print(sys.stdout, [json_line(self._node, _KINDS[type(event)], event._asdict())])
+        elif isinstance(event, MessageReceived):
+            self._print(sys.stdout, [f"{format_address(event.origin)}: {printable(event.data)}"])
+        else:
+            self._print(sys.stderr, [describe_event(event)])
+
+    def wait_for(self, signals: Set[signal.Signals]) -> None:
+        """Print the tables at every one of these signals, which are blocked."""
+        while True:
+            signal.sigwait(signals)
+            self._print(*((sys.stdout, self._json_tables()) if self._as_json else (sys.stderr, self._tables())))
+
+    def _print(self, file: TextIO, lines: List[str]) -> None:
+        with self._lock:
+            print("\n".join(lines), file=file, flush=True)
+
+    def _tables(self) -> List[str]:
+        names = [link.name for link in self._node.links]
+        lines = [
+            f"neighbour {format_address(n.address)} on {names[n.wire.index]}: {n.state.value}"
+            + f", {1000 * n.srtt:.2f} ms" * (n.srtt > 0)
+            for n in self._node.neighbours()
+        ]
+        lines += [
+            f"route to {format_address(n.address)}{_in_brackets(n.name)}: {n.hops} hop{'s' * (n.hops != 1)}"
+            f" by {format_address(n.next_hop)} on {names[n.interface]}, MTU {n.mtu},"
+            f" age {self._node.now() - n.last_heard:.1f} s, ports {' '.join(map(str, n.ports)) or '-'}"
+            for n in self._node.nodes()
+        ]
+        return lines + [f"dropped {count}: {reason}" for reason, count in sorted(self._node.drops.items())]
+
+    def _json_tables(self) -> List[str]:
+        """The drop counters come last, also when there are none: the end of the tables."""
+        lines = [
+            json_line(
+                self._node,
+                "neighbour",
+                {
+                    "address": n.address,
+                    "interface": n.wire.index,
+                    "state": n.state.value,
+                    "rtt": n.srtt or None,
+                    "mtu": n.mtu,
+                    "last_heard": n.last_heard,
+                },
+            )
+            for n in self._node.neighbours()
+        ]
+        lines += [json_line(self._node, "route", n._asdict()) for n in self._node.nodes()]
+        return [*lines, json_line(self._node, "drops", {"drops": self._node.drops})]
+
+
+def main() -> int:
+    """Keep this machine visible in the mesh, relay, and print what is sent to it."""
+    parser = argument_parser(
+        "node.py",
+        "Keep this machine visible in the mesh and relay between its interfaces; report nodes that come and go\n"
+        "(stderr), print raw messages (stdout).",
+        "SIGUSR1 (on macOS and BSD also Ctrl-T) makes it write neighbours, routes and drop counters to stderr.",
+    )
+    parser.add_argument("--json", action="store_true", help="changes and tables on stdout, one JSON object a line")
+    arguments = parser.parse_args()
+    signals = {number for number in signal.Signals if number.name in ("SIGUSR1", "SIGINFO")}
+    for number in signals:
+        signal.signal(number, lambda *_: None)  # else the BSDs drop SIGINFO even where somebody waits for it
+    # Blocked before the node's thread exists, in every thread; a thread of its own waits for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    with open_node(arguments) as node:
+        report = _Report(node, arguments.json)
+        threading.Thread(target=report.wait_for, args=(signals,), daemon=True).start()
+        if arguments.json:
+            node.tell_routes()
+        while True:
+            event = node.next_event()
+            if event is not None:
+                report.tell(event)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

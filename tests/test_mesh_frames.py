@@ -1,0 +1,302 @@
+"""The mesh as a user meets it: the programs on real frames, over relays, rings, narrow cables and v1.0 nodes.
+
+How fast it heals and what it costs is measured by bench_mesh.py; what it must never do is fuzzed by fuzz_mesh.py.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+from typing import Any, Dict, List, Sequence
+
+import pytest
+from lab import Host, Lab, Program, call
+from test_real_frames import ADDRESS, address_of, digest, finish, start
+from test_real_frames import lab as lab_fixture
+
+pytestmark = pytest.mark.root
+lab = lab_fixture
+ABSENT = "02:00:00:00:12:34"
+
+
+def start_all(hosts: Sequence[Host], *options: str) -> List[Program]:
+    """Run node.py on every host, at the same time, and wait until all are up."""
+    programs = [host.start([sys.executable, "-bb", "node.py", host.interfaces, *options]) for host in hosts]
+    for program in programs:
+        address_of(program)
+    return programs
+
+
+def start_v1(host: Host) -> Program:
+    """Run a v1.0 node on a host."""
+    program = host.start([sys.executable, "tests/v1.py", *(port.name for port in host.ports)])
+    program.expect("^v1.0 node " + host.ports[0].address)
+    return program
+
+
+def mesh_as_seen_by(host: Host, *, wait: str = "1") -> Dict[str, Dict[str, Any]]:
+    """What `send_handshake.py --json` says of each node."""
+    program = finish(host, "send_handshake.py", host.interfaces, "--json", "--wait", wait)
+    return {record["address"]: record for record in map(json.loads, program.out.splitlines())}
+
+
+# --- over relays -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relays", [1, 2, 8])
+def test_everything_works_between_nodes_that_share_no_segment(lab: Lab, relays: int, tmp_path: Any) -> None:
+    near, *between, far = lab.line(relays + 2)
+    start_all(between)
+    (node,) = start_all([far], "--name", "far")
+    address = address_of(node)
+
+    finish(near, "send_message.py", "eth0", address, "over the hills")
+    node.expect(f"^{near.ports[0].address}: over the hills$")
+
+    found = mesh_as_seen_by(near)
+    assert len(found) == relays + 1
+    there = {"hops": relays + 1, "next_hop": between[0].ports[0].address, "mtu": 1500, "name": "far", "ports": []}
+    assert {key: found[address][key] for key in there} == there
+
+    ping = finish(near, "send_handshake.py", "eth0", address, "--count", "3", "--interval", "0.1")
+    assert len(re.findall(rf"^reply from {address}: seq=\d hops={relays + 1} time=[0-9.]+ ms$", ping.out, re.M)) == 3
+    assert "3 sent, 3 received, 0% lost\nround trip min/avg/max = " in ping.out
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 143
+
+    sent = tmp_path / "sent"
+    sent.write_bytes(os.urandom(2000000))
+    with open(tmp_path / "received", "wb") as output, open(sent, "rb") as data:
+        server = start(far, "alexstream_server.py", "eth0", "--once", stdout=output)
+        finish(near, "alexstream_client.py", "eth0", address, "-", stdin=data)
+        assert server.wait() == 0, str(server)
+    assert digest(str(tmp_path / "received")) == digest(str(sent))
+
+    server = start(far, "alexchat_server.py", "eth0", "--name", "bob")
+    client = start(near, "alexchat_client.py", "eth0", "--name", "alice", "--linger", "0")  # it finds the server
+    client.send("hello over there\n")
+    server.expect("^alice: hello over there$")
+    server.send("hello yourself\n")
+    client.expect("^bob: hello yourself$")
+    client.close_stdin()
+    assert client.wait() == 0, str(client)
+
+
+def test_every_program_relays(lab: Lab) -> None:
+    near, second, third, far = lab.line(4)
+    start(second, "alexchat_server.py", second.interfaces)
+    start(third, "alexstream_server.py", third.interfaces)
+    (node,) = start_all([far])
+    finish(near, "send_message.py", "eth0", address_of(node), "through a chat and a pipe")
+    node.expect("through a chat and a pipe$")
+    found = mesh_as_seen_by(near)
+    assert [found[host.ports[0].address]["ports"] for host in (second, third, far)] == [[1], [2], []]
+
+
+@pytest.mark.parametrize("topology", ["ring", "diamond"])
+def test_everybody_hears_a_broadcast_once_although_it_goes_round(lab: Lab, topology: str) -> None:
+    first, *others = lab.ring(5) if topology == "ring" else lab.diamond()
+    nodes = start_all(others)
+    assert len(mesh_as_seen_by(first)) == len(others)
+    for text in ("one", "two"):
+        finish(first, "send_message.py", first.interfaces, "ff:ff:ff:ff:ff:ff", text)
+    for node in nodes:
+        node.expect(": two$")
+        assert re.findall(": (.*)$", node.out, re.MULTILINE) == ["one", "two"]
+
+
+def test_two_interfaces_on_one_segment_bring_no_duplicates(lab: Lab) -> None:
+    left, right, switch = [*lab.bridge(2), *lab.hosts[-1:]]
+    for host in (left, right):
+        lab.cable(host, switch)
+        call("ip", "-n", switch.namespace, "link", "set", switch.ports[-1].name, "master", "bridge")
+    (node,) = start_all([right])
+    assert list(mesh_as_seen_by(left)) == [address_of(node)]
+    for mac in ("ff:ff:ff:ff:ff:ff", address_of(node)):
+        finish(left, "send_message.py", left.interfaces, mac, "for " + mac)
+        node.expect(f"^{ADDRESS}: for {mac}$")
+    assert node.out.count("for") == 2
+
+
+def test_a_narrow_cable_in_the_middle(lab: Lab, tmp_path: Any) -> None:
+    near, second, third, far = lab.line(4)
+    for port in (second.ports[1], third.ports[0]):
+        lab.set_mtu(port, 1000)
+    start_all([second, third])
+    server = start(far, "alexstream_server.py", "eth0", "--output", str(tmp_path))
+    sent = os.urandom(300000)
+    (tmp_path / "sent").write_bytes(sent)
+    with open(tmp_path / "sent", "rb") as data:
+        finish(near, "alexstream_client.py", "eth0", address_of(server), "-", stdin=data)
+    assert (tmp_path / (near.ports[0].address.replace(":", "-") + "-1")).read_bytes() == sent
+    found = mesh_as_seen_by(near)
+    assert [found[host.ports[0].address]["mtu"] for host in (second, third, far)] == [1500, 1000, 1000]
+
+
+@pytest.mark.parametrize("topology", ["diamond", "ring"])
+def test_no_ping_is_lost_when_a_relay_leaves(lab: Lab, topology: str) -> None:
+    """In the diamond each end has another way at hand; in the ring it must be asked for, while the old one remains."""
+    if topology == "diamond":
+        near, *relays, far = lab.diamond()
+        others = [far]
+    else:
+        near, first, far, *others = lab.ring(5)
+        relays = [first]
+        others.append(far)
+    start_all(others)
+    programs = start_all(relays)
+    options = ("--count", "100", "--interval", "0.004", "--json")
+    for relay, program in zip(relays, programs):  # one of the diamond's is the one in use
+        ping = start(near, "send_handshake.py", near.interfaces, far.ports[0].address, *options)
+        ping.expect('"seq": 40,')
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 143
+        assert ping.wait() == 0
+        assert json.loads(ping.out.splitlines()[-1])["received"] == 100, str(ping)
+        start_all([relay])
+        finish(near, "send_handshake.py", near.interfaces, relay.ports[0].address, "--count", "1")
+
+
+def test_a_stream_goes_on_when_its_relay_leaves(lab: Lab, tmp_path: Any) -> None:
+    near, *relays, far = lab.diamond()
+    programs = start_all(relays)
+    server = start(far, "alexstream_server.py", far.interfaces, "--output", str(tmp_path))
+    chunk = os.urandom(100000)
+    client = start(near, "alexstream_client.py", near.interfaces, address_of(server), "-")
+    for relay, program in zip(relays, programs):
+        for _ in range(20):
+            client.send(chunk)
+        program.signal(signal.SIGTERM)
+        for _ in range(20):
+            client.send(chunk)
+        assert program.wait() == 143
+        start_all([relay])
+        finish(near, "send_handshake.py", near.interfaces, relay.ports[0].address, "--count", "1")
+    client.close_stdin()
+    assert client.wait(30) == 0, str(client)
+    (received,) = tmp_path.iterdir()
+    assert received.read_bytes() == 80 * chunk
+
+
+def test_a_program_that_is_killed_does_not_hold_up_the_others_on_its_card(lab: Lab) -> None:
+    near, relay, far = lab.line(3)
+    start_all([relay])
+    (node,) = start_all([far])
+    ping = start(near, "send_handshake.py", "eth0", address_of(node), "--count", "200", "--interval", "0.02", "--json")
+    (other,) = start_all([near])
+    finish(far, "send_message.py", "eth0", address_of(other), "are you there?")
+    other.signal(signal.SIGKILL)
+    finish(far, "send_message.py", "eth0", address_of(other), "are you there?", "--timeout", "1", status=1)
+    assert ping.wait() == 0
+    assert json.loads(ping.out.splitlines()[-1])["received"] == 200, str(ping)
+
+
+# --- what the user is told -------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_nobody_knows(lab: Lab) -> None:
+    near, relay, far = lab.line(3)
+    start_all([relay, far])
+    for name, *words in (("send_message.py", ABSENT, "hi"), ("send_handshake.py", ABSENT, "--count", "2"),
+                         ("alexstream_client.py", ABSENT), ("alexchat_client.py", ABSENT)):  # fmt: skip
+        program = finish(near, name, "eth0", *words, status=1, timeout=7)
+        assert f"no such node {ABSENT}" in program.err, str(program)
+
+
+def test_ctrl_c_ends_a_ping_with_its_statistics(lab: Lab) -> None:
+    left, right = lab.line(2)
+    (node,) = start_all([right])
+    ping = start(left, "send_handshake.py", "eth0", address_of(node), "--count", "0", "--interval", "0.05")
+    ping.expect("seq=5 ")
+    ping.signal(signal.SIGINT)
+    assert ping.wait() == 0, str(ping)
+    assert re.search(r"^[0-9]+ sent, [0-9]+ received, ", ping.out, re.MULTILINE)
+    node.signal(signal.SIGKILL)
+    ping = start(left, "send_handshake.py", "eth0", address_of(node), "--interval", "60")
+    ping.signal(signal.SIGINT)
+    assert ping.wait() == 1, str(ping)
+    assert "0 received" in ping.out
+
+
+def test_two_nodes_with_one_address_both_say_so(lab: Lab) -> None:
+    left, right = lab.bridge(2)
+    for host in (left, right):
+        call("ip", "-n", host.namespace, "link", "set", "eth0", "address", "02:00:00:00:99:99")
+    nodes = start_all([left, right])
+    for node in nodes:
+        node.expect("another node has this node's address", where="err")
+        assert node.err.count("another node") == 1
+
+
+def test_changes_and_tables_in_json(lab: Lab) -> None:
+    left, middle, right = lab.line(3)
+    node = start(left, "node.py", "eth0", "--json")
+    (relay,) = start_all([middle])
+    (far,) = start_all([right], "--name", "far\x1b")
+    node.expect(f'"route changed", "address": "{address_of(far)}".*"hops": 2')
+    finish(right, "send_message.py", "eth0", address_of(node), "line\n\x1b[2J\u202e")
+    node.expect('"message"')
+    node.signal(signal.SIGUSR1)
+    node.expect('"drops"')
+    relay.signal(signal.SIGTERM)
+    node.expect(f'"lost".*{address_of(relay)}.*"left"')
+    records = [json.loads(line) for line in node.out.splitlines()]
+    by_type = {record["type"]: record for record in records if record.get("address") != address_of(far)}
+    assert by_type["found"] == {
+        "type": "found", "address": address_of(relay), "hops": 1, "mtu": 1500, "name": "",
+    }  # fmt: skip
+    assert by_type["message"]["text"] == "line\n\x1b[2J\u202e"
+    neighbour = by_type["neighbour"]
+    assert (neighbour["address"], neighbour["interface"], neighbour["state"]) == (address_of(relay), "eth0", "up")
+    assert isinstance(by_type["drops"]["drops"], dict)
+    (route,) = [one for one in records if one["type"] == "route" and one["address"] == address_of(far)]
+    assert (route["next_hop"], route["hops"], route["mtu"]) == (address_of(relay), 2, 1500)
+    assert 0 <= route["age"] < 60
+
+
+def test_the_table_in_words(lab: Lab) -> None:
+    left, middle, right = lab.line(3)
+    node, relay, far = start_all([left, middle, right])
+    node.expect("^found " + address_of(far), where="err")
+    node.signal(signal.SIGUSR1)
+    by = f"2 hops by {address_of(relay)} on eth0, MTU 1500, age [0-9.]+ s, ports -"
+    node.expect(f"^route to {address_of(far)}: {by}$", where="err")
+
+
+# --- v1.0 nodes in between -------------------------------------------------------------------------------------------
+
+
+def test_ours_behind_a_v1_node(lab: Lab) -> None:
+    left, middle, right = lab.line(3)
+    start_v1(middle)
+    nodes = start_all([left, right])
+    ends = [(left, nodes[1]), (right, nodes[0])]
+    for host, other in ends:
+        sent = finish(host, "send_message.py", "eth0", address_of(other), "past an old one")
+        assert sent.out.startswith(f"delivered to {address_of(other)} in ")
+        other.expect(f"^{ADDRESS}: past an old one$")
+        assert other.out.count("past") == 1
+
+
+def test_v1_nodes_behind_ours(lab: Lab) -> None:
+    left, *between, right = lab.line(4)
+    start_all(between)
+    nodes = [start_v1(host) for host in (left, right)]
+    for node, other, host in ((nodes[0], nodes[1], right), (nodes[1], nodes[0], left)):
+        finish(between[0], "send_message.py", between[0].interfaces, host.ports[0].address, "from between")
+        other.expect(": from between$|from between$")
+        node.send(f"{host.ports[0].address} from afar\n")
+        other.expect("from afar$")
+        node.expect("^acknowledged [0-9]+$")
+        assert other.out.count("afar") == 1
+
+
+def test_a_v1_node_three_hops_away(lab: Lab) -> None:
+    near, *between, far = lab.line(4)
+    start_all(between)
+    node = start_v1(far)
+    finish(near, "send_message.py", "eth0", far.ports[0].address, "from far away")
+    node.expect(f"^{near.ports[0].address} from far away$")
+    found = mesh_as_seen_by(near, wait="2")
+    assert found[far.ports[0].address]["hops"] == 3

@@ -1,0 +1,883 @@
+"""Nodes with real threads and the real clock, on links of memory: no root, no scapy, and no wait without a deadline."""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import io
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+
+import pytest
+
+from alexstream import Endpoint
+from constants import BUFFER_BYTES, ETHERNET_HEADER_BYTES, EVERYONE, RECEIVE_BATCH
+from node import (
+    EthernetLink,
+    Link,
+    LinkChanged,
+    MessageReceived,
+    Node,
+    NodeFound,
+    RouteChanged,
+    SetupError,
+    Stream,
+    argument_parser,
+    bpf_frames,
+    describe_event,
+    json_line,
+    peer_address,
+)
+
+SECONDS = 20.0  # by which everything here has happened
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Cable:
+    """An Ethernet segment of memory: what one port sends, all others receive."""
+
+    def __init__(self) -> None:
+        self.ports: List[MemoryLink] = []
+
+
+class MemoryLink(Link):
+    """A port of a `Cable`. `mtu` may change at any time; `fault` is asked before a frame is sent."""
+
+    def __init__(self, cable: Cable, number: int, mtu: int = 1500) -> None:
+        self.name = f"mem{number}"
+        self.mac = bytes((2, 0, 0, 0, 0, number))
+        self.mtu = mtu
+        self.real_mtu = mtu
+        self.loopback = False
+        self.down = 0  # the errno that sending gives while the port is away
+        self.fault: Callable[[bytes], Optional[int]] = lambda frame: None
+        self.cable = cable
+        self.socket, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.peer.setblocking(False)
+        cable.ports.append(self)
+        self.send = self._send
+        self.receive = self._receive
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def _send(self, frame: bytes) -> None:
+        problem = self.down or self.fault(frame)
+        if not problem and len(frame) > self.real_mtu + ETHERNET_HEADER_BYTES:
+            problem = errno.EMSGSIZE
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+        for port in self.cable.ports:
+            if port is not self and not port.down:
+                with contextlib.suppress(BlockingIOError):  # a full buffer is a lost frame
+                    port.peer.send(frame)
+
+    def _receive(self) -> List[bytes]:
+        frames: List[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(frames) < RECEIVE_BATCH:
+                frames.append(self.socket.recv(0x10000))
+        return frames
+
+    def refresh(self) -> bool:
+        self.mtu = self.real_mtu
+        return not self.down
+
+    def close(self) -> None:
+        if self in self.cable.ports:
+            self.cable.ports.remove(self)
+        self.socket.close()
+        self.peer.close()
+
+
+class Pair:
+    """Two nodes on one cable."""
+
+    def __init__(self, mtu: int = 1500) -> None:
+        self.cable = Cable()
+        self.links = [MemoryLink(self.cable, number, mtu) for number in (1, 2)]
+        self.nodes = [Node([link], name=f"n{number}") for number, link in enumerate(self.links, 1)]
+
+    def connect(self, port: int = 2) -> Tuple[Stream, Stream]:
+        """Both ends of a new stream: that of the first node, which opened it, and that of the second."""
+        with self.nodes[1].listen(port) as listener:
+            near = self.nodes[0].connect(self.nodes[1].address, port, timeout=SECONDS)
+            far = listener.accept(timeout=SECONDS)
+        assert far is not None
+        return near, far
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams that one side never finishes are given up sooner than by CLOSE_SECONDS."""
+    monkeypatch.setattr("node.CLOSE_SECONDS", 0.5)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    with pair.nodes[0], pair.nodes[1]:
+        yield pair
+
+
+def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Start a call in a thread of its own; what is returned waits for its result, or raises what it raised."""
+    results: List[Any] = []
+    errors: List[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except Exception as error:  # noqa: BLE001  raised again where the result is wanted
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(SECONDS)
+        assert not thread.is_alive(), "still waiting"
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    return result
+
+
+def wait_for(node: Node, ready: Callable[[], object]) -> None:
+    """Wait as an application does that serves many: on `fileno`, then looking at everything."""
+    deadline = time.monotonic() + SECONDS
+    while not ready():
+        left = deadline - time.monotonic()
+        assert left > 0, "did not happen"
+        node.wait(timeout=left)
+
+
+def next_result(node: Node, ask: Callable[[], Any]) -> Any:
+    """Wait until `ask` returns something, and return that."""
+    results: List[Any] = []
+
+    def ready() -> bool:
+        results.append(ask())
+        return bool(results[-1])
+
+    wait_for(node, ready)
+    return results[-1]
+
+
+def read_all(stream: Stream) -> bytes:
+    """Read until the end and finish too."""
+    with stream:
+        return stream.read() or b""
+
+
+def next_event(node: Node, kind: type) -> Any:
+    """The next mesh event of that kind."""
+    while True:
+        event = node.next_event(timeout=SECONDS)
+        assert event is not None, f"no {kind.__name__}"
+        if isinstance(event, kind):
+            return event
+
+
+# --- The mesh -------------------------------------------------------------------------------------------------------
+
+
+def test_nodes_find_each_other_and_take_leave(pair: Pair) -> None:
+    one, two = pair.nodes
+    assert next_event(one, NodeFound).address == two.address
+    assert next_event(two, NodeFound).address == one.address
+    assert [info.address for info in one.nodes()] == [two.address]
+    assert len(one.neighbours()) == 1
+
+
+def test_a_message_is_delivered_once_and_acknowledged(pair: Pair) -> None:
+    one, two = pair.nodes
+    assert 0 <= one.send_message(two.address, "good day", timeout=SECONDS) < SECONDS
+    event = next_event(two, MessageReceived)
+    assert (event.origin, event.data) == (one.address, b"good day")
+
+
+def test_a_message_to_nobody_times_out(pair: Pair) -> None:
+    one, two = pair.nodes
+    with pytest.raises(TimeoutError, match="no such node 02:00:00:00:00:99"):
+        one.send_message(b"\2\0\0\0\0\x99", "anybody?", timeout=0.3)
+    next_event(one, NodeFound)
+    pair.links[1].fault = lambda frame: errno.EPERM
+    with pytest.raises(TimeoutError, match=r"no acknowledgement from 02:00:00:00:00:02 within 0\.3 s"):
+        one.send_message(two.address, "anybody?", timeout=0.3)
+
+
+def test_messages_that_cannot_be_sent_are_refused(pair: Pair) -> None:
+    one, two = pair.nodes
+    with pytest.raises(ValueError, match="1478 bytes, a frame has room for 1477"):
+        one.send_message(two.address, "x" * 1478, timeout=1)
+    with pytest.raises(ValueError, match="1478 bytes"):
+        one.broadcast("x" * 1478)
+    with pytest.raises(ValueError, match="not the address of another node"):
+        one.send_message(one.address, "x", timeout=1)
+    one.send_message(two.address, "x" * 1477, timeout=SECONDS)
+
+
+def test_a_broadcast_reaches_every_node() -> None:
+    cable = Cable()
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(Node([MemoryLink(cable, number)])) for number in (1, 2, 3)]
+        for other in nodes[1:]:
+            next_event(other, NodeFound)
+        nodes[0].broadcast("to all")
+        assert [next_event(other, MessageReceived).data for other in nodes[1:]] == [b"to all", b"to all"]
+
+
+def test_discover_returns_who_answers_with_its_ports(pair: Pair) -> None:
+    one, two = pair.nodes
+    with two.listen(1):
+        (found,) = one.discover(0.6)
+    assert (found.address, found.hops, found.name, tuple(found.ports)) == (two.address, 1, "n2", (1,))
+    assert found.rtt is not None
+    assert 0 < found.rtt < 0.6
+    assert one.echo(two.address, timeout=SECONDS).address == two.address
+    with pytest.raises(TimeoutError, match="no such node"):
+        one.echo(b"\2\0\0\0\0\x99", timeout=0.1)
+
+
+def test_a_ping_counts_what_is_lost(pair: Pair) -> None:
+    one, two = pair.nodes
+    next_event(one, NodeFound)
+    pings = one.ping(two.address, count=3, interval=0.05, wait=0.2)
+    assert next(pings) == (1, None)
+    number, answer = next(pings)
+    assert number == 1
+    assert answer is not None
+    assert (answer.address, answer.hops, answer.name) == (two.address, 1, "n2")
+    pair.links[1].fault = lambda frame: errno.EPERM
+    assert list(pings) == [(2, None), (3, None)]
+
+
+def test_route_changes_are_told_to_who_wants_them(pair: Pair) -> None:
+    one, two = pair.nodes
+    one.tell_routes()
+    changed = next_event(one, RouteChanged)
+    assert changed == RouteChanged(two.address, 0, two.address, 1, 1500)
+    assert describe_event(changed) == "02:00:00:00:00:02 is 1 hop away by 02:00:00:00:00:02, MTU 1500"
+
+
+def test_json_lines_are_safe_and_complete(pair: Pair) -> None:
+    one, _ = pair.nodes
+    event = MessageReceived(b"\2" * 6, EVERYONE, 7, b"\x1b[2J\xff\n\xe2\x80\xae")
+    line = json_line(one, "message", event._asdict())
+    assert line.isprintable()
+    expected = {"type": "message", "origin": "02:02:02:02:02:02", "dest": "00:00:00:00:00:00", "msg_id": 7}
+    assert json.loads(line) == {**expected, "text": "\x1b[2J\\xff\n\u202e"}
+    line = json_line(one, "route", {"interface": 0, "last_heard": one.now(), "ports": (1, 2), "rtt": 0.12345678})
+    assert json.loads(line) == {"type": "route", "interface": "mem1", "age": 0.0, "ports": [1, 2], "rtt": 0.123457}
+
+
+def test_noise_is_counted_and_harms_nobody(pair: Pair) -> None:
+    one, two = pair.nodes
+    next_event(one, NodeFound)
+    for noise in (
+        b"",
+        b"x",
+        bytes(14),
+        bytes(60),
+        b"\xff" * 1500,
+        two.address + one.address + b"\x88\xb5\1\5" + bytes(80),
+    ):
+        pair.links[0].send(noise)
+    assert one.send_message(two.address, "still there?", timeout=SECONDS) >= 0
+    assert sum(two.drops.values()) >= 1
+
+
+# --- Streams --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_carries_bytes_both_ways_and_closes_by_halves(pair: Pair) -> None:
+    near, far = pair.connect()
+    assert (near.peer, far.peer, near.port, near.node) == (far.node.address, near.node.address, 2, pair.nodes[0])
+    near.write(b"question\n")
+    near.finish()
+    near.drain(SECONDS)
+    assert (near.written, near.delivered, near.drained) == (9, 9, True)
+    assert far.readline() == b"question\n"
+    assert (far.read(1), far.ended) == (b"", False)
+    far.write(b"answer")
+    far.finish()
+    assert near.read() == b"answer"
+    far.drain(SECONDS)
+    near.close()
+    far.close()
+    assert near.error is None
+    assert far.error is None
+    assert near.ended
+    assert far.ended
+    assert near.closed
+
+
+def test_a_megabyte_arrives_unchanged_through_a_file_like_copy(pair: Pair) -> None:
+    data = os.urandom(3 << 20)
+    near, far = pair.connect()
+    received: io.BytesIO = io.BytesIO()
+
+    def copy() -> None:
+        with far:
+            shutil.copyfileobj(far, received, 1 << 16)  # type: ignore[misc]
+
+    copied = in_thread(copy)
+    with near:
+        assert near.write(data) == len(data)
+    copied()
+    assert near.error is None
+    assert hashlib.sha256(received.getvalue()).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_lossy_cable_loses_nothing(pair: Pair) -> None:
+    near, far = pair.connect()
+    count = 0
+
+    def lose(frame: bytes) -> Optional[int]:
+        nonlocal count
+        count += 1
+        return errno.EPERM if count % 20 == 0 else None
+
+    pair.links[0].fault = lose
+    data = os.urandom(200_000)
+    received = in_thread(lambda: read_all(far))
+    with near:
+        near.write(data)
+    assert received() == data
+    assert pair.nodes[0].drops["send: " + os.strerror(errno.EPERM)] > 0
+
+
+def test_readinto_and_lines(pair: Pair) -> None:
+    near, far = pair.connect()
+    near.write(b"one\ntwo\n")
+    buffer = bytearray(4)
+    assert far.readinto(buffer) == 4
+    assert bytes(buffer) == b"one\n"
+    near.finish()
+    assert list(far) == [b"two\n"]
+    assert far.readinto(buffer) == 0
+    assert far.readable()
+    assert far.writable()
+    assert not far.seekable()
+
+
+def test_a_stream_that_does_not_block_says_none(pair: Pair) -> None:
+    near, far = pair.connect()
+    near.setblocking(False)
+    assert near.read(1) is None
+    assert near.readinto(bytearray(1)) is None
+    taken = near.write(bytes(BUFFER_BYTES + 1))
+    assert taken == BUFFER_BYTES
+    wait_for(near.node, lambda: near.delivered == BUFFER_BYTES)  # now the other node's buffer is full
+    assert near.write(bytes(BUFFER_BYTES)) == BUFFER_BYTES
+    assert near.write(b"x") is None
+    assert near.write(b"") == 0
+    assert len(far.read(BUFFER_BYTES) or b"") == BUFFER_BYTES
+    wait_for(near.node, lambda: near.write(b"x"))
+    near.close()
+    assert read_all(far) == bytes(BUFFER_BYTES) + b"x"
+    assert near.closed
+
+
+def test_the_descriptor_tells_of_data_progress_end_and_new_streams(pair: Pair) -> None:
+    one, two = pair.nodes
+    with two.listen(7) as listener:
+        assert listener.accept(timeout=0) is None
+        near = one.connect(two.address, 7, timeout=SECONDS)
+        far = next_result(two, lambda: listener.accept(timeout=0))
+    far.setblocking(False)
+    near.write(b"abc")
+    assert next_result(two, lambda: far.read(10)) == b"abc"
+    wait_for(one, lambda: near.delivered == 3)
+    near.finish()
+    wait_for(two, lambda: far.read(1) == b"")
+    one.clear_wakeup()
+    far.abort()
+    wait_for(one, lambda: near.ended)
+    assert isinstance(near.error, ConnectionResetError)
+
+
+def test_the_descriptor_is_quiet_when_nothing_happens(pair: Pair) -> None:
+    one, _ = pair.nodes
+    next_event(one, NodeFound)
+    one.fileno()
+    one.clear_wakeup()
+    while one.next_event(timeout=0) is not None:
+        one.clear_wakeup()
+    assert not select.select([one.fileno()], [], [], 0.05)[0]
+
+
+def test_connecting_fails_in_the_ways_of_sockets(pair: Pair) -> None:
+    one, two = pair.nodes
+    with pytest.raises(ConnectionRefusedError, match="port 9: refused"):
+        one.connect(two.address, 9)
+    with pytest.raises(TimeoutError, match="no such node 02:00:00:00:00:99"):
+        one.connect(b"\2\0\0\0\0\x99", 1, timeout=0.3)
+    pair.links[1].fault = lambda frame: errno.EPERM
+    with pytest.raises(TimeoutError, match=r"no answer from 02:00:00:00:00:02 within 0\.3 s"):
+        one.connect(two.address, 1, timeout=0.3)
+    pair.links[1].fault = lambda frame: None
+    with pytest.raises(ValueError, match="address"):
+        one.connect(one.address, 1)
+    with pytest.raises(ValueError, match="address"):
+        one.connect(b"\xff" * 6, 1)
+
+
+def test_what_arrived_before_a_reset_is_read_first(pair: Pair) -> None:
+    near, far = pair.connect()
+    near.write(b"last words")
+    near.drain(SECONDS)
+    near.abort()
+    wait_for(far.node, lambda: far.ended)
+    assert far.read(4) == b"last"
+    assert far.read(100) == b" words"
+    with pytest.raises(ConnectionResetError, match="reset by peer"):
+        far.read(1)
+    with pytest.raises(ConnectionResetError):
+        far.write(b"too late")
+    with pytest.raises(ConnectionResetError):
+        far.drain()
+    with pytest.raises(ConnectionAbortedError):
+        near.read(1)
+    near.close()
+    far.close()
+
+
+def test_leaving_a_with_block_by_an_exception_resets(pair: Pair) -> None:
+    near, far = pair.connect()
+
+    def fail() -> None:
+        with near:
+            near.write(b"half a file")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with pytest.raises(ConnectionResetError):
+        far.read()
+
+
+def test_a_closed_stream_is_a_closed_file(pair: Pair) -> None:
+    near, far = pair.connect()
+    far.finish()
+    near.close()
+    near.close()
+    assert near.error is None
+    for call in (lambda: near.read(1), lambda: near.write(b"x")):
+        with pytest.raises(ValueError, match="closed"):
+            call()
+    with pytest.raises(ValueError, match="finished"):
+        far.write(b"x")
+
+
+def test_data_that_nobody_will_read_resets_the_stream(pair: Pair) -> None:
+    near, far = pair.connect()
+    near.setblocking(False)
+    near.close()
+    assert far.read(1) == b""
+    far.write(b"are you there?")
+    with pytest.raises(ConnectionResetError):
+        far.drain(SECONDS)
+
+
+def test_closing_waits_for_what_is_not_delivered_yet() -> None:
+    pair = Pair()
+    data = os.urandom(200_000)
+    with pair.nodes[1]:
+        with pair.nodes[0]:
+            near, far = pair.connect()
+            received = in_thread(lambda: read_all(far))
+            near.write(data)
+        assert received() == data
+        assert near.ended
+
+
+def test_drain_gives_up_at_its_timeout(pair: Pair) -> None:
+    near, _ = pair.connect()
+    pair.links[1].fault = lambda frame: errno.EPERM  # no acknowledgement comes back
+    near.write(b"hello")
+    with pytest.raises(TimeoutError, match=r"5 bytes not delivered within 0\.2 s"):
+        near.drain(0.2)
+    wait_for(near.node, lambda: near.stalled)
+    pair.links[1].fault = lambda frame: None
+    near.drain(SECONDS)
+    assert not near.stalled
+
+
+def test_a_port_has_one_listener(pair: Pair) -> None:
+    one, two = pair.nodes
+    with one.listen(1):
+        with pytest.raises(OSError, match="listens on port 1 already") as caught:
+            one.listen(1)
+        assert caught.value.errno == errno.EADDRINUSE
+    listener = one.listen(1)
+    stream = two.connect(one.address, 1, timeout=SECONDS)
+    waiting = in_thread(lambda: [listener.accept(), listener.accept()])
+    wait_for(two, lambda: not listener.arrived)
+    listener.close()
+    first, second = waiting()
+    assert isinstance(first, Stream)
+    assert second is None
+    listener.close()
+    stream.close()
+
+
+def test_streams_that_nobody_takes_are_reset(pair: Pair) -> None:
+    one, two = pair.nodes
+    listener = one.listen(1)
+    stream = two.connect(one.address, 1, timeout=SECONDS)
+    wait_for(one, lambda: listener.arrived)
+    listener.close()
+    with pytest.raises(ConnectionResetError):
+        stream.read(1)
+
+
+# --- Life and death -------------------------------------------------------------------------------------------------
+
+
+def test_every_waiting_call_fails_when_the_node_is_closed() -> None:
+    pair = Pair()
+    one, two = pair.nodes
+    with two:
+        one.start()
+        listener = one.listen(3)
+        near, _ = pair.connect()
+        next_event(one, NodeFound)
+        calls = [in_thread(call) for call in (listener.accept, lambda: near.read(1), one.next_event)]
+        one.close()
+        one.close()
+        for call in calls:
+            with pytest.raises(OSError, match=r"aborted|the node is closed"):
+                call()
+        for late in (lambda: one.listen(4), lambda: one.connect(two.address, 1), lambda: one.broadcast("x")):
+            with pytest.raises(OSError, match="the node is closed"):
+                late()
+        near.close()
+        listener.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_thread_ends_every_wait_with_a_clear_error(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = pair.connect()
+    reading = in_thread(lambda: near.read(1))
+
+    def fail(self: Endpoint, origin: bytes, payload: bytes, *, now: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Endpoint, "receive", fail)
+    far.write(b"x")
+    for call in (reading, lambda: near.write(b"x"), lambda: near.node.next_event() and near.node.next_event()):
+        with pytest.raises(OSError, match="thread has died"):
+            call()
+    assert "thread has died" in str(near.error)
+
+
+def test_nothing_stays_open() -> None:
+    before = sorted(os.listdir("/dev/fd"))
+    threads = threading.active_count()
+    pair = Pair()
+    with pair.nodes[0] as one, pair.nodes[1]:
+        one.fileno()
+        near, _far = pair.connect()
+        near.write(b"unread")
+    assert sorted(os.listdir("/dev/fd")) == before
+    assert threading.active_count() == threads
+    Node([MemoryLink(Cable(), 1)]).close()
+    assert sorted(os.listdir("/dev/fd")) == before
+
+
+def test_leaving_by_an_exception_resets_what_is_not_finished() -> None:
+    pair = Pair()
+
+    def fail() -> None:
+        with pair.nodes[0]:
+            half, far_half = pair.connect()
+            whole, far_whole = pair.connect()
+            half.write(b"half")
+            whole.write(b"whole")
+            whole.finish()
+            far.extend((far_half, far_whole))
+            raise KeyError
+
+    far: List[Stream] = []
+    with pair.nodes[1]:
+        with pytest.raises(KeyError):
+            fail()
+        assert far[0].read(100) == b"half"
+        with pytest.raises(ConnectionResetError):
+            far[0].read(100)
+        assert far[1].read() == b"whole"
+
+
+def test_addresses() -> None:
+    class Taken(MemoryLink):
+        def claim(self) -> bool:
+            return False
+
+    silent = MemoryLink(Cable(), 1)
+    silent.mac = bytes(6)
+    with contextlib.ExitStack() as stack:
+        nodes = [Node([link]) for link in (silent, Taken(Cable(), 1), Taken(Cable(), 1))]
+        nodes.append(Node([MemoryLink(Cable(), 1)], address=b"\2abcde"))
+        for node in nodes:
+            stack.callback(node.close)
+        assert nodes[3].address == b"\2abcde"
+        assert {node.address[0] for node in nodes} == {2}
+        assert len({node.address for node in nodes}) == 4
+
+
+# --- Links in trouble -----------------------------------------------------------------------------------------------
+
+
+def test_a_link_that_goes_down_and_comes_back(pair: Pair) -> None:
+    near, far = pair.connect()
+    near.write(b"before ")
+    near.drain(SECONDS)
+    pair.links[0].down = errno.ENETDOWN
+    near.write(b"during ")
+    down = next_event(near.node, LinkChanged)
+    assert down == LinkChanged("mem1", False, os.strerror(errno.ENETDOWN))
+    assert describe_event(down) == "mem1: " + os.strerror(errno.ENETDOWN)
+    wait_for(near.node, lambda: near.stalled)
+    pair.links[0].down = 0
+    assert next_event(near.node, LinkChanged).up
+    near.write(b"after")
+    near.drain(SECONDS)
+    assert far.read(100) == b"before during after"
+
+
+@pytest.mark.parametrize("problem", [errno.EAGAIN, errno.ENOBUFS])
+def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
+    near, far = pair.connect()
+    count = 0
+
+    def refuse_every_second(frame: bytes) -> Optional[int]:
+        nonlocal count
+        count += 1
+        return problem if count % 2 else None
+
+    pair.links[0].fault = refuse_every_second
+    data = os.urandom(200_000)
+    received = in_thread(lambda: read_all(far))
+    with near:
+        near.write(data)
+    assert received() == data
+
+
+def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
+    near, far = pair.connect()
+    tries = 0
+
+    def refuse(frame: bytes) -> Optional[int]:
+        nonlocal tries
+        tries += 1
+        return errno.ENOBUFS
+
+    pair.links[0].fault = refuse
+    near.write(bytes(100_000))
+    wait_for(near.node, lambda: near.node.drops.get("blocked"))
+    assert tries < 30  # of 0.25 s
+    pair.links[0].down = errno.ENOBUFS
+    assert next_event(near.node, LinkChanged) == LinkChanged("mem1", False, "no carrier")
+    pair.links[0].down = 0
+    pair.links[0].fault = lambda frame: None
+    assert next_event(near.node, LinkChanged).up
+    near.finish()
+    assert read_all(far) == bytes(100_000)
+
+
+def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
+    near, far = pair.connect()
+    received = in_thread(lambda: read_all(far))
+    near.write(bytes(100_000))
+    pair.links[0].real_mtu = 900
+    with near:
+        near.write(bytes(100_000))
+    assert received() == bytes(200_000)
+
+
+# --- The command line -----------------------------------------------------------------------------------------------
+
+
+def test_addresses_that_users_give() -> None:
+    assert peer_address("2:0:0:0:0:1") == b"\2\0\0\0\0\1"
+    for text in ("nonsense", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"):
+        with pytest.raises(SetupError, match="address"):
+            peer_address(text)
+    node = Node([MemoryLink(Cable(), 1)])
+    with pytest.raises(SetupError, match="own address"):
+        peer_address("02:00:00:00:00:01", node)
+    node.close()
+
+
+def test_an_interface_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(SetupError, match=r"no interface 'nope\^\[' here, but: .*\blo"):
+        EthernetLink("nope\x1b")
+
+
+def test_parser() -> None:
+    parser = argument_parser("prog.py", "What it does.", "More.")
+    arguments = parser.parse_args(["eth0,eth1", "--name", "bob"])
+    assert (arguments.interface, arguments.name) == ("eth0,eth1", "bob")
+    assert "More.\nexit status: 0 done" in parser.format_help()
+
+
+def script(body: str, *, wrapper: Sequence[str] = (), **options: Any) -> "subprocess.Popen[str]":
+    """Run `body` as the main function of a script."""
+    lines = ["import os, signal, sys, time", "from node import *", "from node import run", "def main():"]
+    lines += ["    " + line for line in body.splitlines()] + ["sys.exit(run(main))"]
+    return subprocess.Popen(
+        [*wrapper, sys.executable, "-bb", "-W", "error", "-c", "\n".join(lines)],
+        cwd=ROOT, env=dict(os.environ, PYTHONIOENCODING="ascii"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "out", "err"),
+    [
+        ("print('done')", 0, "done\n", ""),
+        ("return 3", 3, "", ""),
+        ("print('caf\\xe9 \\u263a')", 0, "caf\\xe9 \\u263a\n", ""),
+        ("sys.exit(4)", 4, "", ""),
+        ("raise SetupError('no such thing: make one')", 2, "", "-c: no such thing: make one\n"),
+        ("raise ConnectionRefusedError('refused')", 1, "", "-c: refused\n"),
+        ("open('/nope')", 1, "", "-c: [Errno 2] No such file or directory: '/nope'\n"),
+        ("raise OSError(28, 'No space left on device')", 1, "", "-c: No space left on device\n"),
+        ("1 // 0", 1, "", None),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)", 130, "", ""),
+        (
+            "try:\n  os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)\nfinally:\n  print('closed')",
+            143,
+            "closed\n",
+            "",
+        ),
+        ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(9)", 129, "", ""),
+    ],
+)
+def test_how_scripts_end(body: str, status: int, out: str, err: Optional[str]) -> None:
+    process = script(body)
+    shown = process.communicate(timeout=SECONDS)
+    assert (process.returncode, shown[0]) == (status, out)
+    if err is None:
+        assert shown[1].count("\n") == 1
+        assert "internal error, please report: ZeroDivisionError" in shown[1]
+    else:
+        assert shown[1] == err
+
+
+def test_a_closed_output_ends_a_script_quietly() -> None:
+    process = script("while True: print('x' * 1000)")
+    assert process.stdout is not None
+    assert process.stdout.read(10) == "x" * 10
+    process.stdout.close()
+    assert process.wait(SECONDS) == 1
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_full_disk_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        process = script("print('x')")
+        process.communicate(timeout=SECONDS)
+        again = subprocess.run(
+            process.args, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, universal_newlines=True, timeout=SECONDS,
+            check=False,
+        )  # fmt: skip
+    assert (again.returncode, again.stderr) == (1, "-c: No space left on device\n")
+
+
+def test_standard_files_that_are_closed_are_not_taken_by_sockets() -> None:
+    process = script(
+        "os.write(3, str(os.open('/', 0)).encode())", wrapper=["sh", "-c", 'exec "$@" 3>&1 <&- >&- 2>&-', "sh"]
+    )
+    out, _ = process.communicate(timeout=SECONDS)
+    assert (process.returncode, int(out) > 3) == (0, True)
+
+
+def test_a_signal_in_the_middle_of_a_machine_waits_until_it_is_done() -> None:
+    process = script(
+        "from alexstream import Endpoint\n"
+        "class Slow(Endpoint):\n"
+        "  def tick(self, *, now):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.05)\n"
+        "    print('whole')\n"
+        "import random\n"
+        "Slow(bytes(6), rng=random.SystemRandom()).tick(now=0)\n"
+        "time.sleep(9)"
+    )
+    assert process.communicate(timeout=SECONDS) == ("whole\n", "")
+    assert process.returncode == 130
+
+
+# --- BPF ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length_at", "alignment", "header"), [(8, 4, 18), (16, 8, 32)])  # macOS, FreeBSD
+def test_frames_are_found_in_what_a_bpf_device_gives(length_at: int, alignment: int, header: int) -> None:
+    frames = [bytes([n]) * (14 + n) for n in range(70)]
+    data = b""
+    for frame in frames:
+        size = len(frame).to_bytes(4, sys.byteorder)
+        data += (bytes(length_at) + size + size + header.to_bytes(2, sys.byteorder)).ljust(header, b"\0") + frame
+        data += bytes(-len(data) % alignment)
+    assert list(bpf_frames(data, length_at, alignment)) == frames
+    assert list(bpf_frames(b"", length_at, alignment)) == []
+    assert len(list(bpf_frames(bytes(1000), length_at, alignment))) < 1000  # nonsense ends
+
+
+def test_a_bpf_device_is_read_in_whole_buffers_and_own_frames_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BSD's and macOS's socket in shape only: what scapy has of it cannot be imported on Linux."""
+    pytest.importorskip("scapy")
+
+    class Header(ctypes.Structure):
+        _fields_ = (
+            ("when", ctypes.c_uint32 * 2),
+            ("bh_caplen", ctypes.c_uint32),
+            ("bh_datalen", ctypes.c_uint32),
+            ("bh_hdrlen", ctypes.c_uint16),
+        )
+
+    filters: List[int] = []
+    platform = types.SimpleNamespace(
+        consts=types.SimpleNamespace(BIOCSETF=103), supersocket=types.SimpleNamespace(bpf_hdr=Header, BPF_ALIGNMENT=4)
+    )
+    monkeypatch.setitem(sys.modules, "scapy.arch.bpf", platform)
+    monkeypatch.setattr("fcntl.ioctl", lambda device, request, argument: filters.append(request))
+    device, network = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    port = types.SimpleNamespace(
+        bpf_fd=device.fileno(), set_nonblock=lambda: device.setblocking(False), get_blen=lambda: 4096
+    )
+    link = EthernetLink.__new__(EthernetLink)
+    link.mac, link.loopback = b"\2\0\0\0\0\1", False
+    link._use_bpf(port)
+    assert filters == [103]
+    other = b"\2\0\0\0\0\2"
+    frames = [
+        b"\xff" * 6 + source + kind + b"text" for source in (link.mac, other) for kind in (b"\x88\xb5", b"\x08\0")
+    ]
+    buffer = b""
+    for frame in frames:
+        size = len(frame).to_bytes(4, sys.byteorder)
+        buffer += bytes(8) + size + size + (18).to_bytes(2, sys.byteorder) + frame + bytes(-(18 + len(frame)) % 4)
+    network.send(buffer)
+    assert link.receive() == [frames[2]]
+    assert link.receive() == []
+    link.send(frames[0])
+    assert network.recv(2000) == frames[0]
+    device.close()
+    network.close()

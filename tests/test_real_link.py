@@ -1,0 +1,329 @@
+"""The link to real Ethernet and nodes on it: veth pairs and `lo` in namespaces of the test's own (root, Linux)."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import shutil
+import socket
+import sys
+import time
+from typing import Any, Iterator, List, Tuple
+
+import pytest
+from lab import Host, Lab, inside
+
+import node as node_module
+from constants import ETHERTYPE, SOCKET_BUFFER_BYTES
+from node import EthernetLink, LinkChanged, Node, SetupError
+
+pytestmark = pytest.mark.root
+
+SECONDS = 10.0
+BROADCAST = b"\xff" * 6
+READY = sys.platform.startswith("linux") and os.geteuid() == 0 and shutil.which("ip") is not None
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """An empty lab."""
+    if not READY and os.environ.get("ALEXCHAT_ROOT_TESTS") != "required":
+        pytest.skip("network namespaces need Linux, root and ip")
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(params=["native", "libpcap"])
+def driver(request: Any) -> Iterator[str]:
+    """Which of scapy's sockets is used."""
+    from scapy.config import conf
+
+    if request.param == "native":
+        yield request.param
+        return
+    try:
+        conf.use_pcap = True
+    except Exception as error:  # noqa: BLE001  scapy raises what it likes
+        pytest.skip(f"no libpcap: {error}")
+    if "pcap" not in conf.L2socket.__name__:
+        pytest.skip("no libpcap")
+    yield request.param
+    conf.use_pcap = False
+
+
+@contextlib.contextmanager
+def open_links(*places: Tuple[Host, str]) -> Iterator[List[EthernetLink]]:
+    """Links in the namespaces of those hosts."""
+    links = []
+    try:
+        for host, name in places:
+            with inside(host.namespace):
+                links.append(EthernetLink(name))
+        yield links
+    finally:
+        for link in links:
+            link.close()
+
+
+@contextlib.contextmanager
+def open_nodes(*places: Tuple[Host, str]) -> Iterator[List[Node]]:
+    """Running nodes; a thread stays in the namespace in which it was started."""
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for host, name in places:
+            with inside(host.namespace):
+                nodes.append(stack.enter_context(Node([EthernetLink(name)], name=host.name)))
+        yield nodes
+
+
+def frame(link: EthernetLink, text: bytes, *, destination: bytes = BROADCAST, ethertype: int = ETHERTYPE) -> bytes:
+    return destination + link.mac + ethertype.to_bytes(2, "big") + text
+
+
+def receive(link: EthernetLink, count: int = 1) -> List[bytes]:
+    """The payloads of the next frames."""
+    frames: List[bytes] = []
+    deadline = time.monotonic() + SECONDS
+    while len(frames) < count:
+        assert select.select([link], [], [], deadline - time.monotonic())[0], "nothing arrived"
+        frames += link.receive()
+    return [one[14:] for one in frames]
+
+
+def next_change(node: Node) -> LinkChanged:
+    while True:
+        event = node.next_event(timeout=SECONDS)
+        assert event is not None, "no change"
+        if isinstance(event, LinkChanged):
+            return event
+
+
+# --- The link -------------------------------------------------------------------------------------------------------
+
+
+def test_frames_cross_a_cable_and_only_ours_are_heard(lab: Lab, driver: str) -> None:
+    left, right = lab.line(2)
+    with open_links((left, "eth0"), (right, "eth0")) as (one, two):
+        assert (one.name, one.mtu, one.loopback) == ("eth0", 1500, False)
+        assert one.mac != two.mac
+        assert one.receive() == []
+        one.send(frame(one, b"foreign", ethertype=0x88B6))
+        one.send(frame(one, b"to all"))
+        one.send(frame(one, b"to one", destination=two.mac))
+        one.send(frame(one, b"x" * 1500))
+        assert receive(two, 3) == [b"to all", b"to one", b"x" * 1500]
+        two.send(frame(two, b"back"))
+        assert receive(one) == [b"back"]  # and not its own
+
+
+def test_everybody_on_lo_hears_everything(lab: Lab) -> None:
+    host = lab.host()
+    with open_links((host, "lo"), (host, "lo")) as (one, two):
+        assert (one.mac, one.mtu, one.loopback) == (bytes(6), 0xFFFF, True)
+        one.send(frame(one, b"x" * 0xFFFF))
+        assert receive(two) == receive(one) == [b"x" * 0xFFFF]
+
+
+def test_a_frame_too_long_is_refused_and_the_mtu_read_again(lab: Lab, driver: str) -> None:
+    left, _ = lab.line(2)
+    with inside(left.namespace), open_links((left, "eth0")) as (link,):
+        left.run("ip", "link", "set", "eth0", "mtu", "900")
+        assert link.mtu == 1500
+        with pytest.raises(OSError) as caught:  # noqa: PT011  its number tells
+            link.send(frame(link, b"x" * 1500))
+        assert caught.value.errno == errno.EMSGSIZE
+        assert link.refresh()
+        assert link.mtu == 900
+        left.run("ip", "link", "set", "eth0", "down")
+        assert not link.refresh()
+
+
+def test_the_card_stays_unpromiscuous_and_its_buffers_are_large(lab: Lab) -> None:
+    left, _ = lab.line(2)
+    with open_links((left, "eth0")) as (link,):
+        assert "PROMISC" not in left.run("ip", "link", "show", "eth0")
+        port = socket.socket(fileno=os.dup(link.fileno()))
+        assert port.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= SOCKET_BUFFER_BYTES
+        port.close()
+        assert not os.get_blocking(link.fileno())
+
+
+def test_one_process_at_a_time_has_the_cards_address(lab: Lab, tmp_path: Any, monkeypatch: Any) -> None:
+    left, right = lab.line(2)
+    right.run("ip", "link", "set", "eth0", "address", left.ports[0].address)
+    places = [(left, "eth0"), (left, "eth0"), (right, "eth0")]
+    with open_links(*places) as (one, other, elsewhere):
+        with inside(left.namespace):
+            assert one.claim()
+            assert one.claim()
+            assert not other.claim()
+            one.close()
+            assert other.claim()
+        with inside(right.namespace):
+            assert elsewhere.claim()  # the same address in another namespace is another card
+    run_directory = tmp_path / "run"
+    monkeypatch.setattr(node_module, "_RUN_DIRECTORY", str(run_directory))
+    with open_links((left, "eth0")) as (link,), inside(left.namespace):
+        assert link.claim()
+        (lock_file,) = run_directory.iterdir()
+        assert (run_directory.stat().st_mode & 0o777, lock_file.stat().st_mode & 0o777) == (0o755, 0o600)
+        link.close()
+    run_directory.chmod(0o777)
+    with open_links((left, "eth0")) as (link,), inside(left.namespace):
+        assert not link.claim()
+
+
+def test_the_bpf_program_lets_our_frames_pass_and_no_others(lab: Lab) -> None:
+    from scapy.libs.structures import bpf_insn, sock_fprog
+
+    left, right = lab.line(2)
+    program = (bpf_insn * len(node_module._BPF_PROGRAM))(*(bpf_insn(*line) for line in node_module._BPF_PROGRAM))
+    with inside(right.namespace):
+        everything = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        everything.bind(("eth0", 3))
+    with everything, open_links((left, "eth0")) as (link,):
+        attach_filter = 26
+        everything.setsockopt(socket.SOL_SOCKET, attach_filter, bytes(sock_fprog(len(program), program)))
+        everything.settimeout(SECONDS)
+        assert ctypes.sizeof(program) == 8 * len(program)
+        link.send(frame(link, b"foreign", ethertype=0x88B6))
+        link.send(frame(link, b"ours"))
+        assert everything.recv(2000)[14:] == b"ours"
+
+
+# --- Nodes on it ----------------------------------------------------------------------------------------------------
+
+
+def transfer(one: Node, two: Node, data: bytes) -> None:
+    """Send `data` from one to the other and back."""
+    with two.listen(2) as listener:
+        near = one.connect(two.address, 2, timeout=SECONDS)
+        far = listener.accept(timeout=SECONDS)
+    assert far is not None
+    half = len(data) // 2
+    for start, stop in ((0, half), (half, len(data))):
+        near.setblocking(False)
+        sent, received = start, b""
+        while len(received) < stop - start:
+            sent += near.write(data[sent:stop]) or 0
+            received += far.read(1 << 20) or b""
+        assert received == data[start:stop]
+    near.setblocking(True)
+    near.finish()
+    assert far.read() == b""
+    far.close()
+    near.close()
+
+
+@pytest.mark.parametrize("where", ["cable", "lo"])
+def test_nodes_talk(lab: Lab, driver: str, where: str) -> None:
+    left, right = lab.line(2)
+    places = [(left, "eth0"), (right, "eth0")] if where == "cable" else [(left, "lo"), (left, "lo")]
+    with open_nodes(*places) as (one, two):
+        if where == "cable":
+            assert one.address == bytes.fromhex(left.ports[0].address.replace(":", ""))
+        else:
+            assert one.address[0] == two.address[0] == 2
+        assert one.send_message(two.address, "good day", timeout=SECONDS) < SECONDS
+        (found,) = one.discover(0.8)
+        assert found.address == two.address
+        transfer(one, two, os.urandom(100_000))
+
+
+def test_an_interface_that_goes_down_and_comes_back(lab: Lab) -> None:
+    left, right = lab.line(2)
+    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
+        transfer(one, two, b"before")
+        lab.set_up(left.ports[0], False)
+        assert next_change(one) == LinkChanged("eth0", False, os.strerror(errno.ENETDOWN))
+        lab.set_up(left.ports[0], True)
+        assert next_change(one).up
+        transfer(one, two, b"after")
+
+
+def test_an_interface_that_is_taken_away_and_brought_back(lab: Lab) -> None:
+    left, right = lab.line(2)
+    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
+        transfer(one, two, b"before")
+        left.run("ip", "link", "delete", "eth0")
+        assert not next_change(one).up
+        assert not next_change(two).up
+        left.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", right.namespace)
+        for host in (left, right):
+            host.run("ip", "link", "set", "eth0", "address", host.ports[0].address, "up")
+        assert next_change(one).up
+        assert next_change(two).up
+        transfer(one, two, b"after")
+
+
+def test_a_cable_that_is_pulled_out_and_put_back_in_mid_stream(lab: Lab) -> None:
+    left, right = lab.line(2)
+    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two), two.listen(2) as listener:
+        near = one.connect(two.address, 2, timeout=SECONDS)
+        far = listener.accept(timeout=SECONDS)
+        assert far is not None
+        lab.set_up(right.ports[0], False)
+        near.write(b"x" * 100_000)
+        deadline = time.monotonic() + SECONDS
+        while not near.stalled:
+            assert time.monotonic() < deadline
+            one.wait(timeout=1)
+        lab.set_up(right.ports[0], True)
+        started = time.monotonic()
+        near.drain(SECONDS)
+        assert time.monotonic() - started < 3
+        near.finish()
+        assert far.read() == b"x" * 100_000
+        far.close()
+        near.close()
+
+
+# --- What keeps a program from starting -----------------------------------------------------------------------------
+
+
+def refused(host: Host, name: str) -> str:
+    with inside(host.namespace), pytest.raises(SetupError) as caught:
+        EthernetLink(name)
+    return str(caught.value)
+
+
+def test_interfaces_that_cannot_be_used_are_named_with_the_next_command(lab: Lab) -> None:
+    left, _ = lab.line(2)
+    left.run("ip", "link", "set", "eth0", "down")
+    left.run("ip", "tuntap", "add", "tun0", "mode", "tun")
+    assert refused(left, "eth0") == "eth0 is down: sudo ip link set eth0 up"
+    assert refused(left, "eth1") == "there is no interface 'eth1' here, but: lo eth0 tun0"
+    assert refused(left, "tun0") == "tun0 is not Ethernet; the interfaces here are: lo eth0 tun0"
+
+
+def test_missing_scapy_is_said_in_one_line(lab: Lab) -> None:
+    missing = "import sys; sys.modules['scapy'] = None; sys.path.insert(0, '.')"
+    body = f"{missing}; import node; sys.exit(node.run(node.main))"
+    program = lab.host().start([sys.executable, "-bb", "-c", body, "lo"])
+    assert program.wait() == 2, str(program)
+    assert program.err == "-c: scapy is not installed: sudo apt install python3-scapy  (or: pip install scapy)\n"
+
+
+def test_help_needs_no_scapy(lab: Lab) -> None:
+    body = "import sys; import node\ntry: node.main()\nfinally: sys.exit(any('scapy' in name for name in sys.modules))"
+    program = lab.host().start([sys.executable, "-c", body, "--help"])
+    assert program.wait() == 0, str(program)
+
+
+def test_the_node_program_reports_prints_and_ends_cleanly(lab: Lab) -> None:
+    host = lab.host()
+    script = [sys.executable, "-bb", "-W", "error", "node.py", "lo", "--name", "watcher"]
+    program = host.start(script)
+    address = program.expect(r"^alexmesh: node (\S+) on lo$", where="err").group(1)
+    with open_nodes((host, "lo")) as (node,):
+        name = ":".join(f"{octet:02x}" for octet in node.address)
+        node.send_message(bytes.fromhex(address.replace(":", "")), "hello\x1b[2J", timeout=SECONDS)
+        program.expect(f"^{name}: hello\\^\\[\\[2J$")
+        program.expect(f"^found {name}", where="err")
+        program.signal(10)  # SIGUSR1
+        program.expect(f"^neighbour {name} on lo: up", where="err")
+    program.expect(f"^lost {name}: left", where="err")
+    program.signal(15)
+    assert program.wait() == 143
+    assert "Traceback" not in program.err
