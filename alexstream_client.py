@@ -1,0 +1,99 @@
+"""Send text or stdin over one whole stream, print what comes back, and make sure that every byte arrived."""
+
+import os
+import sys
+from typing import Optional
+
+from constants import PORT_PIPE
+from node import Node, Stream, argument_parser, open_node, peer_address, run
+
+BLOCK_BYTES = 64 << 10
+PROGRESS_SECONDS = 1.0
+
+EXAMPLES = """\
+Whatever the other side sends back goes to stdout. On a terminal a transfer of over a second shows its progress.
+examples:
+  sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 "one line"
+  sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 - < file
+  tar c photos | sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01
+exits with 0 only when the other side has taken every byte, else says how many its node holds.
+"""
+
+
+class Transfer:
+    """A stream with stdin or a text at one end and stdout at the other."""
+
+    def __init__(self, node: Node, stream: Stream, text: Optional[bytes]) -> None:
+        self._node = node
+        self._stream = stream
+        self._pending = memoryview(text or b"")
+        self._reading = text is None  # there may be more on stdin
+        self._started = node.now()
+        self._shows_progress = os.isatty(2) and text is None and not os.isatty(0)
+        self._show_at = self._started + PROGRESS_SECONDS
+
+    def run(self) -> None:
+        """Return when both sides have finished and hold everything; raise OSError if that cannot be."""
+        self._stream.setblocking(False)
+        busy = True
+        while busy or not self._stream.ended:
+            timeout = 0 if busy else PROGRESS_SECONDS if self._shows_progress else None
+            self._wait(timeout)
+            self._send()
+            busy = self._receive()
+            self._show_progress()
+        if self._stream.error is not None:
+            raise self._stream.error
+
+    def _wait(self, timeout: Optional[float]) -> None:
+        """Wait for the node, and for stdin when all that was read of it is on its way."""
+        files = [0] if self._reading and not self._pending else []
+        if self._node.wait(*files, timeout=timeout):
+            self._pending = memoryview(os.read(0, BLOCK_BYTES))
+            self._reading = len(self._pending) > 0
+
+    def _send(self) -> None:
+        if self._pending:
+            self._pending = self._pending[self._stream.write(self._pending) or 0 :]
+        if not self._pending and not self._reading:
+            self._stream.finish()
+
+    def _receive(self) -> bool:
+        """Pass on what has arrived; return whether there may be more."""
+        data = self._stream.read(BLOCK_BYTES) or b""
+        written = 0
+        while written < len(data):
+            written += os.write(1, data[written:])
+        return bool(data)
+
+    def _show_progress(self) -> None:
+        if self._shows_progress and self._node.now() >= self._show_at:
+            self._show_at = self._node.now() + PROGRESS_SECONDS
+            megabytes = self._stream.delivered / 1e6
+            rate = megabytes / (self._node.now() - self._started)
+            print(f"\r{megabytes:.1f} MB delivered, {rate:.1f} MB/s\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Send everything, or say what is missing."""
+    parser = argument_parser(
+        "alexstream_client.py", "Send a text or stdin over one AlexStream to alexstream_server.py.", EXAMPLES
+    )
+    parser.add_argument("mac", metavar="MAC", help="the server's address")
+    parser.add_argument("text", metavar="TEXT", nargs="?", default="-", help="what to send; without it, or -: stdin")
+    arguments = parser.parse_args()
+    peer_address(arguments.mac)
+    text = None if arguments.text == "-" else os.fsencode(arguments.text)
+    with open_node(arguments) as node, node.connect(peer_address(arguments.mac, node), PORT_PIPE) as stream:
+        try:
+            Transfer(node, stream, text).run()
+        except OSError:
+            if stream.error is None:
+                raise  # not the stream's: stdin or stdout
+            held = f"{stream.delivered} of the {stream.written} bytes sent"
+            raise OSError(f"NOT delivered: {stream.error}; its node holds {held}") from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

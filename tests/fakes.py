@@ -1,0 +1,267 @@
+"""A node, its streams and a console without network, clock, thread or terminal; and a chat client on top of them.
+
+As a program it is that client on the terminal that it is started on, facing a peer who does what he is told in words.
+"""
+
+import os
+import select
+import sys
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import alexchat_client as chat
+from constants import CHAT_LINE_BYTES
+from node import INFINITY, run
+
+
+class FakeStream:
+    """One end of a pair; what is written to one is there to be read at the other at once."""
+
+    def __init__(self, node: "FakeNode", peer: bytes) -> None:
+        self.node = node
+        self.peer = peer
+        self.port = 1
+        self.other: FakeStream = self
+        self.room = INFINITY  # bytes that `write` still takes
+        self.holding = False  # the other node takes bytes, but does not acknowledge them
+        self.stalled = False
+        self.error: Optional[OSError] = None
+        self.written = 0
+        self._acknowledged = 0
+        self._arrived = bytearray()
+        self.finished = False
+        self.closed = False
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    @property
+    def delivered(self) -> int:
+        if not self.holding:
+            self._acknowledged = self.written
+        return self._acknowledged
+
+    @property
+    def ended(self) -> bool:
+        return self.error is not None or (self.finished and self.other.finished)
+
+    def read(self, size: int) -> Optional[bytes]:
+        data = bytes(self._arrived[:size])
+        del self._arrived[:size]
+        if data:
+            return data
+        if self.other.finished:
+            return b""
+        if self.error is not None:
+            raise self.error
+        return None
+
+    def write(self, data: Any) -> Optional[int]:
+        if self.error is not None:
+            raise self.error
+        assert not self.finished
+        taken = int(min(len(data), self.room))
+        self.room -= taken
+        self.written += taken
+        self.other._arrived += bytes(data[:taken])
+        self._wake()
+        return taken or None
+
+    def finish(self) -> None:
+        self.finished = True
+        self._wake()
+
+    def abort(self) -> None:
+        self.fail(ConnectionAbortedError("aborted"))
+        self.other.fail(ConnectionResetError("reset by peer"))
+
+    def close(self) -> None:
+        self.finish()
+        self.closed = True
+
+    def fail(self, error: OSError) -> None:
+        """End as the network may end it."""
+        if not self.ended:
+            self.error = error
+            self.holding = True  # what was not acknowledged will not be
+            self._wake()
+
+    def _wake(self) -> None:
+        self.node.wake()
+        self.other.node.wake()
+
+
+class FakeListener:
+    """Streams that come when the test says so."""
+
+    def __init__(self) -> None:
+        self.arrived: Deque[FakeStream] = deque()
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def accept(self, *, timeout: Optional[float] = None) -> Optional[FakeStream]:
+        return self.arrived.popleft() if self.arrived else None
+
+
+class FakeLink(NamedTuple):
+    """The name is all that the scripts want to know."""
+
+    name: str
+
+
+class FakeNode:
+    """A clock that stands still, and a pipe that wakes `select`."""
+
+    def __init__(self, number: int) -> None:
+        self.address = bytes([2, 0, 0, 0, 0, number])
+        self.links = (FakeLink("fake0"),)
+        self.time = 1000.0
+        self.events: Deque[Any] = deque()
+        self.found: List[Any] = []
+        self.others_turn: Callable[[], object] = tuple  # called whenever the program looks at its node
+        self._reading, self._writing = os.pipe()
+        self._awake = False
+
+    def now(self) -> float:
+        return self.time
+
+    def wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            os.write(self._writing, b"\0")
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def clear_wakeup(self) -> None:
+        if self._awake:
+            self._awake = False
+            os.read(self._reading, 1)
+        self.others_turn()
+
+    def wait(self, *files: int, timeout: Optional[float] = None) -> List[int]:
+        ready = select.select([self._reading, *files], [], [], timeout)[0]
+        self.clear_wakeup()
+        return [file for file in ready if file in files]
+
+    def next_event(self, *, timeout: Optional[float] = None) -> Any:
+        return self.events.popleft() if self.events else None
+
+    def discover(self, wait: float) -> List[Any]:
+        return self.found
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def __enter__(self) -> "FakeNode":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(one: FakeNode, two: FakeNode) -> FakeStream:
+    """Return the end at `one` of a stream between two nodes; the end at `two` is its `other`."""
+    stream, other = FakeStream(one, two.address), FakeStream(two, one.address)
+    stream.other, other.other = other, stream
+    return stream
+
+
+class FakeConsole:
+    """What a person or a pipe types, and what they were shown."""
+
+    screen = None
+
+    def __init__(self, *, is_interactive: bool) -> None:
+        self.is_interactive = is_interactive
+        self.at_end = False
+        self.typed: List[Optional[str]] = []
+        self.shown: List[str] = []
+        self.notes: List[str] = []
+        self.own: Dict[int, Any] = {}  # the text of a line that is under way, then whether it was delivered
+        self.prompt = ""
+
+    def take_lines(self) -> List[Optional[str]]:
+        lines, self.typed = self.typed, []
+        return lines
+
+    def show(self, text: str) -> None:
+        self.shown.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def show_own(self, ident: int, text: str) -> None:
+        self.own[ident] = text
+
+    def settle(self, ident: int, text: str, *, delivered: bool) -> None:
+        assert self.own[ident] == text
+        self.own[ident] = delivered
+
+    def set_prompt(self, prompt: str) -> None:
+        self.prompt = prompt
+
+
+class Peer:
+    """The other end of a chat, as a test moves it."""
+
+    def __init__(self, stream: FakeStream, name: str) -> None:
+        self.stream = stream
+        self._splitter = chat.LineSplitter(CHAT_LINE_BYTES)
+        self.say(chat.Hello(name))
+
+    def say(self, record: chat.Record) -> None:
+        self.stream.write(chat.encode_record(record))
+
+    def heard(self) -> List[Optional[chat.Record]]:
+        """What has arrived since the last call."""
+        data = self.stream.read(1 << 30)
+        return [chat.decode_record(line) for line in self._splitter.feed(data or b"") if line is not None]
+
+
+class Obedient(Peer):
+    """A peer who does as told: `flood N`, `stall`, `go on`, `hold`, `take`, `lose`, `bye`; else he repeats it."""
+
+    def obey(self) -> None:
+        for record in self.heard():
+            if isinstance(record, chat.Say):
+                self._do(*record.text.partition(" ")[::2], text=record.text)
+            elif isinstance(record, chat.Bye):
+                self.stream.finish()
+
+    def _do(self, word: str, rest: str, text: str) -> None:
+        mine = self.stream.other
+        if word == "flood":
+            for number in range(int(rest)):
+                self.say(chat.Say(f"message {number}"))
+        elif word in ("stall", "go"):
+            mine.stalled = word == "stall"
+        elif word in ("hold", "take"):
+            mine.holding = word == "hold"
+        elif word == "lose":
+            mine.fail(TimeoutError("timed out"))
+        elif word == "bye":
+            self.say(chat.Bye())
+            self.stream.finish()
+        else:
+            self.say(chat.Say("you said " + text))
+
+
+def main() -> int:
+    """Run the client."""
+    with FakeNode(1) as node, FakeNode(2) as other:
+        stream = connect(node, other)
+        node.others_turn = Obedient(stream.other, "peer").obey
+        with chat.Console() as console:
+            room = chat.Room(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
+            room.join(stream)  # type: ignore[arg-type]
+            return room.run()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,824 @@
+"""The chat: its lines of JSON, the room of client and server over fakes, and the client on a real pseudo-terminal."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+
+import pytest
+from fakes import FakeConsole, FakeListener, FakeNode, Peer, connect
+from hypothesis import given
+from hypothesis import strategies as st
+
+import alexchat_client as chat
+from alexchat_client import Bye, Chat, Hello, Malformed, Room, Say, decode_record, encode_record
+from alexchat_server import ServerRoom
+from node import INFINITY, DuplicateAddress, MessageReceived, SetupError
+
+FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes.py")
+
+# --- one line of JSON ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("record", [Hello("al"), Say("é\n\t\x1b🎉", 7), Say("", 1, "bob"), Bye()])
+def test_record_encoded_and_decoded(record: chat.Record) -> None:
+    line = encode_record(record)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode_record(line[:-1]) == record
+
+
+def test_say_on_the_wire() -> None:
+    fields = {"type": "say", "id": 7, "text": "é", "from": "bob"}
+    assert json.loads(encode_record(Say("é", 7, "bob")).decode()) == fields
+    assert decode_record(json.dumps(dict(fields, more={"is": "ignored"})).encode()) == Say("é", 7, "bob")
+    assert json.loads(encode_record(Say("x", 7)).decode()) == {"type": "say", "id": 7, "text": "x"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"x", b"[]", b"1", b'"say"', b"null", b"{}", b'{"type": 1}', b'{"type": ["say"]}', b'{"type": "say"}',
+        b'{"type": "say", "text": 1}', b'{"type": "say", "text": "x", "id": "1"}', b'{"type": "hello"}',
+        b'{"type": "say", "text": "x", "from": {}}', b'{"type": "hello", "name": null}', b'{"type": "say", "text": "x"',
+        b"[" * 60000, b'{"a":' * 10000, b"\xff\xfe", b'{"type": "say", "text": "x", "id": 1.5}',
+    ],
+)  # fmt: skip
+def test_line_malformed(line: bytes) -> None:
+    assert isinstance(decode_record(line), Malformed)
+
+
+def test_line_unknown_type() -> None:
+    assert decode_record(b'{"type": "dance", "text": 1}') is None
+
+
+def test_line_invalid_utf8() -> None:
+    assert decode_record(b'{"type": "say", "text": "a\xc3(\xf0\x9f"}') == Say("a\ufffd(\ufffd")
+
+
+def test_line_half_a_surrogate_pair() -> None:
+    """JSON can spell what UTF-8 cannot; passing it on must not fail."""
+    record = decode_record(b'{"type": "say", "text": "\\ud83d \\ud83c\\udf89", "from": "\\udc00"}')
+    assert record == Say("\\ud83d \U0001f389", 0, "\\udc00")
+    encode_record(record)
+
+
+@given(st.binary(max_size=200))
+def test_line_any_bytes(line: bytes) -> None:
+    decode_record(line)
+
+
+# --- rooms -----------------------------------------------------------------------------------------------------------
+
+
+class Client(NamedTuple):
+    """A client's room, what the person sees, and the peer."""
+
+    room: Room
+    console: Any
+    peer: Peer
+
+    def turn(self, *typed: Optional[str], at_end: bool = False) -> None:
+        self.console.typed += typed
+        self.console.at_end = self.console.at_end or at_end
+        self.room.turn()
+
+
+class Server(NamedTuple):
+    """A server's room, what the person sees, and who has come."""
+
+    room: ServerRoom
+    console: Any
+    peers: List[Peer]
+
+    def turn(self, *typed: Optional[str], at_end: bool = False) -> None:
+        self.console.typed += typed
+        self.console.at_end = self.console.at_end or at_end
+        self.room.turn()
+
+
+@contextlib.contextmanager
+def client(*, is_interactive: bool) -> Iterator[Client]:
+    with FakeNode(1) as node, FakeNode(2) as other:
+        console: Any = FakeConsole(is_interactive=is_interactive)
+        room = Room(node, console, name="me", linger=5.0)  # type: ignore[arg-type]
+        stream = connect(node, other)
+        room.join(stream)  # type: ignore[arg-type]
+        yield Client(room, console, Peer(stream.other, "bob"))
+
+
+@contextlib.contextmanager
+def server(*, is_interactive: bool, names: Tuple[str, ...] = ("ann", "bob", "eve")) -> Iterator[Server]:
+    with FakeNode(1) as node, contextlib.ExitStack() as nodes:
+        console: Any = FakeConsole(is_interactive=is_interactive)
+        listener = FakeListener()
+        room = ServerRoom(node, console, listener, name="hub")  # type: ignore[arg-type]
+        peers = []
+        for number, name in enumerate(names, 2):
+            stream = connect(node, nodes.enter_context(FakeNode(number)))
+            listener.arrived.append(stream)
+            peers.append(Peer(stream.other, name))
+        room.turn()
+        for peer in peers:
+            assert peer.heard() == [Hello("hub")]
+        yield Server(room, console, peers)
+
+
+@pytest.fixture
+def person() -> Iterator[Client]:
+    with client(is_interactive=True) as one:
+        one.turn()
+        assert one.peer.heard() == [Hello("me")]
+        assert one.console.notes == ["bob (02:00:00:00:00:02) is here"]
+        one.console.notes.clear()
+        yield one
+
+
+@pytest.fixture
+def pipe() -> Iterator[Client]:
+    with client(is_interactive=False) as one:
+        one.turn()
+        one.peer.heard()
+        one.console.notes.clear()
+        yield one
+
+
+@pytest.fixture
+def hub() -> Iterator[Server]:
+    with server(is_interactive=True) as one:
+        one.console.notes.clear()
+        yield one
+
+
+def test_client_message_arrives(person: Client) -> None:
+    person.peer.say(Say("hello\n\x1b[2Jthere"))
+    person.turn()
+    assert person.console.shown == ["bob: hello\n    ^[[2Jthere"]
+
+
+@pytest.mark.parametrize(
+    ("sender", "shown"),
+    [("eve", "eve"), ("02:00:00:00:00:09", "02:00:00:00:00:09"), ("e\x1bv: e", "e?v??e"), ("x" * 99, "x" * 20)],
+)
+def test_client_message_passed_on(person: Client, sender: str, shown: str) -> None:
+    person.peer.say(Say("hello", 1, sender))
+    person.turn()
+    assert person.console.shown == [shown + ": hello"]
+
+
+def test_client_line_typed_delivered(person: Client) -> None:
+    person.peer.stream.other.holding = True
+    person.turn("one", "two")
+    assert person.peer.heard() == [Say("one", 1), Say("two", 2)]
+    assert person.console.own == {1: "one", 2: "two"}
+    person.peer.stream.other.holding = False
+    person.turn()
+    assert person.console.own == {1: True, 2: True}
+
+
+def test_client_line_typed_peer_lost(person: Client) -> None:
+    person.turn("one")
+    person.peer.stream.other.holding = True
+    person.turn("two", "three\x1b")
+    person.peer.stream.other.fail(TimeoutError("timed out"))
+    person.turn()
+    assert person.console.own == {1: True, 2: False, 3: False}
+    assert person.console.notes == [
+        "bob is lost: timed out", "NOT delivered to bob: two", "NOT delivered to bob: three^[",
+    ]  # fmt: skip
+    assert person.room.is_over()
+    assert person.room.run() == 1
+
+
+@pytest.mark.parametrize("line", [None, "x" * 65536, "\x01" * 20000])
+def test_client_line_too_long(pipe: Client, line: Optional[str]) -> None:
+    pipe.turn(line, "fine")
+    assert pipe.peer.heard() == [Say("fine", pipe.room._idents.__next__() - 1)]
+    assert len(pipe.console.notes) == 1
+    assert "NOT delivered" in pipe.console.notes[0]
+    assert pipe.room.has_failed()
+
+
+def test_client_exit_typed(person: Client) -> None:
+    person.turn("exit")
+    assert person.peer.heard() == [Bye()]
+    assert person.peer.stream.other.finished
+    assert not person.room.is_over()
+    person.peer.stream.finish()
+    person.turn()
+    assert person.room.is_over()
+    assert person.room.run() == 0
+    assert person.console.notes == []
+
+
+def test_client_exit_typed_peer_does_not_answer(person: Client) -> None:
+    """What the peer does not hold by then is named."""
+    person.peer.stream.other.holding = True
+    person.turn("last words", "exit")
+    person.room.node.time += chat.LEAVE_SECONDS  # type: ignore[attr-defined]
+    assert person.room.is_over()
+    assert person.room.run() == 0
+    assert person.console.notes == ["NOT delivered to bob: last words"]
+    assert isinstance(person.peer.stream.error, ConnectionResetError)
+
+
+def test_client_peer_leaves(person: Client) -> None:
+    person.peer.say(Bye())
+    person.peer.stream.finish()
+    person.turn()
+    person.turn()
+    assert person.console.notes == ["bob left"]
+    assert person.room.is_over()
+    assert person.room.run() == 0
+
+
+def test_client_peer_finishes_goes_on_talking(person: Client) -> None:
+    person.peer.stream.finish()
+    person.turn()
+    person.turn("still here?")
+    assert person.peer.heard() == [Say("still here?", 1)]
+    assert not person.room.is_over()
+
+
+def test_pipe_ends_peer_goes_on(pipe: Client) -> None:
+    """Half-close: what the peer says afterwards arrives, until he ends."""
+    pipe.turn("one", "exit", at_end=True)
+    assert pipe.peer.heard() == [Say("one", 1), Say("exit", 2)]
+    assert pipe.peer.stream.other.finished
+    pipe.peer.say(Say("late"))
+    pipe.turn()
+    assert pipe.console.shown == ["bob: late"]
+    assert not pipe.room.is_over()
+    pipe.peer.stream.finish()
+    pipe.turn()
+    assert pipe.room.run() == 0
+
+
+def test_pipe_ends_waits_until_all_is_delivered(pipe: Client) -> None:
+    node: Any = pipe.room.node
+    pipe.peer.stream.other.holding = True
+    pipe.turn("one", at_end=True)
+    node.time += 100
+    pipe.turn()
+    assert not pipe.room.is_over()
+    pipe.peer.stream.other.holding = False
+    pipe.turn()
+    assert not pipe.room.is_over()
+    node.time += 5
+    assert pipe.room.is_over()
+    assert pipe.room.run() == 0
+
+
+def test_pipe_ends_silence_counts_from_the_last_message(pipe: Client) -> None:
+    node: Any = pipe.room.node
+    pipe.turn(at_end=True)
+    for _ in range(3):
+        node.time += 4
+        pipe.peer.say(Say("more"))
+        pipe.turn()
+        assert not pipe.room.is_over()
+    node.time += 5
+    assert pipe.room.is_over()
+
+
+def test_pipe_ended_peer_lost(pipe: Client) -> None:
+    pipe.peer.stream.other.holding = True
+    pipe.turn("one", at_end=True)
+    pipe.peer.stream.abort()
+    pipe.turn()
+    assert pipe.room.run() == 1
+    assert "NOT delivered to bob: one" in pipe.console.notes
+
+
+def test_pipe_full_reads_no_more(pipe: Client) -> None:
+    stream = pipe.peer.stream.other
+    stream.room = 100
+    assert pipe.room.wants_lines()
+    pipe.turn(*["x" * 1000] * 70)
+    assert not pipe.room.wants_lines()
+    stream.room = 10**9
+    pipe.turn()
+    assert pipe.room.wants_lines()
+    heard = pipe.peer.heard()
+    assert len(heard) == 70
+    assert all(isinstance(record, Say) and record.text == "x" * 1000 for record in heard)
+
+
+def test_client_malformed_lines_between_others(person: Client) -> None:
+    person.peer.stream.write(b"{\n" + b"x" * 70000 + b"\n\n" + encode_record(Say("fine")) + b'{"type": "new"}\n')
+    for _ in range(3):
+        person.turn()
+    assert person.console.shown == ["bob: fine"]
+    assert [note.partition(": ")[2] for note in person.console.notes] == [
+        "not JSON", "longer than 64 KiB", "not JSON",
+    ]  # fmt: skip
+
+
+def test_client_one_line_of_64_kib(person: Client) -> None:
+    line = encode_record(Say("x" * (65536 - len(encode_record(Say(""))))))
+    assert len(line) == 65536
+    person.peer.stream.write(line)
+    for _ in range(3):
+        person.turn()
+    assert person.console.notes == []
+    assert len(person.console.shown) == 1
+
+
+def test_client_link_lost_and_back(person: Client) -> None:
+    person.peer.stream.other.stalled = True
+    person.turn()
+    assert person.console.prompt == "bob: link lost, retrying> "
+    person.peer.stream.other.stalled = False
+    person.turn()
+    assert person.console.prompt == "> "
+
+
+def test_client_raw_message_arrives(person: Client) -> None:
+    node: Any = person.room.node
+    node.events += [MessageReceived(b"\2\0\0\0\0\3", node.address, 1, b"psst\x1b\0\0"), DuplicateAddress(b"\2" * 6)]
+    person.turn()
+    assert person.console.notes[0] == "message from 02:00:00:00:00:03: psst^["
+    assert "02:02:02:02:02:02" in person.console.notes[1]
+
+
+def test_server_message_passed_on(hub: Server) -> None:
+    ann, bob, eve = hub.peers
+    ann.say(Say("hello", 5, "bob"))  # who says it is not for her to tell
+    hub.turn()
+    assert hub.console.shown == ["ann: hello"]
+    assert bob.heard() == eve.heard() == [Say("hello", 5, "ann")]
+    assert ann.heard() == []
+
+
+def test_server_message_too_long_to_pass_on(hub: Server) -> None:
+    ann, bob, _ = hub.peers
+    ann.stream.write(encode_record(Say("x" * (65536 - len(encode_record(Say("")))))))
+    for _ in range(3):
+        hub.turn()
+    assert len(hub.console.shown) == 1
+    assert hub.console.notes == ["ann's message is too long to pass on"]
+    assert bob.heard() == []
+
+
+def test_server_line_typed(hub: Server) -> None:
+    """Delivered when all have it; where one is lost, that is named and the line is not."""
+    hub.peers[1].stream.other.holding = True
+    hub.turn("to all")
+    assert [peer.heard() for peer in hub.peers] == [[Say("to all", 1)]] * 3
+    assert hub.console.own == {1: "to all"}
+    hub.peers[1].stream.other.holding = False
+    hub.turn()
+    assert hub.console.own == {1: True}
+    hub.peers[0].stream.other.holding = hub.peers[1].stream.other.holding = True
+    hub.turn("again")
+    hub.peers[0].stream.abort()
+    hub.turn()
+    hub.peers[1].stream.other.holding = False
+    hub.turn()
+    assert hub.console.own == {1: True, 2: False}
+    assert hub.console.notes == ["ann is lost: reset by peer", "NOT delivered to ann: again"]
+    assert not hub.room.is_over()
+
+
+def test_server_line_typed_nobody_here() -> None:
+    with server(is_interactive=True, names=()) as empty:
+        empty.turn("hello?")
+        assert empty.console.notes == ["NOT delivered: nobody is here: hello?"]
+
+
+def test_server_client_leaves(hub: Server) -> None:
+    hub.peers[0].say(Bye())
+    hub.peers[0].stream.finish()
+    hub.turn()
+    hub.turn()
+    assert hub.console.notes == ["ann left"]
+    assert hub.peers[0].stream.other.finished
+    assert len(hub.room.chats) == 2
+    hub.turn("exit")
+    for peer in hub.peers[1:]:
+        assert peer.heard() == [Bye()]
+        peer.stream.finish()
+    hub.turn()
+    assert hub.room.run() == 0
+
+
+def test_server_client_gone_after_its_last_word(hub: Server) -> None:
+    """A client at the end of its pipe listens for a while and goes: it left, it is not lost."""
+    hub.peers[0].stream.finish()
+    hub.turn()
+    hub.peers[0].stream.abort()
+    hub.turn()
+    assert hub.console.notes == ["ann left"]
+
+
+def test_server_end_of_pipe_goes_on() -> None:
+    with server(is_interactive=False) as one:
+        ann, bob, eve = one.peers
+        one.turn(at_end=True)
+        ann.say(Say("still passed on"))
+        one.turn()
+        assert bob.heard() == [Say("still passed on", 0, "ann")]
+        for peer in one.peers:
+            assert not peer.stream.other.finished
+            peer.stream.finish()
+        one.turn()
+        one.turn()
+        assert all(peer.stream.other.finished for peer in (ann, bob, eve))
+        assert one.room.chats == []
+        assert not one.room.is_over()
+
+
+def test_server_pipe_waits_for_the_first_client() -> None:
+    with server(is_interactive=False, names=()) as empty:
+        assert not empty.room.wants_lines()
+    with server(is_interactive=False) as one:
+        assert one.room.wants_lines()
+
+
+def test_server_slow_client(hub: Server) -> None:
+    """The others are listened to until one's queue is full, then held up for some seconds; then he is dropped."""
+    ann, bob, eve = hub.peers
+    node: Any = hub.room.node
+    bob.stream.other.room = 0
+    for _ in range(3):
+        ann.say(Say("x" * 60000))
+        hub.turn()
+        hub.turn()
+    assert hub.room.is_congested()
+    waiting = len(hub.console.shown)
+    assert waiting < 3
+    deadline = hub.room.next_deadline()
+    assert node.time < deadline <= node.time + chat.SLOW_SECONDS
+    node.time = deadline
+    for _ in range(5):
+        hub.turn()
+    assert hub.console.notes[0] == "bob takes nothing any more: dropped"
+    assert len(hub.console.shown) == len(eve.heard()) == 3
+    assert hub.room.next_deadline() == INFINITY
+
+
+def test_server_slow_client_takes_a_little(hub: Server) -> None:
+    node: Any = hub.room.node
+    hub.peers[1].stream.other.room = 0
+    hub.turn(*["x" * 60000] * 3)
+    for _ in range(5):
+        node.time += chat.SLOW_SECONDS - 1
+        hub.peers[1].stream.other.room = 1
+        hub.turn()
+    assert hub.console.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("zoë", "zoë~00:05"),
+        ("ann", "ann~00:05"),
+        ("hub", "hub~00:05"),
+        ("", "02:00:00:00:00:05"),
+        ("a b\x1b", "a?b?"),
+    ],
+)
+def test_server_name_that_could_mislead(name: str, shown: str) -> None:
+    with server(is_interactive=True, names=("ann", "bob", "eve", name)) as one:
+        address = "02:00:00:00:00:05"
+        assert one.console.notes[-1] == (f"{shown} ({address}) is here" if name else f"{address} is here")
+        one.peers[3].say(Hello("ann"))
+        one.peers[3].say(Say("hi"))
+        one.turn()
+        assert one.console.shown == [f"{shown if name else 'ann~00:05'}: hi"]
+
+
+def test_chat_bytes_queued_until_taken() -> None:
+    with FakeNode(1) as node, FakeNode(2) as other:
+        stream = connect(node, other)
+        stream.room = 10
+        one = Chat(stream, now=0.0)  # type: ignore[arg-type]
+        one.put(Say("x" * 100, 1))
+        one.finish()
+        one.flush(now=1.0)
+        assert (one.queued > 0, stream.finished, one.take_receipts()) == (True, False, [])
+        stream.room = 1000
+        one.flush(now=2.0)
+        assert stream.finished
+        assert [receipt.ident for receipt in one.take_receipts()] == [1]
+        assert not one.put(Say("too late", 2))
+
+
+# --- finding a server ------------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """What `discover` says of a node."""
+
+    address: bytes
+    ports: Optional[Tuple[int, ...]] = (1,)
+    name: Optional[str] = "na\x1bme"
+    hops: int = 1
+
+
+def test_servers_none_one_many() -> None:
+    with FakeNode(1) as node:
+        find: Any = chat.find_server
+        node.found = [Found(b"\2" * 6, ports=(2,)), Found(b"\4" * 6, ports=None)]
+        with pytest.raises(TimeoutError, match="no chat server"):
+            find(node)
+        node.found.append(Found(b"\6" * 6))
+        assert find(node) == b"\6" * 6
+        node.found.append(Found(b"\2" * 6, name=None))
+        with pytest.raises(SetupError) as raised:
+            find(node)
+        lines = str(raised.value).splitlines()
+        assert len(lines) == 3
+        assert "alexchat_client.py fake0 06:06:06:06:06:06" in lines[1]
+        assert "\x1b" not in str(raised.value)
+
+
+def test_login_name(monkeypatch: Any) -> None:
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert chat.login_name() == "ann"
+    monkeypatch.delenv("SUDO_USER")
+    monkeypatch.setenv("LOGNAME", "bob")
+    assert chat.login_name() == "bob"
+
+
+# --- on a real pseudo-terminal ---------------------------------------------------------------------------------------
+
+
+class OnTerminal:
+    """The client of fakes.py on a pseudo-terminal of its own, and what that shows."""
+
+    def __init__(self, *command: str, width: int = 40, height: int = 10, **environment: str) -> None:
+        pyte = pytest.importorskip("pyte")
+        self.screen = pyte.Screen(width, height)
+        self._emulator = pyte.ByteStream(self.screen)
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
+        self.mode_before = termios.tcgetattr(slave)
+        self._slave = slave
+        self.raw = b""
+        settings = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
+
+        def own_terminal() -> None:
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            command or [sys.executable, FAKES],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=settings,
+            preexec_fn=own_terminal,
+        )
+
+    def __enter__(self) -> "OnTerminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        os.close(self._slave)
+
+    @property
+    def rows(self) -> List[str]:
+        return [row.rstrip() for row in self.screen.display if row.strip()]
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def expect(self, *rows: str, timeout: float = 10) -> None:
+        """Wait until these are the last rows on the screen."""
+        deadline = time.monotonic() + timeout
+        while self.rows[-len(rows) :] != list(rows):
+            left = deadline - time.monotonic()
+            assert left > 0, f"expected {rows}, on the screen: {self.rows}"
+            if select.select([self._master], [], [], min(left, 0.05))[0]:
+                data = os.read(self._master, 65536)
+                self.raw += data
+                self._emulator.feed(data)
+
+    def resize(self, width: int, height: int) -> None:
+        self.screen.resize(height, width)
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
+
+    def ends(self, timeout: float = 10) -> int:
+        """Return the exit status; the terminal's mode is what it was."""
+        status = self.process.wait(timeout)
+        assert termios.tcgetattr(self._slave) == self.mode_before
+        return status
+
+
+HERE = "peer (02:00:00:00:00:02) is here"
+
+
+def test_terminal_typed_and_answered() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type("grüße".encode())
+        terminal.expect("> grüße")
+        terminal.type(b"\r")
+        terminal.expect("✓ grüße", "peer: you said grüße", ">")
+        terminal.type(b"exit\r")
+        assert terminal.ends() == 0
+        assert terminal.raw.count(b"\x1b[?2004h") == 1
+
+
+def test_terminal_messages_arrive_while_typing() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"flood 200\rhalf a li\x1b[D\x1b[D")
+        terminal.expect(*(f"peer: message {number}" for number in range(192, 200)), "> half a li")
+        terminal.expect("> half a li")
+        assert terminal.screen.cursor.x == len("> half a ")
+        terminal.type(b"\x05ne\r")
+        terminal.expect("peer: you said half a line", ">")
+
+
+def test_terminal_delivered_later() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"hold\r")
+        terminal.expect("✓ hold", ">")
+        terminal.type(b"one\r")
+        terminal.expect("✓ hold", "· one", "peer: you said one", ">")
+        terminal.type(b"take\r")
+        terminal.expect("✓ one", "peer: you said one", "✓ take", ">")
+
+
+def test_terminal_link_lost() -> None:
+    with OnTerminal(width=80) as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"stall\rtyping")
+        terminal.expect("✓ stall", "peer: link lost, retrying> typing")
+        terminal.type(b"\x15hold\r")
+        terminal.expect("✓ hold", "peer: link lost, retrying>")
+        terminal.type(b"lost words\rlose\r")
+        assert terminal.ends() == 1
+        terminal.expect("NOT delivered to peer: lose")
+        assert "✗ lost words" in terminal.rows
+        assert "NOT delivered to peer: lost words" in terminal.rows
+
+
+def test_terminal_paste() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"\x1b[200~exit\rtwo\r\x1b[201~")
+        terminal.expect("> exit↵two↵")
+        terminal.type(b"!\r")
+        terminal.expect("✓ exit", "    two", "    !", "peer: you said exit", "    two", "    !", ">")
+
+
+def test_terminal_resized() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"0123456789abcdefghij0123456789")
+        terminal.expect("> 0123456789abcdefghij0123456789")
+        terminal.resize(12, 10)
+        terminal.expect("> 23456789")
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x03\x03"])
+def test_terminal_ctrl_c(key: bytes) -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"typed")
+        terminal.expect("> typed")
+        terminal.type(b"\x03")
+        terminal.expect(HERE, ">")
+        terminal.type(b"\x03")
+        assert terminal.ends() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_terminal_signal(number: signal.Signals) -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.process.send_signal(number)
+        assert terminal.ends() == 128 + number
+
+
+def test_terminal_ctrl_d() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"ab\x01\x04")
+        terminal.expect("> b")
+        terminal.type(b"\x04\x04")
+        assert terminal.ends() == 0
+
+
+def test_terminal_peer_leaves() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"bye\r")
+        assert terminal.ends() == 0
+        terminal.expect("✓ bye", "peer left")
+
+
+def test_terminal_suspended_and_continued() -> None:
+    """As a job of a shell, which waits for a line while it is stopped."""
+    with OnTerminal("sh", "-mc", f"{sys.executable} {FAKES}; echo stopped; read -r line; fg; echo $?") as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"half\x1a")
+        terminal.expect("stopped")
+        terminal.type(b"line\n")
+        terminal.expect("> half")
+        terminal.type(b" done\r")
+        terminal.expect("peer: you said half done", ">")
+        terminal.type(b"exit\r")
+        terminal.expect("0")
+        assert terminal.ends() == 0
+
+
+def test_terminal_cleared() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"typed\x0c")
+        terminal.expect("> typed")
+        assert terminal.rows == ["> typed"]
+
+
+def test_terminal_tab() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"hi p\t")
+        terminal.expect("> hi peer")
+
+
+def test_dumb_terminal_lines() -> None:
+    """No editor: the terminal's own line mode, and no escape sequence."""
+    with OnTerminal(TERM="dumb") as terminal:
+        terminal.expect(HERE)
+        terminal.type(b"hello\n")
+        terminal.expect("hello", "delivered: hello", "peer: you said hello")
+        assert b"\x1b" not in terminal.raw
+        terminal.type(b"exit\n")
+        assert terminal.ends() == 0
+
+
+# --- from pipes ------------------------------------------------------------------------------------------------------
+
+
+def run_piped(data: bytes, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [sys.executable, FAKES], input=data, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+def test_pipe_of_lines() -> None:
+    done = run_piped(b"one\r\n\nb\xc3\xa9\xff\nbye")
+    assert done.returncode == 0
+    assert done.stdout.decode().splitlines() == ["peer: you said one", "peer: you said ", "peer: you said bé\ufffd"]
+    assert done.stderr.decode().splitlines() == [HERE, "peer left"]
+
+
+def test_pipe_lines_not_delivered() -> None:
+    with subprocess.Popen(
+        [sys.executable, FAKES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"hold\nanything\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"peer: you said anything\n"
+        errors = process.communicate(b"one\nlose\n", timeout=20)[1]
+        assert process.returncode == 1
+        assert "NOT delivered to peer: one" in errors.decode()
+
+
+def test_pipe_line_without_end() -> None:
+    done = run_piped(b"x" * 300000 + b"\nfine\nbye\n")
+    assert done.returncode == 1
+    assert done.stdout.decode().splitlines() == ["peer: you said fine"]
+    assert done.stderr.decode().count("NOT delivered") == 1
+
+
+def test_pipe_whose_reader_leaves() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, FAKES], input=b"one\n", timeout=20, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_pipe_whose_reader_does_not_read_signal() -> None:
+    """Where output waits for its reader, a signal still ends the program."""
+    with subprocess.Popen([sys.executable, FAKES], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"flood 20000\n")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"p"
+        process.send_signal(signal.SIGTERM)
+        process.stdin.close()
+        assert process.wait(10) == 143

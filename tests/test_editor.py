@@ -1,0 +1,422 @@
+"""The chat's line editor and screen, without I/O: keys in, a painted row out, checked with a terminal emulator."""
+
+import re
+import unicodedata
+from typing import List, Tuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexchat_client import Act, Action, LineEditor, LineSplitter, Screen, columns
+
+pyte = pytest.importorskip("pyte")
+
+LEFT, RIGHT, UP, DOWN, HOME, END, DELETE = b"\x1b[D", b"\x1b[C", b"\x1b[A", b"\x1b[B", b"\x1b[H", b"\x1b[F", b"\x1b[3~"
+PASTE, PASTED = b"\x1b[200~", b"\x1b[201~"
+ESCAPES = re.compile("\x1b\\[\\??[0-9;]*[A-Za-z]")
+
+
+def editor_with(text: str, *, width: int = 40) -> LineEditor:
+    editor = LineEditor(width)
+    editor.feed(text.encode())
+    return editor
+
+
+def submitted(actions: List[Action]) -> List[str]:
+    assert {action.act for action in actions} <= {Act.SUBMIT}
+    return [action.text for action in actions]
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_empty_enter() -> None:
+    assert LineEditor(40).feed(b"\r\n") == []
+
+
+@pytest.mark.parametrize("enter", [b"\r", b"\n"])
+def test_typed_enter(enter: bytes) -> None:
+    editor = editor_with("grüße")
+    assert submitted(editor.feed(enter)) == ["grüße"]
+    assert (editor.text, editor.cursor) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "cursor"),
+    [
+        (LEFT * 2 + b"X", "one tXwo", 6),
+        (LEFT * 99 + b"X", "Xone two", 1),
+        (LEFT + RIGHT * 99 + b"X", "one twoX", 8),
+        (HOME + b"X", "Xone two", 1),
+        (b"\x01X\x05Y", "Xone twoY", 9),
+        (b"\x1bOHX\x1bOFY", "Xone twoY", 9),
+        (b"\x1b[1~X\x1b[4~Y", "Xone twoY", 9),
+        (b"\x7f\x08", "one t", 5),
+        (HOME + b"\x7f", "one two", 0),
+        (HOME + DELETE, "ne two", 0),
+        (DELETE, "one two", 7),
+        (HOME + b"\x04", "ne two", 0),
+        (LEFT * 3 + b"\x0b", "one ", 4),
+        (LEFT * 3 + b"\x15", "two", 0),
+        (b"\x17", "one ", 4),
+        (b" \x17", "one ", 4),
+        (b"\x17\x17\x17", "", 0),
+        (b"\x1b\x7f", "one ", 4),
+        (b"\x15\x19\x19", "one twoone two", 14),
+        (b"\x17\x01\x19", "twoone ", 3),
+        (b"\x1bbX", "one Xtwo", 5),
+        (b"\x1b[1;5D\x1b[1;5DX", "Xone two", 1),
+        (HOME + b"\x1bf\x1bd", "one", 3),
+        (b"\x03", "", 0),
+        (b"\x1b[5~\x1b[[A\x1bOP\x1b[15~\x1bz", "one two", 7),
+        (b"\x1b[\xc3\xa9", "one twoé", 8),
+        (b"\x1b\x1b[DX", "one twXo", 7),
+    ],
+)
+def test_typed_key(keys: bytes, text: str, cursor: int) -> None:
+    editor = editor_with("one two")
+    assert editor.feed(keys) == []
+    assert (editor.text, editor.cursor) == (text, cursor)
+
+
+@pytest.mark.parametrize(
+    ("key", "act"), [(b"\x03", Act.INTERRUPT), (b"\x04", Act.LEAVE), (b"\x1a", Act.SUSPEND), (b"\x0c", Act.CLEAR)]
+)
+def test_empty_control_key(key: bytes, act: Act) -> None:
+    assert LineEditor(40).feed(key) == [Action(act)]
+
+
+def test_typed_character_cut_anywhere() -> None:
+    editor = LineEditor(40)
+    for byte in "aé漢🎉\u0301".encode() + LEFT + b"X":
+        assert editor.feed(bytes([byte])) == []
+    assert editor.text == "aé漢X🎉\u0301"
+
+
+def test_marked_character_backspace() -> None:
+    """A base goes with its marks, an emoji with its selector."""
+    editor = editor_with("e\u0301\u0323x\u2764\ufe0f")
+    editor.feed(b"\x7f")
+    assert editor.text == "e\u0301\u0323x"
+    editor.feed(LEFT * 2 + b"\x04")
+    assert editor.text == "x"
+
+
+def test_typed_control_characters_of_eight_bits() -> None:
+    assert editor_with("a\x9b\x85\u202e\ue000b\u200dc").text == "ab\u200dc"
+
+
+def test_submitted_history() -> None:
+    editor = editor_with("one\rtwo\rtwo\rdraft")
+    seen = []
+    for key in (UP, UP, UP, DOWN, DOWN, DOWN):
+        editor.feed(key)
+        seen.append(editor.text)
+    assert seen == ["two", "one", "one", "two", "draft", "draft"]
+    assert submitted(editor.feed(UP + UP + b"!\r")) == ["one!"]
+
+
+def test_recalled_interrupt() -> None:
+    editor = editor_with("one\rtwo\r")
+    editor.feed(UP + UP + b"\x03" + UP)
+    assert editor.text == "two"
+
+
+def test_pasted_lines_enter() -> None:
+    editor = editor_with("before ")
+    assert editor.feed(PASTE + b"a\rb\r\nc\n\td" + PASTED) == []
+    assert editor.text == "before a\nb\nc\n    d"
+    assert submitted(editor.feed(b"\r")) == ["before a\nb\nc\n    d"]
+
+
+@pytest.mark.parametrize("cut", range(1, 21))
+def test_paste_cut_anywhere(cut: int) -> None:
+    editor = LineEditor(40)
+    data = PASTE + b"exit\r\x1b[A" + PASTED + b"!"
+    assert editor.feed(data[:cut]) == []
+    assert editor.feed(data[cut:]) == []
+    assert editor.text == "exit\n[A!"
+
+
+def test_endless_paste_interrupt() -> None:
+    editor = LineEditor(40)
+    editor.feed(PASTE + b"lost\r\x03typed")
+    assert submitted(editor.feed(b"\r")) == ["typed"]
+
+
+def test_word_tab() -> None:
+    editor = LineEditor(40)
+    editor.words = lambda: ["alice", "albert", "bob"]
+    editor.feed(b"b\t")
+    assert editor.text == "bob "
+    editor.feed(b"a\t")
+    assert editor.text == "bob al"
+    editor.feed(b"i\t!\t")
+    assert editor.text == "bob alice !"
+
+
+def test_huge_paste() -> None:
+    """What does not fit a message is cut so that it still does not fit: refused as a whole, and memory is bounded."""
+    editor = LineEditor(40)
+    editor.feed(PASTE + b"x" * 200000 + PASTED)
+    assert len(editor.text) == 65536
+    editor.paint()
+
+
+# --- any bytes -------------------------------------------------------------------------------------------------------
+
+KEYS = st.sampled_from(
+    [LEFT, RIGHT, UP, DOWN, HOME, END, DELETE, PASTE, PASTED, b"\x1b", b"\x1b[", b"\x1bO", b"\r", b"\t"]
+    + [bytes([code]) for code in range(32)]
+)
+TEXT = st.text(alphabet=st.sampled_from("ab c\u0301\u200d\ufe0f漢\uff57🎉é\u202e\x9b"), max_size=8).map(str.encode)
+INPUT = st.lists(st.one_of(KEYS, TEXT, st.binary(max_size=5)), max_size=40).map(b"".join)
+
+
+@given(INPUT, st.lists(st.integers(1, 7), max_size=60), st.integers(0, 30))
+def test_anything_any_bytes(data: bytes, cuts: List[int], width: int) -> None:
+    """Nothing raises, the row stays within the width, and how the bytes are cut makes no difference."""
+    editor, whole = LineEditor(width), LineEditor(width)
+    actions: List[Action] = []
+    rest = data
+    for cut in [*cuts, len(data)]:
+        actions += editor.feed(rest[:cut])
+        rest = rest[cut:]
+        assert 0 <= editor.cursor <= len(editor.text)
+        for part in ESCAPES.sub("", editor.paint().decode()).split("\r"):
+            assert columns(part) <= max(width - 1, 1)
+    assert actions == whole.feed(data)
+    assert (editor.text, editor.cursor) == (whole.text, whole.cursor)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("ab 漢")), max_size=60))
+def test_anything_keys_of_a_simple_model(keys: List[Tuple[int, str]]) -> None:
+    editor = LineEditor(20)
+    before, after, killed = "", "", ""
+    for kind, char in keys:
+        if kind == 0:
+            before, after, key = before[:-1], before[-1:] + after, LEFT
+        elif kind == 1:
+            before, after, key = before + after[:1], after[1:], RIGHT
+        elif kind == 2:
+            before, key = before[:-1], b"\x7f"
+        elif kind == 3:
+            after, key = after[1:], DELETE
+        elif kind == 4:
+            before, after, key = "", before + after, b"\x01"
+        elif kind == 5 and after:
+            killed, after, key = after, "", b"\x0b"
+        elif kind == 6 and before:
+            killed, before, key = before, "", b"\x15"
+        elif kind == 7:
+            before, key = before + killed, b"\x19"
+        else:
+            before, key = before + char, char.encode()
+        editor.feed(key)
+        assert (editor.text, editor.cursor) == (before + after, len(before))
+
+
+# --- the row, seen by a terminal -------------------------------------------------------------------------------------
+
+
+class Emulator:
+    """A terminal; the mode of the line discipline that turns newlines into carriage return and newline included."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.screen = pyte.Screen(width, height)
+        self._stream = pyte.ByteStream(self.screen)
+
+    def write(self, data: bytes) -> None:
+        self._stream.feed(data.replace(b"\n", b"\r\n"))
+
+    @property
+    def rows(self) -> List[str]:
+        return [unicodedata.normalize("NFC", row).rstrip() for row in self.screen.display]
+
+
+def shown(editor: LineEditor) -> Tuple[str, int]:
+    """The row as a terminal shows it, and the cursor's column."""
+    emulator = Emulator(editor.width, 3)
+    emulator.write(editor.paint())
+    assert emulator.rows[1:] == ["", ""]
+    return emulator.rows[0], emulator.screen.cursor.x
+
+
+def test_typed_paint() -> None:
+    editor = editor_with("hello")
+    assert shown(editor) == ("> hello", 7)
+    editor.feed(LEFT * 2)
+    assert shown(editor) == ("> hello", 5)
+
+
+def test_wide_and_marked_paint() -> None:
+    editor = editor_with("漢字e\u0301x")
+    editor.feed(LEFT * 2)
+    row, cursor = shown(editor)
+    assert row == "> 漢字\u00e9x"
+    assert cursor == 6
+
+
+def test_long_line_cursor_keys() -> None:
+    """The row scrolls sideways, and only as far as the cursor asks."""
+    editor = editor_with("0123456789abcdefghij", width=12)
+    assert shown(editor) == ("> cdefghij", 10)
+    editor.feed(LEFT * 3)
+    assert shown(editor) == ("> cdefghij", 7)
+    editor.feed(HOME)
+    assert shown(editor) == ("> 012345678", 2)
+    editor.feed(END)
+    assert shown(editor) == ("> cdefghij", 10)
+
+
+def test_long_line_resize() -> None:
+    editor = editor_with("0123456789abcdefghij", width=12)
+    editor.width = 40
+    assert shown(editor) == ("> 0123456789abcdefghij", 22)
+    editor.width = 8
+    assert shown(editor) == ("> ghij", 6)
+
+
+def test_tiny_terminal_paint() -> None:
+    """Where prompt and text do not both fit, the text is shown."""
+    editor = editor_with("abc", width=4)
+    editor.paint()
+    assert shown(editor) == ("bc", 2)
+
+
+def test_pasted_lines_paint() -> None:
+    assert shown(editor_with((PASTE + b"a\nb" + PASTED).decode())) == ("> a↵b", 5)
+
+
+def test_ascii_terminal_paint() -> None:
+    editor = LineEditor(40, encoding="ascii")
+    editor.feed(PASTE + "é\nb".encode() + PASTED)
+    assert b"|b" in editor.paint()
+
+
+# --- the screen around the row ---------------------------------------------------------------------------------------
+
+
+class Terminal(Emulator):
+    """An emulator and the screen that is painted on it."""
+
+    def __init__(self, width: int = 30, height: int = 6) -> None:
+        super().__init__(width, height)
+        self.editor = LineEditor(width)
+        self.top = Screen(self.editor, height=height, signs=".+!")
+
+    def paint(self) -> List[str]:
+        self.write(self.top.paint())
+        return [row for row in self.rows if row]
+
+
+def test_typing_line_arrives() -> None:
+    terminal = Terminal()
+    terminal.editor.feed(b"half a li" + LEFT)
+    assert terminal.paint() == ["> half a li"]
+    terminal.top.show("bob: hello")
+    terminal.top.show("bob: again")
+    assert terminal.paint() == ["bob: hello", "bob: again", "> half a li"]
+    assert terminal.screen.cursor.x == 10
+
+
+def test_painted_nothing_new() -> None:
+    """No bytes where nothing has changed; the same line twice is something new."""
+    terminal = Terminal()
+    terminal.top.show("again")
+    assert terminal.paint() == ["again", ">"]
+    assert terminal.top.paint() == b""
+    terminal.top.show("again")
+    assert terminal.paint() == ["again", "again", ">"]
+
+
+def test_under_way_delivered() -> None:
+    terminal = Terminal()
+    terminal.top.show_own(1, "one")
+    terminal.top.show_own(2, "two, which needs more than a single row")
+    terminal.top.show("bob: hello")
+    first = terminal.paint()
+    assert first == [". one", ". two, which needs more than a", " single row", "bob: hello", ">"]
+    terminal.top.settle(1, delivered=True)
+    terminal.top.settle(2, delivered=False)
+    assert terminal.paint() == ["+ one", "! two, which needs more than a", " single row", "bob: hello", ">"]
+    assert terminal.screen.cursor.x == 2
+
+
+def test_under_way_printed_and_delivered_at_once() -> None:
+    terminal = Terminal()
+    terminal.top.show_own(1, "one")
+    terminal.top.settle(1, delivered=True)
+    assert terminal.paint() == ["+ one", ">"]
+
+
+def test_under_way_delivered_after_it_left_the_screen() -> None:
+    terminal = Terminal()
+    terminal.top.show_own(1, "one")
+    for number in range(8):
+        terminal.top.show(f"bob: {number}")
+    terminal.paint()
+    terminal.top.settle(1, delivered=True)
+    assert terminal.paint() == ["bob: 4", "bob: 5", "bob: 6", "bob: 7", "+ one", ">"]
+
+
+def test_under_way_delivered_after_a_resize() -> None:
+    terminal = Terminal()
+    terminal.top.show_own(1, "one")
+    terminal.paint()
+    terminal.top.forget_rows()
+    terminal.top.settle(1, delivered=False)
+    assert terminal.paint() == [". one", "! one", ">"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("sod"), st.text(alphabet="ab \n", max_size=25)), max_size=25))
+def test_anything_lines_and_deliveries(steps: List[Tuple[str, str]]) -> None:
+    """Whatever is shown and delivered in between: every sign stands at its own line, and nothing else changes.
+
+    No wide characters: in the last column this emulator wraps them later than terminals do.
+    """
+    terminal = Terminal(12, 8)
+    expected: List[str] = []
+    open_lines: List[int] = []
+    for number, (kind, text) in enumerate(steps):
+        label = f"{number}{text}"
+        if kind == "s":
+            terminal.top.show(label)
+            expected.append(label)
+        elif kind == "o":
+            terminal.top.show_own(len(expected), label)
+            open_lines.append(len(expected))
+            expected.append(". " + label)
+        elif open_lines:
+            line = open_lines.pop(0)
+            done = "+" + expected[line][1:]
+            whole = Emulator(12, 200)
+            whole.write("\n".join(expected[line:]).encode())
+            terminal.top.settle(line, delivered=True)
+            if whole.screen.cursor.y + 1 < 8:
+                expected[line] = done
+            else:
+                expected.append(done)
+        terminal.write(terminal.top.paint())
+    terminal.write(terminal.top.paint())
+    whole = Emulator(12, 1000)
+    whole.write("".join(line + "\n" for line in expected).encode() + b">")
+    rows = whole.rows[: whole.screen.cursor.y + 1]
+    assert terminal.rows[: len(rows)] == rows[-8:]
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\r", b"bc", b"d" * 9]), max_size=40), st.integers(1, 9))
+def test_anything_split_into_lines(pieces: List[bytes], cut: int) -> None:
+    data = b"".join(pieces)
+    whole = data.split(b"\n")
+    rest = whole.pop()
+    expected = [None if len(line) >= 8 else line[:-1] if line.endswith(b"\r") else line for line in whole]
+    splitter = LineSplitter(8)
+    lines = [line for start in range(0, len(data), cut) for line in splitter.feed(data[start : start + cut])]
+    assert lines == expected
+    last = splitter.finish()
+    assert last == ([] if not rest else [None if len(rest) >= 8 else rest[:-1] if rest.endswith(b"\r") else rest])

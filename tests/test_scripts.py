@@ -1,0 +1,406 @@
+"""The small scripts over fakes: what they print, write and return. (test_real_frames.py runs them on real frames.)"""
+
+import json
+import os
+import sys
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional
+
+import pytest
+from fakes import FakeListener, FakeNode, FakeStream, connect
+
+import alexstream_client
+import alexstream_server
+import send_handshake
+import send_message
+from alexstream_client import Transfer
+from alexstream_server import Server, Shown
+from node import Echoed, NodeInfo, SetupError
+
+# --- send_handshake and send_message ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_script(monkeypatch: Any) -> Callable[..., int]:
+    """Run a script's main on a fake node with these arguments."""
+
+    def run(module: Any, *arguments: str, **methods: Any) -> int:
+        node = FakeNode(1)
+        for name, method in methods.items():
+            setattr(node, name, method)
+        monkeypatch.setattr(sys, "argv", ["script", "fake0", *arguments])
+        monkeypatch.setattr(module, "open_node", lambda arguments, **_: node)
+        status: int = module.main()
+        return status
+
+    return run
+
+
+FOUND = [
+    NodeInfo(b"\4" * 6, 0, b"\2" * 6, 2, 1400, "", (), 0.0123, 999.0),
+    NodeInfo(b"\2" * 6, 0, b"\2" * 6, 1, 1500, "b\x1bb", (1, 2), 0.0005, 999.5),
+]
+
+
+def test_handshake_answered(run_script: Any, capsys: Any) -> None:
+    assert run_script(send_handshake, discover=lambda wait: FOUND) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "02:02:02:02:02:02  1 hop   direct                MTU 1500  0.50 ms   ports 1 2  b?b",
+        "04:04:04:04:04:04  2 hops  by 02:02:02:02:02:02  MTU 1400  12.30 ms  ports -",
+    ]
+
+
+def test_handshake_answered_in_json(run_script: Any, capsys: Any) -> None:
+    assert run_script(send_handshake, "--json", discover=lambda wait: FOUND) == 0
+    near, far = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (near["name"], near["ports"], near["age"], near["interface"]) == ("b\x1bb", [1, 2], 0.5, "fake0")
+    assert (far["address"], far["next_hop"], far["mtu"], far["rtt"]) == (
+        "04:04:04:04:04:04", "02:02:02:02:02:02", 1400, 0.0123,
+    )  # fmt: skip
+
+
+def test_handshake_not_answered(run_script: Any, capsys: Any) -> None:
+    waited: List[float] = []
+
+    def discover(wait: float) -> List[NodeInfo]:
+        waited.append(wait)
+        return []
+
+    assert run_script(send_handshake, "--wait", "0.5", discover=discover) == 1
+    assert waited == [0.5]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nobody answered" in captured.err
+
+
+PEER = b"\2\0\0\0\0\x09"
+
+
+def pinging(*answers: Optional[float], interrupted: bool = False, asked: Optional[List[Any]] = None) -> Any:
+    """A `ping` whose answers take so many seconds; None: there is none."""
+
+    def ping(*arguments: Any, **options: Any) -> Iterator[Any]:
+        if asked is not None:
+            asked.append((*arguments, options))
+        for number, rtt in enumerate(answers, 1):
+            yield number, None
+            if rtt is not None:
+                yield number, Echoed(number, PEER, 3, rtt, "", ())
+        if interrupted:
+            raise KeyboardInterrupt
+
+    return ping
+
+
+def test_ping_answered(run_script: Any, capsys: Any) -> None:
+    asked: List[Any] = []
+    options = ("02:00:00:00:00:09", "--count", "3", "--interval", "0.5", "--wait", "2")
+    assert run_script(send_handshake, *options, ping=pinging(0.001, None, 0.002, asked=asked)) == 0
+    assert asked == [(PEER, {"count": 3, "interval": 0.5, "wait": 2.0})]
+    assert capsys.readouterr().out.splitlines() == [
+        "reply from 02:00:00:00:00:09: seq=1 hops=3 time=1.000 ms",
+        "reply from 02:00:00:00:00:09: seq=3 hops=3 time=2.000 ms",
+        "--- 02:00:00:00:00:09 ping statistics ---",
+        "3 sent, 2 received, 33.3% lost",
+        "round trip min/avg/max = 1.000/1.500/2.000 ms",
+    ]
+
+
+def test_ping_in_json(run_script: Any, capsys: Any) -> None:
+    assert run_script(send_handshake, "02:00:00:00:00:09", "--json", ping=pinging(0.001, None)) == 0
+    reply, statistics = map(json.loads, capsys.readouterr().out.splitlines())
+    assert reply == {"type": "reply", "address": "02:00:00:00:00:09", "seq": 1, "hops": 3, "rtt": 0.001}
+    assert statistics == {
+        "type": "statistics", "address": "02:00:00:00:00:09", "sent": 2, "received": 1, "loss": 0.5,
+        "rtt_min": 0.001, "rtt_avg": 0.001, "rtt_max": 0.001,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("answers", "status"), [((0.001,), 0), ((None,), 1), ((), 1)])
+def test_ping_interrupted(run_script: Any, capsys: Any, answers: Any, status: int) -> None:
+    ping = pinging(*answers, interrupted=True)
+    arguments = (send_handshake, "02:00:00:00:00:09", "--count", "0")
+    assert run_script(*arguments, ping=ping, knows=lambda address: True) == status
+    captured = capsys.readouterr()
+    assert f"{len(answers)} sent, {1 - status} received" in captured.out
+    assert captured.err == ""
+
+
+def test_ping_nobody(run_script: Any, capsys: Any) -> None:
+    ping = pinging(None, None)
+    assert run_script(send_handshake, "02:00:00:00:00:09", ping=ping, knows=lambda address: False) == 1
+    captured = capsys.readouterr()
+    assert "2 sent, 0 received, 100% lost" in captured.out
+    assert "no such node 02:00:00:00:00:09" in captured.err
+
+
+@pytest.mark.parametrize("wrong", ["--count=-1", "--count=x", "--interval=0", "--interval=nan", "--wait=-1"])
+def test_ping_misused(run_script: Any, wrong: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_script(send_handshake, "02:00:00:00:00:09", wrong)
+
+
+def test_message_acknowledged(run_script: Any, capsys: Any) -> None:
+    sent: List[Any] = []
+
+    def send(*arguments: Any, timeout: float) -> float:
+        sent.append((*arguments, timeout))
+        return 0.00125
+
+    assert run_script(send_message, "02-0-0-0-0-9", "hi", "--timeout", "7", send_message=send) == 0
+    assert sent == [(b"\2\0\0\0\0\x09", "hi", 7.0)]
+    assert capsys.readouterr().out == "delivered to 02:00:00:00:00:09 in 1.25 ms\n"
+
+
+def test_message_not_acknowledged(run_script: Any, capsys: Any) -> None:
+    def send(*arguments: Any, timeout: float) -> float:
+        raise TimeoutError("no acknowledgement")
+
+    assert run_script(send_message, "02:00:00:00:00:09", "hi", send_message=send) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "not delivered: no acknowledgement\n")
+
+
+def test_message_to_everybody(run_script: Any) -> None:
+    sent: List[str] = []
+    assert run_script(send_message, "FF:FF:FF:FF:FF:FF", "hi", broadcast=sent.append) == 0
+    assert sent == ["hi"]
+
+
+@pytest.mark.parametrize("address", ["02:00:00:00:00:01", "01:00:00:00:00:01", "nonsense"])
+def test_message_to_a_bad_address(run_script: Any, address: str) -> None:
+    """Its own, a group, no address."""
+    with pytest.raises(SetupError, match=address):
+        run_script(send_message, address, "hi")
+
+
+def test_message_too_long(run_script: Any) -> None:
+    def send(*arguments: Any, timeout: float) -> float:
+        raise ValueError("2000 bytes do not fit, 1477 do")
+
+    with pytest.raises(SetupError, match=r"2000 .* 1477"):
+        run_script(send_message, "02:00:00:00:00:09", "x" * 2000, send_message=send)
+
+
+# --- alexstream_client -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stdin() -> Iterator[BinaryIO]:
+    """The writing end of a pipe that is file 0 meanwhile."""
+    before = os.dup(0)
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+    with os.fdopen(writing, "wb", 0) as end:
+        yield end
+    os.dup2(before, 0)
+    os.close(before)
+
+
+class Sink:
+    """A server that takes everything, and finishes when its client has."""
+
+    def __init__(self, node: FakeNode, *, answer: bytes = b"") -> None:
+        self.stream = connect(node, FakeNode(2))
+        self.taken = b""
+        self.answer = answer
+        node.others_turn = self.take
+
+    def take(self) -> None:
+        data = self.stream.other.read(1 << 20)
+        self.taken += data or b""
+        if data == b"" and not self.stream.other.finished:
+            self.stream.other.write(self.answer)
+            self.stream.other.finish()
+
+
+def test_transfer_text(capfdbinary: Any) -> None:
+    with FakeNode(1) as node:
+        sink = Sink(node, answer=b"thanks\0\xff")
+        Transfer(node, sink.stream, b"text").run()  # type: ignore[arg-type]
+        assert sink.taken == b"text"
+        assert capfdbinary.readouterr().out == b"thanks\0\xff"
+
+
+def test_transfer_stdin_in_pieces(stdin: BinaryIO) -> None:
+    with FakeNode(1) as node:
+        sink = Sink(node)
+        left = [b"one", b"\0two", b""]
+
+        def turn() -> None:
+            sink.take()
+            piece = left.pop(0) if left else b""
+            if piece:
+                stdin.write(piece)
+            else:
+                stdin.close()
+
+        node.wake()
+        node.others_turn = turn
+        Transfer(node, sink.stream, None).run()  # type: ignore[arg-type]
+        assert sink.taken == b"one\0two"
+
+
+def test_transfer_peer_takes_little_at_once(stdin: BinaryIO) -> None:
+    with FakeNode(1) as node:
+        sink = Sink(node)
+        data = os.urandom(50000)
+        stdin.write(data)
+        stdin.close()
+
+        def turn() -> None:
+            sink.take()
+            sink.stream.room = 7000
+            node.wake()
+
+        sink.stream.room = 0
+        node.others_turn = turn
+        Transfer(node, sink.stream, None).run()  # type: ignore[arg-type]
+        assert sink.taken == data
+
+
+def test_transfer_reset() -> None:
+    with FakeNode(1) as node:
+        sink = Sink(node)
+        node.others_turn = sink.stream.other.abort
+        with pytest.raises(ConnectionResetError):
+            Transfer(node, sink.stream, b"text").run()  # type: ignore[arg-type]
+
+
+# --- alexstream_server -----------------------------------------------------------------------------------------------
+
+
+class Senders:
+    """A server and those who send to it."""
+
+    def __init__(self, node: FakeNode, output: Optional[str], *, once: bool = True) -> None:
+        self.node = node
+        self.listener = FakeListener()
+        self.server = Server(node, self.listener, output=output, once=once)  # type: ignore[arg-type]
+
+    def add(self, data: bytes, *, finished: bool = True) -> FakeStream:
+        stream = connect(self.node, FakeNode(2))
+        stream.other.write(data)
+        if finished:
+            stream.other.finish()
+        self.listener.arrived.append(stream)
+        return stream
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\xff\x1b[2J\r\n" * 100000])
+def test_arrival_into_a_file(tmp_path: Any, data: bytes, capsys: Any) -> None:
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path))
+        stream = senders.add(data)
+        assert senders.server.run() == 0
+        assert stream.closed
+        assert stream.error is None
+        assert senders.listener.closed
+        assert (tmp_path / "02-00-00-00-00-02-1").read_bytes() == data
+        assert f"sent {len(data)} bytes, complete" in capsys.readouterr().err
+
+
+def test_arrival_never_over_an_existing_file(tmp_path: Any) -> None:
+    (tmp_path / "02-00-00-00-00-02-1").write_bytes(b"mine")
+    (tmp_path / "02-00-00-00-00-02-2").symlink_to(tmp_path / "nowhere")
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path))
+        senders.add(b"new")
+        assert senders.server.run() == 0
+    assert (tmp_path / "02-00-00-00-00-02-1").read_bytes() == b"mine"
+    assert (tmp_path / "02-00-00-00-00-02-3").read_bytes() == b"new"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_arrival_into_a_pipe(capfdbinary: Any) -> None:
+    with FakeNode(1) as node:
+        senders = Senders(node, None)
+        senders.add(b"\xff\0raw\x1b")
+        assert senders.server.run() == 0
+        assert capfdbinary.readouterr().out == b"\xff\0raw\x1b"
+
+
+def test_arrival_reset(tmp_path: Any, capsys: Any) -> None:
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path))
+        stream = senders.add(b"half", finished=False)
+        node.others_turn = stream.other.abort
+        assert senders.server.run() == 1
+        assert "sent 4 bytes, INCOMPLETE: reset by peer" in capsys.readouterr().err
+
+
+def test_arrivals_at_once(tmp_path: Any) -> None:
+    """One is refused for want of a directory entry, one is reset, the others arrive; then Ctrl-C."""
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path), once=False)
+        streams = [senders.add(b"number %d" % number, finished=number != 1) for number in range(4)]
+        turns = iter([streams[1].other.abort, None])
+
+        def turn() -> None:
+            action = next(turns)
+            if action is None:
+                raise KeyboardInterrupt
+            action()
+
+        node.others_turn = turn
+        with pytest.raises(KeyboardInterrupt):
+            senders.server.run()
+        assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"number %d" % n for n in range(4)]
+
+
+def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path / "gone"))
+        stream = senders.add(b"data")
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        node.others_turn = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            senders.server.run()
+        assert isinstance(stream.other.error, ConnectionResetError)
+        assert "02:00:00:00:00:02 is refused: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_arrival_stdout_full() -> None:
+    before, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    try:
+        with FakeNode(1) as node:
+            senders = Senders(node, None, once=False)
+            stream = senders.add(b"data")
+            with pytest.raises(OSError, match="No space left"):
+                senders.server.run()
+            assert isinstance(stream.other.error, ConnectionResetError)
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(full)
+
+
+def test_shown_lines(capfd: Any) -> None:
+    shown = Shown("02:02")
+    for piece in (b"one\ntw", b"o\x1b[2J\xff\n", b"x" * 9000, b"\nlast"):
+        shown.write(piece)
+    shown.finish()
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[:2] == ["02:02: one", "02:02: two^[[2J\\xff"]
+    assert [len(line) for line in lines[2:5]] == [7 + 4096, 7 + 4096, 7 + 808]
+    assert lines[5:] == ["02:02: last"]
+
+
+# --- what needs no node ----------------------------------------------------------------------------------------------
+
+
+def test_output_directory_absent(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["alexstream_server.py", "fake0", "--output", "/no/such/directory"])
+    with pytest.raises(SetupError, match="mkdir"):
+        alexstream_server.main()
+
+
+def test_own_address_before_the_interface(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["alexstream_client.py", "no-such-interface", "nonsense"])
+    with pytest.raises(SetupError, match="nonsense"):
+        alexstream_client.main()
