@@ -2698,9 +2698,11 @@ class Node:
         return TimeoutError(what if self.knows(peer) else unknown)
 
     def tell_routes(self) -> None:
-        """Let `next_event` tell of every change of a route too."""
+        """Let `next_event` tell of every change of a route too, and first of the routes there are."""
         with self._lock:
             self._router.tells_routes = True
+            for known in self._router.nodes():
+                self._add_event(RouteChanged(known.address, known.interface, known.next_hop, known.hops, known.mtu))
 
     def neighbours(self) -> Sequence[Any]:
         """Return the nodes that are heard directly."""
