@@ -335,6 +335,8 @@ class Lab:
             program.close()
         with contextlib.suppress(RuntimeError):  # no server, or none any more
             call("tmux", "-L", self.prefix, "kill-server")
+        with contextlib.suppress(OSError):  # tmux leaves its socket behind
+            os.unlink(os.path.join(os.environ.get("TMUX_TMPDIR", "/tmp"), f"tmux-{os.getuid()}", self.prefix))
         remove([host.namespace for host in self.hosts])
         self.hosts, self.programs, self.terminals = [], [], []
 

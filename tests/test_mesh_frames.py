@@ -11,9 +11,11 @@ import sys
 from typing import Any, Dict, List, Sequence
 
 import pytest
-from lab import Host, Lab, Program, call
+from lab import Host, Lab, Program, RawPort, call
 from test_real_frames import ADDRESS, address_of, digest, finish, start
 from test_real_frames import lab as lab_fixture
+
+from constants import ETHERTYPE
 
 pytestmark = pytest.mark.root
 lab = lab_fixture
@@ -213,7 +215,12 @@ def test_ctrl_c_ends_a_ping_with_its_statistics(lab: Lab) -> None:
     assert ping.wait() == 0, str(ping)
     assert re.search(r"^[0-9]+ sent, [0-9]+ received, ", ping.out, re.MULTILINE)
     node.signal(signal.SIGKILL)
-    ping = start(left, "send_handshake.py", "eth0", address_of(node), "--interval", "60")
+    peer = bytes.fromhex(address_of(node).replace(":", ""))
+    with RawPort(right.ports[0], ETHERTYPE) as wire:
+        ping = start(left, "send_handshake.py", "eth0", address_of(node), "--interval", "60")
+        for frame in iter(lambda: wire.receive(10), None):
+            if frame[22:28] == peer:  # the destination: the first question is out
+                break
     ping.signal(signal.SIGINT)
     assert ping.wait() == 1, str(ping)
     assert "0 received" in ping.out
