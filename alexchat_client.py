@@ -6,6 +6,11 @@ Chat            JSON lines over one stream, and what of them the other node hold
 Room            everybody this program talks to, and its one event loop
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import argparse
 import codecs
 import contextlib
@@ -16,7 +21,6 @@ import json
 import os
 import re
 import select
-import signal
 import sys
 import termios
 import unicodedata

@@ -1,5 +1,10 @@
 """AlexChat's server: one room for everybody who connects; what one says, all the others hear."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import sys
 
 from alexchat_client import QUEUE_BYTES, SLOW_SECONDS, TYPING, Chat, Console, Room, Say, chat_parser, encode_record

@@ -1,5 +1,10 @@
 """Send text or stdin over one whole stream, print what comes back, and make sure that every byte arrived."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import os
 import sys
 from typing import Optional

@@ -1,5 +1,10 @@
 """Take any number of streams and write down what arrives: as safe text, as raw bytes, or as a file for each."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import contextlib
 import itertools
 import os

@@ -9,6 +9,11 @@
 As a program it keeps this machine visible in the mesh, reports nodes that come and go, and prints raw messages.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import argparse
 import errno
 import fcntl
@@ -20,7 +25,6 @@ import os
 import random
 import select
 import shlex
-import signal
 import socket
 import stat
 import sys
@@ -2277,6 +2281,8 @@ class Node:
                     self._end_streams(abort)
                     self._router.leave(now=self.now())
                     self._step(self.now())
+                    # A reset or farewell that waits for a full card would be lost with the backlog.
+                    self._wait(self._changed, lambda: not any(port.backlog for port in self._ports), BLOCKED_PATIENCE)
                     if len(self.links) > 1 and self._router.neighbours():
                         self._wait(self._changed, lambda: False, LEAVE_SECONDS)
         finally:

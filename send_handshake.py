@@ -1,5 +1,10 @@
 """Ask the whole mesh who is there, or one node whether it answers, like ping."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import argparse
 import sys
 from typing import List, Optional

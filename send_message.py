@@ -1,5 +1,10 @@
 """Send one datagram of text, repeated until the other node acknowledges it."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+
 import sys
 
 from constants import BROADCAST_ADDRESS

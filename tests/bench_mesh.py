@@ -29,7 +29,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(HERE), HERE]
 
-from lab import Host, Lab, Port, Program  # noqa: E402
+from lab import Host, Lab, Port, Program
 
 PROBE_SECONDS = 0.01
 SETTLE_SECONDS = 2.0  # of probes before the fault

@@ -14,8 +14,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
-import streamsim  # noqa: E402
-from streamsim import (  # noqa: E402
+import streamsim
+from streamsim import (
     Acked,
     Cable,
     Frame,
