@@ -717,8 +717,8 @@ class Neighbour:
         """
         if now < max(self.met, other.met) + MEET_SECONDS:
             return True
-        heard = any(tag in other.heard for tag in self.tags)
-        return heard and (self.v1 or any(tag in self.heard for tag in other.tags))
+        heard = not other.heard.isdisjoint(self.tags)
+        return heard and (self.v1 or not self.heard.isdisjoint(other.tags))
 
     def hears(self, mac: bytes, now: float) -> bool:
         """Tell whether it hears an Ethernet address, or has it."""
