@@ -205,7 +205,10 @@ def measure_babel(topology: str, hello: str) -> Dict[str, int]:
             start_ip(host, number)
             options = ["-h", hello] if hello else []
             names = [port.name for port in host.ports]
-            program = host.start(["babeld", "-I", f"/tmp/{host.namespace}.pid", "-S", "", *options,
+            pid_file = f"/tmp/{host.namespace}.pid"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(pid_file)  # of one that was killed: babeld would not start
+            program = host.start(["babeld", "-I", pid_file, "-S", "", *options,
                                   "-C", "redistribute local if lo", *names])  # fmt: skip
             relays[host] = program
         target = f"10.66.0.{hosts.index(last) + 1}"
