@@ -16,6 +16,7 @@ SEND_BUFFER_BYTES = 512 << 10  # one window of a stream; more would only be dela
 BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail
 BLOCKED_RETRY, BLOCKED_RETRY_MAX = 0.001, 0.064  # after ENOBUFS or EAGAIN, doubled: no busy loop, and no long pause
 BLOCKED_PATIENCE = 0.25  # a card that takes nothing for so long has no carrier, or its frames are stale
+HANDOVER_SECONDS = 0.005  # after a caller drove the node, its own thread takes over: as long as an ACK may wait
 LINK_RETRY = 0.5  # how often to look whether an interface that went down is back
 
 # --- L3: AlexMesh ---------------------------------------------------------------------------------------------------

@@ -90,6 +90,7 @@ from constants import (
     FLOODS_PER_SECOND,
     FLOWS_MAX,
     GREET_GAP,
+    HANDOVER_SECONDS,
     HANDSHAKE_FIXED_BYTES,
     HANDSHAKE_INTERVAL,
     HEARD_BYTES,
@@ -243,6 +244,8 @@ def _quick_import() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+        if hasattr(gc, "freeze"):  # from 3.7 on
+            gc.freeze()  # what scapy defined lives for ever: a full collection need not look at it
 
 
 class EthernetLink(Link):
@@ -912,19 +915,46 @@ class Router:
                 self._open_flow(wire, frame, Flow(EVERYONE, sender, error.reason))  # `lo` has many of these
             return None
 
+    def receive_all(self, interface: int, frames: Sequence[bytes], *, now: float) -> List[Tuple[bytes, List[bytes]]]:
+        """Take Ethernet frames; return the payloads of STREAM frames for this node, in order, by the origin."""
+        runs: List[Tuple[bytes, List[bytes]]] = []
+        flows = self._wires[interface].flows
+        beginning = None  # of frames whose payloads go to `payloads`
+        payloads: List[bytes] = []
+        for frame in frames:
+            if frame[:TTL_OFFSET] == beginning and len(frame) > PAYLOAD_OFFSET:
+                payloads.append(frame[PAYLOAD_OFFSET:])
+                continue
+            incoming = self.receive(interface, frame, now=now)
+            beginning = None
+            if incoming is not None:
+                payloads = [incoming.payload]
+                runs.append((incoming.origin, payloads))
+                flow = flows.get(frame[:TTL_OFFSET])
+                if flow is not None and flow.out is None and not flow.reason:
+                    beginning = frame[:TTL_OFFSET]
+        return runs
+
     def send_stream(self, dest: bytes, payload: bytes, *, now: float) -> Optional[Transmit]:
         """Return the frame that takes a STREAM payload one hop towards `dest`, or None where it was flooded."""
-        lane = self._lanes.get(dest)
+        interface, frames = self.send_streams(dest, [payload], now=now)
+        return Transmit(interface, frames[0]) if frames else None
+
+    def send_streams(self, dest: bytes, payloads: Sequence[bytes], *, now: float) -> Tuple[int, List[bytes]]:
+        """Return the interface, and the frames that take STREAM payloads one hop towards `dest`; none if flooded."""
+        lane = self._lanes.get(dest) or self._open_lane(dest)
         if lane is None:
-            lane = self._open_lane(dest)
-            if lane is None:
+            for payload in payloads:
                 self._send_lost(dest, payload, now)
-                return None
+            return 0, []
         if not lane.neighbour.waiting:
             self._expect(lane.neighbour, now)
         lane.destination.used = now  # type: ignore[union-attr]
-        self._msg_id = msg_id = self._msg_id + 1
-        return _new(Transmit, (lane.index, lane.head + msg_id.to_bytes(8, "big") + payload))
+        head, first = lane.head, self._msg_id + 1
+        self._msg_id += len(payloads)
+        return lane.index, [
+            b"".join((head, msg_id.to_bytes(8, "big"), payload)) for msg_id, payload in enumerate(payloads, first)
+        ]
 
     def send_message(self, dest: bytes, data: bytes, *, now: float, timeout: float) -> int:
         """Send a text until it is acknowledged, then say `Delivered`, or `Undelivered` after `timeout`; return its id.
@@ -2275,10 +2305,16 @@ class Node:
         self._events: Deque[NodeEvent] = deque(maxlen=EVENTS_MAX)
         self._echoes: Dict[int, Echoed] = {}  # answers, by token
         self._receipts: Dict[int, Union[Delivered, Undelivered]] = {}  # by msg_id
-        self._wake_pipe = _pipe()
+        self._wake_pipes = _pipe(), _pipe()  # of the thread, and of a caller that drives in its place
         self._news_pipe: Optional[Tuple[int, int]] = None  # from the first `fileno` on
         self._has_news = False
-        self._sleeps_until = 0.0  # when the thread will wake up by itself; 0 while it is awake
+        self._sleeps_until = [0.0, 0.0]  # when they will wake up by themselves; 0 while they are awake
+        self._wake_at = 0.0
+        self._callers = 0  # threads in `_wait`
+        self._guest = False  # whether one of them drives
+        self._visits = 0  # rounds driven by them
+        self._parked = False  # whether the thread waits until they have left
+        self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="alexmesh", daemon=True)
@@ -2312,11 +2348,13 @@ class Node:
         finally:
             self._fail("the node is closed")
             if self._thread.ident is not None:
-                os.write(self._wake_pipe[1], b"\0")
                 self._thread.join()
+            with self._lock:
+                while self._guest:
+                    self._seat.wait()
             for link in self.links:
                 link.close()
-            for end in self._wake_pipe + (self._news_pipe or ()):
+            for end in (*self._wake_pipes[0], *self._wake_pipes[1], *(self._news_pipe or ())):
                 os.close(end)
 
     def _end_streams(self, abort: bool) -> None:
@@ -2334,6 +2372,9 @@ class Node:
             for stream in self._streams.values():
                 stream.changed.notify_all()
             self._tell_application()
+            self._seat.notify_all()
+            for _, pipe in self._wake_pipes:
+                os.write(pipe, b"\0")
 
     def __enter__(self) -> "Node":
         self.start()
@@ -2342,41 +2383,83 @@ class Node:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.close(abort=kind is not None)
 
-    # The thread
+    # Who drives
 
     def _run(self) -> None:
+        """The background thread: drives the node whenever no caller that waits in it does."""
+        seen = 0
         try:
-            self._loop()
+            with self._lock:
+                while not self._failure:
+                    if not self._guest and (self._visits == seen or self._callers):
+                        self._round(INFINITY)
+                        seen = self._visits
+                        continue
+                    # A caller drives, or did a moment ago and will be back: woken for each of its pauses, this thread
+                    # would be in its way. Where nothing has moved since the last look, look no more until it leaves.
+                    self._parked = self._guest and self._visits == seen
+                    seen = self._visits
+                    self._seat.wait(None if self._parked else HANDOVER_SECONDS)
         finally:
             self._fail("the node's thread has died: this is a bug")
 
-    def _loop(self) -> None:
-        """Wait for frames and timers; read RECEIVE_BATCH frames of a link, then give everything else its turn.
+    def _drive(self, ready: Callable[[], object], deadline: float) -> None:
+        """Be the node's thread until `ready()` or `deadline`: what comes need not wake another one up first."""
+        self._wake()
+        self._guest = True
+        try:
+            while not ready() and not self._failure and self.now() < deadline:
+                self._visits += 1
+                self._round(deadline)
+        except Exception:
+            self._fail("a round of the node has failed: this is a bug")
+            raise
+        finally:
+            self._guest = False
+            if self._parked or self._callers > 1 or self._failure:
+                self._parked = False
+                self._seat.notify_all()
 
-        Input comes before timers: after a pause of the process (SIGSTOP) what arrived meanwhile counts first.
+    def _wake(self) -> None:
+        """Wake up who drives, if he sleeps."""
+        if self._sleeps_until[self._guest]:
+            self._sleeps_until[self._guest] = 0.0
+            os.write(self._wake_pipes[self._guest][1], b"\0")
+
+    def _round(self, until: float) -> None:
+        """Wait for frames, timers or `until`; read RECEIVE_BATCH frames of a link, then give the rest its turn.
+
+        Lock held, but not while it waits. Input comes before timers: after a pause of the process (SIGSTOP) what
+        arrived meanwhile counts first.
         """
-        wake_at = 0.0
-        while not self._failure:
-            watched = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
-            timeout = None if wake_at == INFINITY else max(0.0, wake_at - self.now())
-            ready = select.select([self._wake_pipe[0], *watched], (), (), timeout)[0]
-            with self._lock:
-                now = self.now()
-                self._sleeps_until = 0.0
-                for fileno in ready:
-                    if fileno in watched:
-                        self._receive(watched[fileno], now)
-                    else:
-                        os.read(fileno, 4096)
-                for index, port in enumerate(self._ports):
-                    if port.retry_at <= now:
-                        self._retry(index, now)
-                self._step(now)
-                # A deadline that has moved away is kept: an idle round now and then costs less than waking this
-                # thread whenever a stream sets its timer.
-                deadline = self._deadline()
-                wake_at = min(wake_at, deadline) if wake_at > now else deadline
-                self._sleeps_until = wake_at
+        seat, now, deadline = self._guest, self.now(), self._deadline()
+        watched = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
+        # A deadline that has moved away is kept: an idle round now and then costs less than waking this
+        # thread whenever a stream sets its timer.
+        self._wake_at = min(self._wake_at, deadline) if self._wake_at > now else deadline
+        wake_at = min(self._wake_at, until)
+        self._sleeps_until[seat] = wake_at
+        self._lock.release()
+        try:
+            timeout = None if wake_at == INFINITY else max(0.0, wake_at - now)
+            ready = select.select([self._wake_pipes[seat][0], *watched], (), (), timeout)[0]
+        except OSError:  # a link was reopened by who drove until now
+            ready = []
+        finally:
+            self._lock.acquire()
+            self._sleeps_until[seat] = 0.0
+        if self._failure:
+            return
+        now = self.now()
+        for fileno in ready:
+            if fileno in watched:
+                self._receive(watched[fileno], now)
+            else:
+                os.read(fileno, 4096)
+        for index, port in enumerate(self._ports):
+            if port.retry_at <= now:
+                self._retry(index, now)
+        self._step(now)
 
     def _receive(self, index: int, now: float) -> None:
         try:
@@ -2384,11 +2467,8 @@ class Node:
         except OSError as error:
             self._take_down(index, error.strerror or str(error), now)
             return
-        route, deliver = self._router.receive, self._endpoint.receive
-        for frame in frames:
-            incoming = route(index, frame, now=now)
-            if incoming is not None:
-                deliver(incoming.origin, incoming.payload, now=now)
+        for origin, payloads in self._router.receive_all(index, frames, now=now):
+            self._endpoint.receive_all(origin, payloads, now=now)
 
     def _deadline(self) -> float:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
@@ -2400,19 +2480,30 @@ class Node:
         self._transmit(now)
         if self._take_events(now):
             self._transmit(now)
-        if self._sleeps_until > self._deadline():
-            self._sleeps_until = 0.0
-            os.write(self._wake_pipe[1], b"\0")
+        if self._sleeps_until[self._guest] > self._deadline():
+            self._wake()
 
     def _transmit(self, now: float) -> None:
-        for peer, payload in self._endpoint.segments_to_send(now=now):
-            transmit = self._router.send_stream(peer, payload, now=now)
-            if transmit is not None:
-                self._send(transmit.interface, transmit.frame, now)
+        for peer, burst in self._endpoint.bursts_to_send(now=now):
+            self._send_all(*self._router.send_streams(peer, burst, now=now), now)
         for interface, frame in self._router.frames_to_send(now=now):
             self._send(interface, frame, now)
 
     # Links that take no frames
+
+    def _send_all(self, index: int, frames: List[bytes], now: float) -> None:
+        """Send frames by one link: `_send` for many."""
+        rest = iter(frames)
+        if self._ports[index].retry_at == INFINITY:
+            send = self._ports[index].link.send
+            for frame in rest:
+                try:
+                    send(frame)
+                except OSError as error:
+                    self._not_sent(index, frame, error, now)
+                    break
+        for frame in rest:
+            self._send(index, frame, now)
 
     def _send(self, index: int, frame: bytes, now: float) -> None:
         port = self._ports[index]
@@ -2425,16 +2516,20 @@ class Node:
         try:
             port.link.send(frame)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                self._block(index, frame, now)
-            elif error.errno == errno.EMSGSIZE:
-                port.link.refresh()
-                self._router.interface_changed(index, mtu=port.link.mtu, now=now)
-                self._paths_changed(now)
-            elif error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
-                self._take_down(index, os.strerror(error.errno), now)
-            else:
-                self._drops[f"send: {error.strerror}"] += 1
+            self._not_sent(index, frame, error, now)
+
+    def _not_sent(self, index: int, frame: bytes, error: OSError, now: float) -> None:
+        port = self._ports[index]
+        if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+            self._block(index, frame, now)
+        elif error.errno == errno.EMSGSIZE:
+            port.link.refresh()
+            self._router.interface_changed(index, mtu=port.link.mtu, now=now)
+            self._paths_changed(now)
+        elif error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
+            self._take_down(index, os.strerror(error.errno), now)
+        else:
+            self._drops[f"send: {error.strerror}"] += 1
 
     def _block(self, index: int, frame: bytes, now: float) -> None:
         """Try the frame again a little later. A link blocked for long has no carrier, or its frames are stale."""
@@ -2553,13 +2648,20 @@ class Node:
     def _wait(self, condition: threading.Condition, ready: Callable[[], object], timeout: Optional[float]) -> bool:
         """Wait (lock held) until `ready()`; False when `timeout` seconds have passed, OSError if the node failed."""
         deadline = INFINITY if timeout is None else self.now() + timeout
-        while not ready():
-            self._check()
-            left = deadline - self.now()
-            if left <= 0:
-                return False
-            condition.wait(None if left == INFINITY else left)
-        return True
+        self._callers += 1
+        try:
+            while not ready():
+                self._check()
+                left = deadline - self.now()
+                if left <= 0:
+                    return False
+                if self._callers == 1 and self._thread.ident is not None:
+                    self._drive(ready, deadline)
+                else:
+                    condition.wait(None if left == INFINITY else left)
+            return True
+        finally:
+            self._callers -= 1
 
     def _check(self) -> None:
         if self._failure:

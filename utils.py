@@ -8,7 +8,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import deque
-from typing import Deque, Hashable, Iterator, List, NamedTuple, Optional, Set, Union
+from typing import Deque, Hashable, Iterator, List, NamedTuple, Optional, Sequence, Set, Union
 
 from constants import MARKS_PER_BASE, NAME_CHARACTERS, SHOWN_CHARACTERS, SHOWN_LINES
 
@@ -131,14 +131,24 @@ class ByteQueue:
 
     def append(self, piece: bytes) -> None:
         """Add bytes at the end."""
-        if len(self._pieces) >= self._pieces_max:
-            self._pieces = deque([self.take(self._length)])
-            self._length = len(self._pieces[0])
-        self._pieces.append(piece)
-        self._length += len(piece)
+        self.extend((piece,))
+
+    def extend(self, pieces: Sequence[bytes]) -> None:
+        """Add bytes at the end, piece by piece."""
+        self._pieces.extend(pieces)
+        self._length += sum(map(len, pieces))
+        if len(self._pieces) > self._pieces_max:
+            whole = self.take(self._length)
+            self._pieces.append(whole)
+            self._length = len(whole)
 
     def take(self, count: int) -> bytes:
         """Remove and return up to `count` bytes."""
+        if count >= self._length and not self._taken:  # the usual case
+            whole = b"".join(self._pieces)
+            self._pieces.clear()
+            self._length = 0
+            return whole
         taken: List[bytes] = []
         while count > 0 and self._pieces:
             first, at = self._pieces[0], self._taken

@@ -66,15 +66,28 @@ def open_links(*places: Tuple[Host, str]) -> Iterator[List[EthernetLink]]:
             link.close()
 
 
+class PlacedLink(EthernetLink):
+    """A link that stays in the namespace of its host, whichever thread drives the node."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self._namespace = host.namespace
+        with inside(self._namespace):
+            super().__init__(name)
+
+    def refresh(self) -> bool:
+        with inside(self._namespace):
+            return super().refresh()
+
+    def reopen(self) -> None:
+        with inside(self._namespace):
+            super().reopen()
+
+
 @contextlib.contextmanager
 def open_nodes(*places: Tuple[Host, str]) -> Iterator[List[Node]]:
-    """Running nodes; a thread stays in the namespace in which it was started."""
+    """Running nodes."""
     with contextlib.ExitStack() as stack:
-        nodes = []
-        for host, name in places:
-            with inside(host.namespace):
-                nodes.append(stack.enter_context(Node([EthernetLink(name)], name=host.name)))
-        yield nodes
+        yield [stack.enter_context(Node([PlacedLink(host, name)], name=host.name)) for host, name in places]
 
 
 def frame(link: EthernetLink, text: bytes, *, destination: bytes = BROADCAST, ethertype: int = ETHERTYPE) -> bytes:

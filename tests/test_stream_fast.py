@@ -7,7 +7,7 @@ from typing import Any, List, Set, Tuple
 import pytest
 
 import alexstream
-from alexstream import Accepted, EndOfStream, Endpoint, Session
+from alexstream import Accepted, EndOfStream, Endpoint, Sender, Session, Train
 
 A, B = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 PORT = 2
@@ -74,9 +74,17 @@ def test_fast_path_sends_what_the_general_path_sends(
 ) -> None:
     fast = converse(seed, **circumstances)
     calls: List[int] = []
-    monkeypatch.setattr(Session, "receive_expected", lambda *_, **__: calls.append(1))
+    monkeypatch.setattr(Session, "receive_expected", lambda *_, **__: calls.append(1) or 0)
     monkeypatch.setattr(Session, "_whole_segments", lambda self: 0)
-    monkeypatch.setattr(Session, "_encode_batch", lambda self, batch: [self._encode_range(sent, 0) for sent in batch])
+    launch_train = Sender.launch_train
+
+    def launch_segments(self: Sender, *arguments: Any, **options: Any) -> Train:
+        train = launch_train(self, *arguments, **options)
+        assert len(train) == 1
+        self._uncouple()
+        return train
+
+    monkeypatch.setattr(Sender, "launch_train", launch_segments)
     assert converse(seed, **circumstances) == fast
     assert len(calls) > 20
 

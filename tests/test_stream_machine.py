@@ -163,11 +163,6 @@ class StreamMachine(RuleBasedStateMachine):
         self.sides[side].endpoint.path_changed(self.sides[1 - side].address, now=self.now, mtu=mtu)
         self.transmit()
 
-    @rule(side=SIDES)
-    def block(self, side: int) -> None:
-        self.sides[side].endpoint.blocked(now=self.now)
-        self.transmit()
-
     # Time
 
     @rule(seconds=st.sampled_from([0.0001, 0.001, 0.005, 0.02, 0.2, 3.0]))

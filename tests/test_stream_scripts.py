@@ -932,7 +932,6 @@ def test_established_path_back_sends_at_once() -> None:
 def test_path_changed_for_nobody() -> None:
     script = Script()
     script.endpoint.path_changed(THEIRS, now=script.now, mtu=900)
-    script.endpoint.blocked(now=script.now)
     assert script.take_raw() == []
 
 
@@ -955,18 +954,6 @@ def test_established_black_hole_is_found() -> None:
             break
     assert fitting
     assert max(stop - start for start, stop in fitting) == MSS // 2
-
-
-def test_established_blocked_stops_the_burst() -> None:
-    """Row 20: the socket was full; again after 1 ms."""
-    script = in_flight(10)
-    script.session.send(bytes(30 * MSS))
-    script.endpoint.blocked(now=script.now)
-    script.give(ACK, ack=5 * MSS)
-    assert script.endpoint.segments_to_send(now=script.now) == []
-    assert script.endpoint.next_deadline() == script.now + 0.001
-    script.wait(0.001)
-    assert shape(script.take())[0] == (10 * MSS, MSS)
 
 
 # --- Receiving ------------------------------------------------------------------------------------------------------
