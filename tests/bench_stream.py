@@ -1,0 +1,509 @@
+#!/usr/bin/env python3
+"""How fast a stream is, beside what its sockets could carry and what others do: real frames in namespaces (root).
+
+    sudo python3 tests/bench_stream.py                          everything of ours, and the kernel's TCP
+    sudo python3 tests/bench_stream.py pair pingpong --runs 9   a part of it
+    sudo python3 tests/bench_stream.py pair --with aioquic,aiortc,reticulum,pytcp
+
+    pair      MTU 1500 on a cable: goodput, CPU, memory, against the ceiling; beside TCP with its offloads off
+    pingpong  round trip of 64-byte messages between applications, against the same on the bare sockets
+    lo jumbo  goodput with frames of 65535 bytes and at MTU 9000, against their own ceilings
+    relay1 relay3   the same through relays, against a chain of bare recv-send loops
+    start     from the start of alexstream_client.py to the first byte at the server
+    streams   4, 16 and 64 streams at once against one
+    series    10 000 streams one after the other: does memory grow?
+
+The ceiling: frames of the MTU sent by one process through the project's sockets (scapy's `outs.send`) and drained by
+another (`ins.recv_into`), nothing else. Every pass measures all that is compared, one after the other, each ratio is
+of one pass, and a figure is "median (least-most)" of the passes: the wall clock of a busy machine swings, ratios less.
+Sender and receiver have a core each.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import re
+import select
+import signal
+import socket
+import statistics
+import sys
+import time
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+
+from lab import Host, Lab, Program, stop
+
+BLOCK = os.urandom(256 << 10)  # what an application writes at once
+READ_BYTES = 256 << 10
+MESSAGE_BYTES = 64
+PORT = 7
+TCP_PORT = 5001
+SILENCE_SECONDS = 0.5  # after which a blast is over
+WAIT_SECONDS = 60.0  # for a program to start, or to end after its time
+WARM_UP = 200  # round trips before those that count
+SELF = [sys.executable, os.path.abspath(__file__)]
+FORWARDER = [sys.executable, os.path.join(HERE, "bench_mesh.py"), "_forwarder"]
+
+
+# --- Programs that run inside the lab: each prints "ready WORD" and at its end "result {...}" ------------------------
+
+
+class Meter:
+    """What this process uses from now on."""
+
+    def __init__(self, interface: str = "eth0") -> None:
+        self._interface = interface
+        self._before = self._counts()
+        self._began = time.monotonic()
+
+    def _counts(self) -> List[float]:
+        """CPU seconds, frames sent, frames received."""
+        frames = []
+        for way in "tx", "rx":
+            with open(f"/sys/class/net/{self._interface}/statistics/{way}_packets") as file:
+                frames.append(float(file.read()))
+        return [time.process_time(), *frames]
+
+    def report(self, size: int, *, ended: float = 0.0, **more: object) -> None:
+        """Print the result for `size` bytes of payload; `ended`: when the last of them came, if not now."""
+        seconds = (ended or time.monotonic()) - self._began
+        cpu, sent, received = (now - before for before, now in zip(self._before, self._counts()))
+        print("result", json.dumps(dict(more, size=size, seconds=seconds, cpu=cpu, sent=sent, received=received,
+                                        peak=memory("VmHWM"))), flush=True)  # fmt: skip
+
+
+def memory(field: str) -> float:
+    """MB of this process: VmRSS now, VmHWM at most (ru_maxrss would know of the parent's, from before the exec)."""
+    with open("/proc/self/status") as status:
+        found = re.search(rf"^{field}:\s*(\d+) kB", status.read(), re.MULTILINE)
+    assert found
+    return int(found.group(1)) * 1024 / 1e6
+
+
+def until(seconds: float) -> Iterator[None]:
+    """Yield until so many seconds have passed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+
+
+def open_link(interface: str) -> Any:
+    """The project's own link: scapy's socket with the project's buffers."""
+    from node import EthernetLink
+
+    return EthernetLink(interface)
+
+
+def frame_to(link: Any, peer: str, size: int) -> bytes:
+    """A frame of the project's EtherType with so many bytes of payload."""
+    from constants import ETHERTYPE
+
+    return bytes.fromhex(peer) + bytes(link.mac) + ETHERTYPE.to_bytes(2, "big") + os.urandom(size)
+
+
+def run_drain(interface: str) -> None:
+    """The ceiling's receiver."""
+    link = open_link(interface)
+    port = link._socket.ins
+    print("ready", link.mac.hex(), flush=True)
+    receive, buffer = port.recv_into, bytearray(0x1000E)
+    select.select([port], [], [])
+    meter = Meter(interface)
+    size = count = 0
+    ended = 0.0
+    while not ended or select.select([port], [], [], SILENCE_SECONDS)[0]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size += receive(buffer)
+                count += 1
+        ended = time.monotonic()
+    meter.report(size - 14 * count, ended=ended)
+
+
+def run_blast(interface: str, peer: str, seconds: str) -> None:
+    """The ceiling's sender."""
+    link = open_link(interface)
+    send = link._socket.outs.send
+    link._socket.outs.setblocking(True)
+    size = min(link.mtu, 65535)
+    frame = frame_to(link, peer, size)
+    meter = Meter(interface)
+    count = 0
+    for _ in until(float(seconds)):
+        for _ in range(64):
+            send(frame)
+        count += 64
+    meter.report(size * count)
+
+
+@contextlib.contextmanager
+def opened(interface: str) -> Iterator[Any]:
+    """A running node."""
+    from node import Node
+
+    with Node([open_link(interface)]) as node:
+        yield node
+
+
+def run_sink(interface: str, check: str = "") -> None:
+    """Take one stream; `check`: and its hash."""
+    digest = hashlib.sha256()
+    with opened(interface) as node, node.listen(PORT) as listener:
+        print("ready", node.address.hex(), flush=True)
+        with listener.accept() as stream:
+            size = len(stream.read(1))
+            meter = Meter(interface)
+            for data in iter(lambda: stream.read(READ_BYTES), b""):
+                size += len(data)
+                if check:
+                    digest.update(data)
+            meter.report(size - 1, hash=digest.hexdigest())
+
+
+def run_source(interface: str, peer: str, seconds: str, check: str = "") -> None:
+    """Write for so many seconds, until all is delivered."""
+    digest = hashlib.sha256()
+    with opened(interface) as node, node.connect(bytes.fromhex(peer), PORT) as stream:
+        stream.write(b"0")
+        meter = Meter(interface)
+        for _ in until(float(seconds)):
+            block = os.urandom(len(BLOCK)) if check else BLOCK
+            stream.write(block)
+            if check:
+                digest.update(block)
+        stream.finish()
+        stream.drain()
+        meter.report(stream.written - 1, hash=digest.hexdigest())
+
+
+def run_tcp_sink(address: str) -> None:
+    """`run_sink` over the kernel's TCP."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, TCP_PORT))
+        listener.listen(1)
+        print("ready", address, flush=True)
+        with listener.accept()[0] as stream:
+            size = len(stream.recv(1))
+            meter = Meter()
+            for data in iter(lambda: stream.recv(READ_BYTES), b""):
+                size += len(data)
+            meter.report(size - 1)
+
+
+def run_tcp_source(address: str, seconds: str) -> None:
+    """`run_source` over the kernel's TCP."""
+    with socket.create_connection((address, TCP_PORT)) as stream:
+        stream.sendall(b"0")
+        meter = Meter()
+        size = 0
+        for _ in until(float(seconds)):
+            stream.sendall(BLOCK)
+            size += len(BLOCK)
+        stream.shutdown(socket.SHUT_WR)
+        stream.recv(1)
+        meter.report(size)
+
+
+def ping(exchange: Callable[[], object], count: int) -> None:
+    """Report the round trips of so many exchanges in microseconds."""
+    for _ in range(WARM_UP):
+        exchange()
+    trips = []
+    meter = Meter()
+    for _ in range(count):
+        began = time.perf_counter()
+        exchange()
+        trips.append(1e6 * (time.perf_counter() - began))
+    trips.sort()
+    meter.report(MESSAGE_BYTES * count, p50=trips[count // 2], p99=trips[count * 99 // 100])
+
+
+def run_raw_echo(interface: str) -> None:
+    """Send every frame back."""
+    link = open_link(interface)
+    port = link._socket.ins
+    port.setblocking(True)
+    print("ready", link.mac.hex(), flush=True)
+    while True:
+        frame = port.recv(2048)
+        port.send(frame[6:12] + frame[:6] + frame[12:])
+
+
+def run_raw_ping(interface: str, peer: str, count: str) -> None:
+    """Time the bare sockets."""
+    link = open_link(interface)
+    port = link._socket.ins
+    port.setblocking(True)
+    frame = frame_to(link, peer, MESSAGE_BYTES)
+
+    def exchange() -> None:
+        port.send(frame)
+        port.recv(2048)
+
+    ping(exchange, int(count))
+
+
+def run_echo(interface: str) -> None:
+    """Write back whatever is read."""
+    with opened(interface) as node, node.listen(PORT) as listener:
+        print("ready", node.address.hex(), flush=True)
+        with listener.accept() as stream:
+            for data in iter(lambda: stream.read(READ_BYTES), b""):
+                stream.write(data)
+
+
+def run_ping(interface: str, peer: str, count: str) -> None:
+    """Time a stream."""
+    message = os.urandom(MESSAGE_BYTES)
+    with opened(interface) as node, node.connect(bytes.fromhex(peer), PORT) as stream:
+
+        def exchange() -> None:
+            stream.write(message)
+            missing = MESSAGE_BYTES
+            while missing:
+                missing -= len(stream.read(missing))
+
+        ping(exchange, int(count))
+
+
+INNER: Dict[str, Callable[..., None]] = {
+    "_drain": run_drain,
+    "_blast": run_blast,
+    "_sink": run_sink,
+    "_source": run_source,
+    "_tcp-sink": run_tcp_sink,
+    "_tcp-source": run_tcp_source,
+    "_raw-echo": run_raw_echo,
+    "_raw-ping": run_raw_ping,
+    "_echo": run_echo,
+    "_ping": run_ping,
+}
+
+
+# --- Measuring -------------------------------------------------------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """What the two ends of one run said."""
+
+    sender: Dict[str, Any]
+    receiver: Dict[str, Any]
+
+    @property
+    def rate(self) -> float:
+        """Goodput in MB/s."""
+        return float(self.receiver["size"] / self.receiver["seconds"] / 1e6)
+
+    @property
+    def costs(self) -> List[float]:
+        """CPU seconds per GB: sender, receiver; CPU microseconds per frame: sender, receiver."""
+        ends = ((self.sender, self.sender["sent"]), (self.receiver, self.receiver["received"]))
+        return [end["cpu"] / self.receiver["size"] * 1e9 for end, _ in ends] + [
+            end["cpu"] / frames * 1e6 for end, frames in ends
+        ]
+
+
+def result_of(program: Program, seconds: float = 0.0) -> Dict[str, Any]:
+    """Wait for the result of a program that takes so many seconds."""
+    line = program.expect(r"^result (\{.*\})$", timeout=seconds + WAIT_SECONDS).group(1)
+    return dict(json.loads(line))
+
+
+def pinned(core: int, argv: Sequence[str]) -> List[str]:
+    """The command, on one core."""
+    return ["taskset", "-c", str(core), *argv]
+
+
+class Contender:
+    """A way to move bytes from one host to another, as two commands."""
+
+    def __init__(
+        self, source: Host, sink: Host, commands: Sequence[Sequence[str]], *, pin: bool = True, whole: bool = True
+    ) -> None:
+        """`commands`: of sink and source, which gets the sink's word and the seconds too; `whole`: nothing is lost."""
+        self._source = source
+        self._sink = sink
+        self._commands = [pinned(1 - end, argv) if pin else list(argv) for end, argv in enumerate(commands)]
+        self._whole = whole
+
+    def run(self, amount: float, *check: str) -> Sample:
+        """One transfer of so many seconds."""
+        sink = self._sink.start([*self._commands[0], *check])
+        word = sink.expect("^ready ?(.*)$", timeout=WAIT_SECONDS).group(1)
+        source = self._source.start([*self._commands[1], word, str(amount), *check])
+        with contextlib.closing(sink), contextlib.closing(source):
+            sample = Sample(result_of(source, amount), result_of(sink, amount))
+        sent, received = sample.sender, sample.receiver
+        if self._whole and (sent["size"], sent.get("hash")) != (received["size"], received.get("hash")):
+            raise AssertionError(f"{sent} became {received}")
+        return sample
+
+
+def ours(interface: str) -> List[List[str]]:
+    """The commands of a stream."""
+    return [[*SELF, "_sink", interface], [*SELF, "_source", interface]]
+
+
+def bare(interface: str) -> List[List[str]]:
+    """The commands of its ceiling."""
+    return [[*SELF, "_drain", interface], [*SELF, "_blast", interface]]
+
+
+def note(text: str) -> None:
+    """Tell on standard error how it goes."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(contenders: Dict[str, Contender], options: argparse.Namespace) -> Dict[str, List[Sample]]:
+    """Interleaved: each contender once in every pass."""
+    samples: Dict[str, List[Sample]] = {name: [] for name in contenders}
+    for number in range(1, options.runs + 1):
+        for name, contender in contenders.items():
+            samples[name].append(contender.run(options.seconds))
+            note(f"  pass {number}: {name} {samples[name][-1].rate:.1f} MB/s")
+    return samples
+
+
+# --- The table -------------------------------------------------------------------------------------------------------
+
+
+def spread(values: Iterable[float], form: str = ".2f") -> str:
+    """median (least-most)"""
+    values = sorted(values)
+    return "{:{f}} ({:{f}}-{:{f}})".format(statistics.median(values), values[0], values[-1], f=form)
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> str:
+    """The ratios of the passes, as a spread."""
+    return spread(a / b for a, b in zip(over, under))
+
+
+def rates(samples: Iterable[Sample]) -> List[float]:
+    """MB/s of each."""
+    return [sample.rate for sample in samples]
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    what: str
+    bound: str
+    ratio: str
+    figures: str
+
+
+HEAD = Row("what", "must reach", "ratio", "figures"), Row("---", "---", "---", "---")
+
+
+def goodput(name: str, bound: str, ceiling: Sequence[Sample], stream: Sequence[Sample]) -> Row:
+    """A stream against its ceiling."""
+    figures = f"{spread(rates(stream), '.0f')} of {spread(rates(ceiling), '.0f')} MB/s"
+    return Row(name, bound, ratio(rates(stream), rates(ceiling)), figures)
+
+
+def cost_rows(ceiling: Sequence[Sample], stream: Sequence[Sample]) -> Iterator[Row]:
+    """CPU and memory of a stream at both ends, CPU against the ceiling's."""
+    for end, side in enumerate(("sender", "receiver")):
+        own, base = ([sample.costs[end::2] for sample in samples] for samples in (stream, ceiling))
+        per_gb, per_frame = ([costs[which] for costs in own] for which in (0, 1))
+        figures = f"{spread(per_gb)} s/GB, {spread(per_frame)} us/frame (ceiling {spread(c[1] for c in base)})"
+        yield Row(f"CPU of the {side}", "", ratio(per_frame, [costs[1] for costs in base]), figures)
+    peaks = [[sample[end]["peak"] for sample in stream] for end in (0, 1)]
+    yield Row("peak RSS", "60 MB", "", " / ".join(spread(each, ".1f") for each in peaks) + " MB")
+
+
+def run_pair(options: argparse.Namespace) -> Iterator[Row]:
+    """MTU 1500 on one cable."""
+    with Lab() as lab:
+        left, right = lab.line(2)
+        cable = {
+            "ceiling": Contender(left, right, bare("eth0"), whole=False),
+            "alexstream": Contender(left, right, ours("eth0")),
+            "tcp": tcp_contender(lab),
+        }
+        cable["alexstream"].run(options.seconds, "check")
+        note("  every byte arrived, in order: the hashes of a run with random bytes are equal")
+        samples = measure(cable, options)
+    yield Row("ceiling", "1.0", "1.0", f"{spread(rates(samples['ceiling']), '.0f')} MB/s")
+    yield goodput("AlexStream goodput", "0.50, try for 0.65", samples["ceiling"], samples["alexstream"])
+    yield from cost_rows(samples["ceiling"], samples["alexstream"])
+    yield Row("... of kernel TCP, offloads off", "0.4", ratio(rates(samples["alexstream"]), rates(samples["tcp"])),
+              f"{spread(rates(samples['tcp']), '.0f')} MB/s")  # fmt: skip
+
+
+def tcp_contender(lab: Lab) -> Contender:
+    """Two more hosts with IP on a cable that merges, splits and checks nothing for the kernel."""
+    left, right = lab.line(2)
+    for number, host in enumerate((left, right), 1):
+        host.run("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        for feature in ("rx", "tx", "sg", "tso", "gso", "gro", "lro"):
+            with contextlib.suppress(RuntimeError):  # not every kernel lets each be changed
+                host.run("ethtool", "-K", "eth0", feature, "off")
+    return Contender(left, right, [[*SELF, "_tcp-sink", "10.77.0.2"], [*SELF, "_tcp-source"]])
+
+
+def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
+    """Round trips."""
+    results: Dict[str, List[Dict[str, Any]]] = {"raw-": [], "": []}
+    with Lab() as lab:
+        left, right = lab.line(2)
+        for number, kind in itertools.product(range(1, options.runs + 1), results):
+            server = right.start(pinned(1, [*SELF, f"_{kind}echo", "eth0"]))
+            word = server.expect("^ready (.+)$", timeout=WAIT_SECONDS).group(1)
+            client = left.start(pinned(0, [*SELF, f"_{kind}ping", "eth0", word, str(options.trips)]))
+            with contextlib.closing(server), contextlib.closing(client):
+                results[kind].append(result_of(client))
+            note(f"  pass {number}: {kind}ping {results[kind][-1]['p50']:.1f} us")
+    for which, bound in ("p50", "at most 1.6"), ("p99", "at most 2.5"):
+        raw, own = ([result[which] for result in results[kind]] for kind in results)
+        yield Row(
+            f"64-byte ping-pong, {which}", bound, ratio(own, raw), f"{spread(own, '.1f')} of {spread(raw, '.1f')} us"
+        )
+
+
+RUNS: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    "pair": run_pair,
+    "pingpong": run_pingpong,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line."""
+    if arguments and arguments[0] in INNER:
+        INNER[arguments[0]](*arguments[1:])
+        return 0
+    parser = argparse.ArgumentParser(
+        prog="bench_stream.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="one or more of: " + " ".join(RUNS) + " (all)")
+    parser.add_argument("--runs", type=int, default=5, help="passes (5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each transfer (2)")
+    parser.add_argument("--trips", type=int, default=5000, help="round trips of each ping-pong (5000)")
+    options = parser.parse_args(arguments)
+    if not set(options.what) <= set(RUNS):
+        parser.error(f"WHAT is of: {' '.join(RUNS)}")
+    if os.geteuid():
+        parser.error("network namespaces need root: sudo python3 tests/bench_stream.py ...")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second start compiles nothing
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    rows = list(HEAD)
+    try:
+        for what in options.what or RUNS:
+            note(what)
+            rows.extend(RUNS[what](options))
+    except KeyboardInterrupt:
+        return 130
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
