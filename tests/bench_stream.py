@@ -8,7 +8,7 @@
     pair      MTU 1500 on a cable: goodput, CPU, memory, against the ceiling; beside TCP with its offloads off
     pingpong  round trip of 64-byte messages between applications, against the same on the bare sockets
     lo jumbo  goodput with frames of 65535 bytes and at MTU 9000, against their own ceilings
-    relay1 relay3   the same through relays, against a chain of bare recv-send loops
+    relays    the same through one and three relays, against as many bare recv-send loops
     start     from the start of alexstream_client.py to the first byte at the server
     streams   4, 16 and 64 streams at once against one
     series    10 000 streams one after the other: does memory grow?
@@ -48,7 +48,8 @@ SILENCE_SECONDS = 0.5  # after which a blast is over
 WAIT_SECONDS = 60.0  # for a program to start, or to end after its time
 WARM_UP = 200  # round trips before those that count
 SELF = [sys.executable, os.path.abspath(__file__)]
-FORWARDER = [sys.executable, os.path.join(HERE, "bench_mesh.py"), "_forwarder"]
+NODE = [sys.executable, "node.py", "eth0,eth1"]
+FORWARDER = ["sh", "-c", f"exec {sys.executable} {os.path.join(HERE, 'bench_mesh.py')} _forwarder >&2"]
 
 
 # --- Programs that run inside the lab: each prints "ready WORD" and at its end "result {...}" ------------------------
@@ -78,9 +79,9 @@ class Meter:
                                         peak=memory("VmHWM"))), flush=True)  # fmt: skip
 
 
-def memory(field: str) -> float:
-    """MB of this process: VmRSS now, VmHWM at most (ru_maxrss would know of the parent's, from before the exec)."""
-    with open("/proc/self/status") as status:
+def memory(field: str, pid: object = "self") -> float:
+    """MB of a process: VmRSS now, VmHWM at most (ru_maxrss would know of the parent's, from before the exec)."""
+    with open(f"/proc/{pid}/status") as status:
         found = re.search(rf"^{field}:\s*(\d+) kB", status.read(), re.MULTILINE)
     assert found
     return int(found.group(1)) * 1024 / 1e6
@@ -273,6 +274,71 @@ def run_ping(interface: str, peer: str, count: str) -> None:
         ping(exchange, int(count))
 
 
+def run_streams_sink(interface: str, count: str) -> None:
+    """Take so many streams at once, all in one thread."""
+    size = over = 0
+    meter = None
+    with opened(interface) as node, node.listen(PORT) as listener:
+        print("ready", node.address.hex(), flush=True)
+        streams: List[Any] = []
+        while over < int(count):
+            for stream in iter(lambda: listener.accept(timeout=0), None):
+                stream.setblocking(False)
+                streams.append(stream)
+            arrived = [(stream, stream.read(READ_BYTES)) for stream in streams]
+            size += sum(len(data) for _, data in arrived if data)
+            meter = meter or (Meter(interface) if size else None)
+            over += sum(data == b"" for _, data in arrived)
+            streams = [stream for stream, data in arrived if data != b""]
+            node.wait(timeout=0 if any(data is not None for _, data in arrived) else None)
+        assert meter is not None
+        meter.report(size)
+
+
+def run_streams_source(interface: str, count: str, peer: str, seconds: str) -> None:
+    """Write into so many streams at once, as each takes it."""
+    with opened(interface) as node:
+        streams = [node.connect(bytes.fromhex(peer), PORT) for _ in range(int(count))]
+        meter = Meter(interface)
+        for stream in streams:
+            stream.setblocking(False)
+        for _ in until(float(seconds)):
+            taken = [stream.write(BLOCK) for stream in streams]
+            if not any(taken):
+                node.wait(timeout=1.0)
+        for stream in streams:
+            stream.finish()
+        for stream in streams:
+            stream.drain()
+        meter.report(sum(stream.written for stream in streams))
+
+
+def run_series_sink(interface: str) -> None:
+    """Answer one stream after the other."""
+    with opened(interface) as node, node.listen(PORT) as listener:
+        print("ready", node.address.hex(), flush=True)
+        while True:
+            with listener.accept() as stream:
+                stream.write(stream.read())
+
+
+def run_series_source(interface: str, peer: str, count: str) -> None:
+    """Open, use and close so many streams one after the other; say when the first fifth is done."""
+    message = os.urandom(MESSAGE_BYTES)
+    with opened(interface) as node:
+        meter = Meter(interface)
+        for number in range(int(count)):
+            with node.connect(bytes.fromhex(peer), PORT) as stream:
+                stream.write(message)
+                stream.finish()
+                assert stream.read() == message
+            if number == int(count) // 5:
+                print("fifth", flush=True)
+                sys.stdin.readline()
+        meter.report(MESSAGE_BYTES * int(count))
+        sys.stdin.readline()
+
+
 INNER: Dict[str, Callable[..., None]] = {
     "_drain": run_drain,
     "_blast": run_blast,
@@ -284,6 +350,10 @@ INNER: Dict[str, Callable[..., None]] = {
     "_raw-ping": run_raw_ping,
     "_echo": run_echo,
     "_ping": run_ping,
+    "_streams-sink": run_streams_sink,
+    "_streams-source": run_streams_source,
+    "_series-sink": run_series_sink,
+    "_series-source": run_series_source,
 }
 
 
@@ -322,25 +392,38 @@ def pinned(core: int, argv: Sequence[str]) -> List[str]:
 
 
 class Contender:
-    """A way to move bytes from one host to another, as two commands."""
+    """A way to move bytes from one host to another, as two commands, and those of the relays between."""
 
     def __init__(
-        self, source: Host, sink: Host, commands: Sequence[Sequence[str]], *, pin: bool = True, whole: bool = True
+        self,
+        hosts: Sequence[Host],
+        commands: Sequence[Sequence[str]],
+        *,
+        relay: Sequence[str] = (),
+        whole: bool = True,
     ) -> None:
-        """`commands`: of sink and source, which gets the sink's word and the seconds too; `whole`: nothing is lost."""
-        self._source = source
-        self._sink = sink
-        self._commands = [pinned(1 - end, argv) if pin else list(argv) for end, argv in enumerate(commands)]
+        """`hosts`: source, relays, sink. `commands`: of sink and source, which gets the sink's word and the seconds
+        too. Without relays each end has a core to itself. `whole`: what was sent must have arrived.
+        """
+        self._source, *self._relays, self._sink = hosts
+        self._commands = [list(argv) if self._relays else pinned(1 - end, argv) for end, argv in enumerate(commands)]
+        self._relay = relay
         self._whole = whole
 
     def run(self, amount: float, *check: str) -> Sample:
         """One transfer of so many seconds."""
-        sink = self._sink.start([*self._commands[0], *check])
-        word = sink.expect("^ready ?(.*)$", timeout=WAIT_SECONDS).group(1)
-        source = self._source.start([*self._commands[1], word, str(amount), *check])
-        with contextlib.closing(sink), contextlib.closing(source):
+        with contextlib.ExitStack() as ending:
+
+            def start(host: Host, argv: Sequence[str]) -> Program:
+                return ending.enter_context(contextlib.closing(host.start(argv)))
+
+            for program in [start(host, self._relay) for host in self._relays]:
+                program.expect("^alexmesh|^ready", where="err", timeout=WAIT_SECONDS)
+            sink = start(self._sink, [*self._commands[0], *check])
+            word = sink.expect(r"^ready (.*)\n", timeout=WAIT_SECONDS).group(1)
+            source = start(self._source, [*self._commands[1], word, str(amount), *check])
             sample = Sample(result_of(source, amount), result_of(sink, amount))
-        sent, received = sample.sender, sample.receiver
+        sent, received = sample
         if self._whole and (sent["size"], sent.get("hash")) != (received["size"], received.get("hash")):
             raise AssertionError(f"{sent} became {received}")
         return sample
@@ -422,10 +505,10 @@ def cost_rows(ceiling: Sequence[Sample], stream: Sequence[Sample]) -> Iterator[R
 def run_pair(options: argparse.Namespace) -> Iterator[Row]:
     """MTU 1500 on one cable."""
     with Lab() as lab:
-        left, right = lab.line(2)
+        hosts = lab.line(2)
         cable = {
-            "ceiling": Contender(left, right, bare("eth0"), whole=False),
-            "alexstream": Contender(left, right, ours("eth0")),
+            "ceiling": Contender(hosts, bare("eth0"), whole=False),
+            "alexstream": Contender(hosts, ours("eth0")),
             "tcp": tcp_contender(lab),
         }
         cable["alexstream"].run(options.seconds, "check")
@@ -440,13 +523,13 @@ def run_pair(options: argparse.Namespace) -> Iterator[Row]:
 
 def tcp_contender(lab: Lab) -> Contender:
     """Two more hosts with IP on a cable that merges, splits and checks nothing for the kernel."""
-    left, right = lab.line(2)
-    for number, host in enumerate((left, right), 1):
+    hosts = lab.line(2)
+    for number, host in enumerate(hosts, 1):
         host.run("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0")
         for feature in ("rx", "tx", "sg", "tso", "gso", "gro", "lro"):
             with contextlib.suppress(RuntimeError):  # not every kernel lets each be changed
                 host.run("ethtool", "-K", "eth0", feature, "off")
-    return Contender(left, right, [[*SELF, "_tcp-sink", "10.77.0.2"], [*SELF, "_tcp-source"]])
+    return Contender(hosts, [[*SELF, "_tcp-sink", "10.77.0.2"], [*SELF, "_tcp-source"]])
 
 
 def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
@@ -456,7 +539,7 @@ def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
         left, right = lab.line(2)
         for number, kind in itertools.product(range(1, options.runs + 1), results):
             server = right.start(pinned(1, [*SELF, f"_{kind}echo", "eth0"]))
-            word = server.expect("^ready (.+)$", timeout=WAIT_SECONDS).group(1)
+            word = server.expect(r"^ready (.*)\n", timeout=WAIT_SECONDS).group(1)
             client = left.start(pinned(0, [*SELF, f"_{kind}ping", "eth0", word, str(options.trips)]))
             with contextlib.closing(server), contextlib.closing(client):
                 results[kind].append(result_of(client))
@@ -468,9 +551,100 @@ def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
         )
 
 
+def run_lo(options: argparse.Namespace) -> Iterator[Row]:
+    """Frames of 65535 bytes."""
+    with Lab() as lab:
+        host = lab.host()
+        ends = {"ceiling": Contender([host, host], bare("lo"), whole=False), "lo": Contender([host, host], ours("lo"))}
+        samples = measure(ends, options)
+    yield goodput("lo, frames of 65535 bytes", "0.45", samples["ceiling"], samples["lo"])
+
+
+def run_jumbo(options: argparse.Namespace) -> Iterator[Row]:
+    """MTU 9000."""
+    with Lab() as lab:
+        hosts = lab.line(2)
+        for host in hosts:
+            lab.set_mtu(host.ports[0], 9000)
+        ends = {"ceiling": Contender(hosts, bare("eth0"), whole=False), "jumbo": Contender(hosts, ours("eth0"))}
+        samples = measure(ends, options)
+    yield goodput("MTU 9000", "0.45", samples["ceiling"], samples["jumbo"])
+
+
+def run_relays(options: argparse.Namespace) -> Iterator[Row]:
+    """One relay between, then three: four and six processes on the cores there are."""
+    for count in 1, 3:
+        with Lab() as lab:
+            hosts = lab.line(2 + count)
+            ends = {
+                "ceiling": Contender(hosts, bare("eth0"), relay=FORWARDER, whole=False),
+                f"{count} relays": Contender(hosts, ours("eth0"), relay=NODE),
+            }
+            samples = measure(ends, options)
+        yield goodput(f"relays between: {count}", "0.45", samples["ceiling"], samples[f"{count} relays"])
+
+
+def run_start(options: argparse.Namespace) -> Iterator[Row]:
+    """Until the first byte of a new client is on the server's standard output."""
+    seconds: Dict[str, List[float]] = {"client": [], "python": []}
+    with Lab() as lab:
+        left, right = lab.line(2)
+        for _ in range(options.runs):
+            server = right.start([sys.executable, "alexstream_server.py", "eth0", "--once"])
+            server.expect("^alexmesh", where="err", timeout=WAIT_SECONDS)
+            began = time.monotonic()
+            client = left.start([sys.executable, "alexstream_client.py", "eth0", right.ports[0].address, "x"])
+            server.expect("x", timeout=WAIT_SECONDS)
+            seconds["client"].append(time.monotonic() - began)
+            client.wait()
+            server.wait()
+            began = time.monotonic()
+            left.start([sys.executable, "-c", "print('x')"]).expect("x")
+            seconds["python"].append(time.monotonic() - began)
+    python = f"an empty Python program: {spread(seconds['python'], '.3f')} s"
+    yield Row("process start to first byte", "0.25 s", "", f"{spread(seconds['client'], '.3f')} s; {python}")
+
+
+def run_streams(options: argparse.Namespace) -> Iterator[Row]:
+    """Many at once."""
+    counts = ["1", "4", "16", "64"]
+    with Lab() as lab:
+        hosts = lab.line(2)
+        commands = {n: [[*SELF, f"_streams-{end}", "eth0", n] for end in ("sink", "source")] for n in counts}
+        samples = measure({n: Contender(hosts, commands[n]) for n in counts}, options)
+    for n in counts[1:]:
+        together, one = rates(samples[n]), rates(samples["1"])
+        figures = f"{spread(together, '.0f')} of {spread(one, '.0f')} MB/s"
+        yield Row(f"{n} streams at once, of one", "0.9", ratio(together, one), figures)
+
+
+def run_series(options: argparse.Namespace) -> Iterator[Row]:
+    """Memory after all streams, against after the first fifth of them."""
+    sizes = []
+    with Lab() as lab:
+        left, right = lab.line(2)
+        sink = right.start(pinned(1, [*SELF, "_series-sink", "eth0"]))
+        word = sink.expect(r"^ready (.*)\n", timeout=WAIT_SECONDS).group(1)
+        source = left.start(pinned(0, [*SELF, "_series-source", "eth0", word, str(options.series)]))
+        for mark in "^fifth", "^result":
+            source.expect(mark, timeout=WAIT_SECONDS + options.series / 20)
+            sizes.append([memory("VmRSS", program.process.pid) for program in (source, sink)])
+            source.send("\n")
+        rate = options.series / result_of(source)["seconds"]
+    figures = "; ".join(f"{early:.1f} -> {late:.1f} MB" for early, late in zip(*sizes))
+    growth = ", ".join(f"{late / early:.2f}" for early, late in zip(*sizes))
+    yield Row(f"{options.series} streams in turn, RSS", "no growth", growth, f"{figures}; {rate:.0f} streams/s")
+
+
 RUNS: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "pair": run_pair,
     "pingpong": run_pingpong,
+    "lo": run_lo,
+    "jumbo": run_jumbo,
+    "relays": run_relays,
+    "start": run_start,
+    "streams": run_streams,
+    "series": run_series,
 }
 
 
@@ -486,6 +660,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=5, help="passes (5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each transfer (2)")
     parser.add_argument("--trips", type=int, default=5000, help="round trips of each ping-pong (5000)")
+    parser.add_argument("--series", type=int, default=10000, help="streams one after the other (10000)")
     options = parser.parse_args(arguments)
     if not set(options.what) <= set(RUNS):
         parser.error(f"WHAT is of: {' '.join(RUNS)}")
