@@ -3,9 +3,10 @@
 
     sudo python3 tests/bench_stream.py                          everything of ours, and the kernel's TCP
     sudo python3 tests/bench_stream.py pair pingpong --runs 9   a part of it
-    sudo python3 tests/bench_stream.py pair --with aioquic,aiortc,reticulum,pytcp
+    sudo python3 tests/bench_stream.py pair --with tcp,aioquic,aiortc,reticulum,pytcp
 
-    pair      MTU 1500 on a cable: goodput, CPU, memory, against the ceiling; beside TCP with its offloads off
+    pair      MTU 1500 on a cable: goodput, CPU, memory, against the ceiling; beside it what --with names: TCP of the
+              kernel with its offloads off, and others in Python, which get virtual environments in /var/cache
     pingpong  round trip of 64-byte messages between applications, against the same on the bare sockets
     lo jumbo  goodput with frames of 65535 bytes and at MTU 9000, against their own ceilings
     relays    the same through one and three relays, against as many bare recv-send loops
@@ -30,6 +31,7 @@ import select
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence
@@ -43,9 +45,11 @@ BLOCK = os.urandom(256 << 10)  # what an application writes at once
 READ_BYTES = 256 << 10
 MESSAGE_BYTES = 64
 PORT = 7
+TCP_ADDRESSES = "10.77.0.1", "10.77.0.2"
 TCP_PORT = 5001
 SILENCE_SECONDS = 0.5  # after which a blast is over
 WAIT_SECONDS = 60.0  # for a program to start, or to end after its time
+TRIAL_SECONDS = 0.5  # of a competitor, before it takes part
 WARM_UP = 200  # round trips before those that count
 SELF = [sys.executable, os.path.abspath(__file__)]
 NODE = [sys.executable, "node.py", "eth0,eth1"]
@@ -447,11 +451,70 @@ def note(text: str) -> None:
 def measure(contenders: Dict[str, Contender], options: argparse.Namespace) -> Dict[str, List[Sample]]:
     """Interleaved: each contender once in every pass."""
     samples: Dict[str, List[Sample]] = {name: [] for name in contenders}
-    for number in range(1, options.runs + 1):
-        for name, contender in contenders.items():
-            samples[name].append(contender.run(options.seconds))
-            note(f"  pass {number}: {name} {samples[name][-1].rate:.1f} MB/s")
+    for number, name in itertools.product(range(1, options.runs + 1), contenders):
+        samples[name].append(contenders[name].run(options.seconds))
+        note(f"  pass {number}: {name} {samples[name][-1].rate:.1f} MB/s")
     return samples
+
+
+# --- What others do --------------------------------------------------------------------------------------------------
+
+# Newer releases of PyTCP want Python 3.14, those from 2.7.9 on lack their modules
+OTHERS = {"aioquic": "aioquic", "aiortc": "aiortc", "reticulum": "rns", "pytcp": "pytcp==2.7.6"}
+
+
+def with_ip(lab: Lab) -> List[Host]:
+    """Two more hosts on a cable, with IP."""
+    hosts = lab.line(2)
+    for host, address in zip(hosts, TCP_ADDRESSES):
+        host.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    return hosts
+
+
+def tcp(lab: Lab) -> Contender:
+    """The kernel's, on a cable that merges, splits and sums up nothing for it."""
+    hosts = with_ip(lab)
+    for host in hosts:
+        for feature in ("rx", "tx", "sg", "tso", "gso", "gro"):
+            host.run("ethtool", "-K", "eth0", feature, "off")
+    return Contender(hosts, [[*SELF, "_tcp-sink", TCP_ADDRESSES[1]], [*SELF, "_tcp-source"]])
+
+
+def other(lab: Lab, name: str) -> Contender:
+    """A competitor in a virtual environment of its own; CalledProcessError where that cannot be made."""
+    folder = f"/var/cache/alexchat-bench-{name}"
+    python = os.path.join(folder, "bin", "python")
+    if not os.path.exists(os.path.join(folder, "complete")):
+        note(f"  installing {OTHERS[name]} into {folder}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, stdout=sys.stderr)
+        subprocess.run([python, "-m", "pip", "install", "-q", OTHERS[name]], check=True, stdout=sys.stderr)
+        with open(os.path.join(folder, "complete"), "w"):
+            pass
+    command = [python, os.path.join(HERE, "bench_others.py"), name]
+    hosts = with_tap(lab) if name == "pytcp" else with_ip(lab)
+    return Contender(hosts, [[*command, "sink"], [*command, "source"]])
+
+
+def add(lab: Lab, name: str, ends: Dict[str, Contender]) -> str:
+    """Add a competitor after a trial; why not, if that is so."""
+    try:
+        contender = tcp(lab) if name == "tcp" else other(lab, name)
+        contender.run(TRIAL_SECONDS)
+    except (OSError, RuntimeError, AssertionError, subprocess.CalledProcessError) as problem:
+        note(f"  {problem}")
+        return "does not run here: " + str(problem).strip().splitlines()[-1]
+    ends[name] = contender
+    return ""
+
+
+def with_tap(lab: Lab) -> List[Host]:
+    """Two more hosts whose cable ends in a bridge with a TAP interface."""
+    hosts = lab.line(2)
+    for host in hosts:
+        for line in ("tuntap add name tap7 mode tap", "link add br0 type bridge", "link set tap7 master br0",
+                     "link set eth0 master br0", "link set tap7 up", "link set br0 up"):  # fmt: skip
+            host.run("ip", *line.split())
+    return hosts
 
 
 # --- The table -------------------------------------------------------------------------------------------------------
@@ -506,30 +569,19 @@ def run_pair(options: argparse.Namespace) -> Iterator[Row]:
     """MTU 1500 on one cable."""
     with Lab() as lab:
         hosts = lab.line(2)
-        cable = {
-            "ceiling": Contender(hosts, bare("eth0"), whole=False),
-            "alexstream": Contender(hosts, ours("eth0")),
-            "tcp": tcp_contender(lab),
-        }
-        cable["alexstream"].run(options.seconds, "check")
+        ends = {"ceiling": Contender(hosts, bare("eth0"), whole=False), "alexstream": Contender(hosts, ours("eth0"))}
+        ends["alexstream"].run(options.seconds, "check")
         note("  every byte arrived, in order: the hashes of a run with random bytes are equal")
-        samples = measure(cable, options)
-    yield Row("ceiling", "1.0", "1.0", f"{spread(rates(samples['ceiling']), '.0f')} MB/s")
+        failures = {name: add(lab, name, ends) for name in options.beside}
+        samples = measure(ends, options)
+    speeds = {name: rates(own) for name, own in samples.items()}
+    yield Row("ceiling", "1.0", "1.0", f"{spread(speeds['ceiling'], '.0f')} MB/s")
     yield goodput("AlexStream goodput", "0.50, try for 0.65", samples["ceiling"], samples["alexstream"])
     yield from cost_rows(samples["ceiling"], samples["alexstream"])
-    yield Row("... of kernel TCP, offloads off", "0.4", ratio(rates(samples["alexstream"]), rates(samples["tcp"])),
-              f"{spread(rates(samples['tcp']), '.0f')} MB/s")  # fmt: skip
-
-
-def tcp_contender(lab: Lab) -> Contender:
-    """Two more hosts with IP on a cable that merges, splits and checks nothing for the kernel."""
-    hosts = lab.line(2)
-    for number, host in enumerate(hosts, 1):
-        host.run("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0")
-        for feature in ("rx", "tx", "sg", "tso", "gso", "gro", "lro"):
-            with contextlib.suppress(RuntimeError):  # not every kernel lets each be changed
-                host.run("ethtool", "-K", "eth0", feature, "off")
-    return Contender(hosts, [[*SELF, "_tcp-sink", "10.77.0.2"], [*SELF, "_tcp-source"]])
+    for name, failure in failures.items():
+        what, bound = ("the kernel's TCP, offloads off", "0.4") if name == "tcp" else (name, "10")
+        share = "" if failure else ratio(speeds["alexstream"], speeds[name])
+        yield Row("AlexStream against " + what, bound, share, failure or f"{spread(speeds[name], '.1f')} MB/s")
 
 
 def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
@@ -661,7 +713,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each transfer (2)")
     parser.add_argument("--trips", type=int, default=5000, help="round trips of each ping-pong (5000)")
     parser.add_argument("--series", type=int, default=10000, help="streams one after the other (10000)")
+    beside = ["tcp", *OTHERS]
+    parser.add_argument("--with", dest="beside", metavar="NAMES", default="tcp", type=lambda text: text.split(","),
+                        help=f"what `pair` measures besides: {','.join(beside)}, or an empty word (tcp)")  # fmt: skip
     options = parser.parse_args(arguments)
+    options.beside = [name for name in options.beside if name]
+    if not set(options.beside) <= set(beside):
+        parser.error(f"--with takes some of: {','.join(beside)}")
     if not set(options.what) <= set(RUNS):
         parser.error(f"WHAT is of: {' '.join(RUNS)}")
     if os.geteuid():
