@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """What bench_stream.py compares with: reliable transports in Python, each run as its own examples do.
 
-    bench_others.py aioquic|aiortc|reticulum|pytcp sink                    on 10.77.0.2: prints "ready WORD"
-    bench_others.py aioquic|aiortc|reticulum|pytcp source WORD SECONDS     on 10.77.0.1
+    bench_others.py NAME sink                    on 10.77.0.2: prints "ready WORD"
+    bench_others.py NAME source WORD SECONDS     on 10.77.0.1
 
-Each runs in a virtual environment of its own, which bench_stream.py makes. Both ends print their result; the sink
-measures from the first byte to the last one.
+NAME: aioquic, aiortc, reticulum, reticulum-tcp, pytcp. Each runs in a virtual environment of its own, which
+bench_stream.py makes. Both ends print their result; the sink measures from the first byte to the last one.
 """
 
 import asyncio
 import contextlib
+import functools
 import os
 import ssl
 import subprocess
@@ -149,7 +150,7 @@ async def aiortc_sink(address: str) -> None:
     while offer is None:
         try:
             offer = await signaling.receive()
-        except ConnectionRefusedError:
+        except ConnectionRefusedError:  # noqa: PERF203  until it listens
             await asyncio.sleep(POLL_SECONDS)
     await peer.setRemoteDescription(offer)
     await peer.setLocalDescription(await peer.createAnswer())
@@ -188,7 +189,11 @@ async def aiortc_source(address: str, seconds: float) -> None:
     await peer.close()
 
 
-# --- Reticulum: Resources over a Link, its packets over the kernel's TCP ---------------------------------------------
+# --- Reticulum: Resources over a Link --------------------------------------------------------------------------------
+
+AUTO = "type = AutoInterface"  # what its own first configuration has: UDP on the local Ethernet
+TCP_SERVER = f"type = TCPServerInterface\nlisten_ip = {SINK}\nlisten_port = {PORT}"  # long packets in the kernel's TCP
+TCP_CLIENT = f"type = TCPClientInterface\ntarget_host = {SINK}\ntarget_port = {PORT}"
 
 
 @contextlib.contextmanager
@@ -203,10 +208,10 @@ def reticulum(interface: str) -> Iterator[Any]:
         yield RNS
 
 
-def reticulum_sink(address: str) -> None:
+def reticulum_sink(interface: str, address: str) -> None:
     """Count the Resources of one Link."""
     over, counter = threading.Event(), Counter()
-    with reticulum(f"type = TCPServerInterface\nlisten_ip = {address}\nlisten_port = {PORT}") as rns:
+    with reticulum(interface) as rns:
 
         def on_link(link: Any) -> None:
             link.set_resource_strategy(rns.Link.ACCEPT_ALL)
@@ -227,9 +232,9 @@ def reticulum_sink(address: str) -> None:
         counter.report()
 
 
-def reticulum_source(word: str, seconds: float) -> None:
+def reticulum_source(interface: str, word: str, seconds: float) -> None:
     """Send one Resource after the other."""
-    with reticulum(f"type = TCPClientInterface\ntarget_host = {SINK}\ntarget_port = {PORT}") as rns:
+    with reticulum(interface) as rns:
         there = bytes.fromhex(word)
         while not rns.Transport.has_path(there):
             rns.Transport.request_path(there)
@@ -305,8 +310,10 @@ COROUTINES: Dict[Tuple[str, str], Callable[..., Awaitable[None]]] = {
     ("aiortc", "source"): aiortc_source,
 }
 FUNCTIONS: Dict[Tuple[str, str], Callable[..., None]] = {
-    ("reticulum", "sink"): reticulum_sink,
-    ("reticulum", "source"): reticulum_source,
+    ("reticulum", "sink"): functools.partial(reticulum_sink, AUTO),
+    ("reticulum", "source"): functools.partial(reticulum_source, AUTO),
+    ("reticulum-tcp", "sink"): functools.partial(reticulum_sink, TCP_SERVER),
+    ("reticulum-tcp", "source"): functools.partial(reticulum_source, TCP_CLIENT),
     ("pytcp", "sink"): pytcp_sink,
     ("pytcp", "source"): pytcp_source,
 }

@@ -460,7 +460,13 @@ def measure(contenders: Dict[str, Contender], options: argparse.Namespace) -> Di
 # --- What others do --------------------------------------------------------------------------------------------------
 
 # Newer releases of PyTCP want Python 3.14, those from 2.7.9 on lack their modules
-OTHERS = {"aioquic": "aioquic", "aiortc": "aiortc", "reticulum": "rns", "pytcp": "pytcp==2.7.6"}
+OTHERS = {
+    "aioquic": "aioquic",
+    "aiortc": "aiortc",
+    "reticulum": "rns",
+    "reticulum-tcp": "rns",
+    "pytcp": "pytcp==2.7.6",
+}
 
 
 def with_ip(lab: Lab) -> List[Host]:
@@ -468,6 +474,8 @@ def with_ip(lab: Lab) -> List[Host]:
     hosts = lab.line(2)
     for host, address in zip(hosts, TCP_ADDRESSES):
         host.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+        for setting in "accept_dad", "disable_ipv6":  # Reticulum uses link-local addresses
+            host.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/eth0/{setting}")
     return hosts
 
 
@@ -482,7 +490,7 @@ def tcp(lab: Lab) -> Contender:
 
 def other(lab: Lab, name: str) -> Contender:
     """A competitor in a virtual environment of its own; CalledProcessError where that cannot be made."""
-    folder = f"/var/cache/alexchat-bench-{name}"
+    folder = "/var/cache/alexchat-bench-" + OTHERS[name]
     python = os.path.join(folder, "bin", "python")
     if not os.path.exists(os.path.join(folder, "complete")):
         note(f"  installing {OTHERS[name]} into {folder}")
