@@ -588,8 +588,12 @@ def run_pair(options: argparse.Namespace) -> Iterator[Row]:
     yield from cost_rows(samples["ceiling"], samples["alexstream"])
     for name, failure in failures.items():
         what, bound = ("the kernel's TCP, offloads off", "0.4") if name == "tcp" else (name, "10")
-        share = "" if failure else ratio(speeds["alexstream"], speeds[name])
-        yield Row("AlexStream against " + what, bound, share, failure or f"{spread(speeds[name], '.1f')} MB/s")
+        row = Row("AlexStream against " + what, bound, "", failure)
+        if not failure:
+            costs = " / ".join(spread(side, ".0f") for side in list(zip(*(each.costs for each in samples[name])))[:2])
+            share = ratio(speeds["alexstream"], speeds[name])
+            row = row._replace(ratio=share, figures=f"{spread(speeds[name], '.1f')} MB/s, CPU {costs} s/GB")
+        yield row
 
 
 def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
