@@ -499,6 +499,7 @@ class Capture:
         except OSError as error:
             raise SetupError(f"cannot write {printable(path)}: {error.strerror}") from None
         self._path = path
+        self._size = 0  # bytes written, whole frames only
         self._write(_numbers(4, _PCAP_MAGIC) + _numbers(2, 2, 4) + _numbers(4, 0, 0, _PCAP_SNAPLEN, _PCAP_ETHERNET))
 
     def add(self, frames: Iterable[bytes]) -> None:
@@ -517,17 +518,17 @@ class Capture:
         """Write the whole of it, or say why not and end the capture; what has been written stays readable."""
         if self._file < 0:
             return
+        size = self._size + len(data)
         try:
-            written = os.write(self._file, data)
-            if written == len(data):
-                return
-            reason = os.strerror(errno.ENOSPC)
-            with contextlib.suppress(OSError):  # of a pipe what is written is gone
-                os.ftruncate(self._file, os.lseek(self._file, -written, os.SEEK_CUR))
+            while data:  # a second write tells why the first was short
+                data = data[os.write(self._file, data) :]
+            self._size = size
         except OSError as error:
-            reason = error.strerror or str(error)
-        self.close()
-        print(f"alexmesh: capture ended, cannot write {printable(self._path)}: {reason}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a pipe cannot take anything back
+                os.ftruncate(self._file, self._size)
+            self.close()
+            what = f"capture ended, cannot write {printable(self._path)}: {error.strerror}"
+            print(f"alexmesh: {what}", file=sys.stderr, flush=True)
 
 
 _PCAP_MAGIC, _PCAP_SNAPLEN, _PCAP_ETHERNET = 0xA1B2C3D4, 1 << 18, 1
