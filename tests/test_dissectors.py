@@ -3,6 +3,7 @@
 What needs tshark and namespaces is marked `root`.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -263,7 +264,7 @@ def test_scapy_takes_any_bytes_and_gives_them_back(data: bytes, at: int) -> None
 
 
 def frames_in(path: str) -> List[bytes]:
-    with RawPcapReader(path) as reader:
+    with contextlib.closing(RawPcapReader(path)) as reader:
         return [frame for frame, _ in reader]
 
 
