@@ -578,12 +578,12 @@ local VERDICTS = { again = "[Retransmission] ", late = "[Out-of-order] ", copy =
 
 local function add_numbers(tree, tvb, at, g, found)
     local seq, ack = (g.seq - found.own) % WRAP, (g.ack - found.other) % WRAP
-    local item = tree:add(s.seq, tvb(at + 8, 4), seq)
-    item:append_text(stream.prefs.relative and " (relative)" or "")
+    local how = stream.prefs.relative and " (relative)" or ""
+    tree:add(s.seq, tvb(at + 8, 4), seq):append_text(how)
     tree:add(s.seq_raw, tvb(at + 8, 4))
     tree:add(s.nxtseq, (seq + g.takes) % WRAP):set_generated()
     if g.acks then
-        tree:add(s.ack, tvb(at + 12, 4), ack)
+        tree:add(s.ack, tvb(at + 12, 4), ack):append_text(how)
     end
     tree:add(s.ack_raw, tvb(at + 12, 4))
     tree:add(s.window, tvb(at + 16, 4))

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import Lab
+from lab import Host, Lab
 from pictures import HERE, SAMPLE, record_traffic
 from scapy.packet import Padding, Raw
 from scapy.utils import RawPcapReader
@@ -42,7 +42,9 @@ from scapy_alexchat import (
     Ether,
 )
 from test_protocol import handshakes
-from test_real_frames import hindrance
+from test_real_frames import address_of, finish, hindrance, script, start
+from test_real_frames import lab as lab_fixture
+from test_real_frames import pair as pair_fixture
 from test_stream_codec import to_segment, wires
 
 from alexstream import Segment, decode_segment, encode_segment
@@ -64,6 +66,7 @@ from protocol import (
 )
 from utils import format_address, parse_address
 
+lab, pair = lab_fixture, pair_fixture
 ONE, TWO = "02:00:00:00:00:01", "02:00:00:00:00:02"
 U8, U64 = st.integers(0, 255), st.integers(0, 2**64 - 1)
 ADDRESSES = st.binary(min_size=6, max_size=6)
@@ -302,6 +305,36 @@ def test_a_full_disk_ends_the_capture_with_one_line(tmp_path: Any) -> None:
     assert frames_in(path) == [bytes(300)] * 3
 
 
+@pytest.mark.root
+def test_a_file_that_cannot_be_made_is_wrong_use(pair: Tuple[Host, Host]) -> None:
+    program = finish(pair[0], "node.py", "eth0", "--pcap", "/no/file.pcap", status=2)
+    assert program.err == "node.py: cannot write /no/file.pcap: No such file or directory\n"
+
+
+@pytest.mark.root
+def test_a_capture_can_be_read_while_it_grows(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+    path = str(tmp_path / "file.pcap")
+    node = start(pair[1], "node.py", "eth0", "--pcap", path)
+    finish(pair[0], "send_message.py", "eth0", address_of(node), "supper is ready")
+    infos = column(path, "_ws.col.Info")
+    assert "MESSAGE supper is ready" in infos
+    assert any(re.fullmatch(r"STATUS ACK:\d+", info) for info in infos)
+    assert node.process.poll() is None
+
+
+@pytest.mark.root
+def test_a_full_disk_does_not_stop_the_node(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+    path = str(tmp_path / "file.pcap")
+    node = pair[1].start(["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *script("node.py", "eth0", "--pcap", path)])
+    address = address_of(node)
+    finish(pair[0], "send_handshake.py", "eth0", address, "--count", "9", "--interval", "0.02")
+    node.expect("^alexmesh: capture ended, cannot write .*: File too large$", where="err")
+    finish(pair[0], "send_message.py", "eth0", address, "still there?")
+    node.expect("still there")
+    assert node.err.count("capture") == 1
+    assert len(column(path, "_ws.col.Info")) > 2
+
+
 # --- Wireshark's dissector -------------------------------------------------------------------------------------------
 
 DISSECTOR = os.path.join(HERE, "alexchat.lua")
@@ -390,8 +423,8 @@ def captures(tmp_path_factory: Any) -> Captures:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("captures")
     made = Captures(str(folder / "cable.pcap"), str(folder / "relay.pcap"), os.urandom(60000))
-    with Lab() as lab:
-        record_traffic(lab, made.on_cable, made.in_relay, data=made.data, loss=15, mtu=900)
+    with Lab() as place:  # the fixture `lab` is made anew for every test
+        record_traffic(place, made.on_cable, made.in_relay, data=made.data, loss=15, mtu=900)
     return made
 
 
