@@ -635,6 +635,7 @@ local function dissect_segment(tvb, at, pinfo, root)
             return analyse(g, pinfo)
         end)
         tree:add(s.index, found.index):set_generated()
+        add_verdicts(tree, g, found, pinfo)
     end
     local base = stream.prefs.relative and found or { own = 0, other = 0 }
     local ends = g.side == 1 and g.id .. " → " .. g.port or g.port .. " → " .. g.id
@@ -644,7 +645,6 @@ local function dissect_segment(tvb, at, pinfo, root)
     end
     local start, stop = math.min(at + g.words * 4, tvb:len()), math.min(at + size, tvb:len())
     info = info .. dissect_options(tvb, at + SEGMENT_FIXED, start, tree, base.other)
-    add_verdicts(tree, g, found, pinfo)
     if stop > start then
         tree:add(s.payload, tvb(start, stop - start))
     end
