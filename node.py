@@ -284,6 +284,8 @@ class EthernetLink(Link):
             self._use_bpf(self._socket)
         else:
             self._use_pcap(self._socket)
+        if self._capture is not None:
+            self.record(self._capture)
 
     def _use_packet_socket(self, port: socket.socket) -> None:
         """Linux: one frame a call, of our EtherType only. scapy's own send and recv_raw would take twice as long."""
@@ -357,8 +359,6 @@ class EthernetLink(Link):
         """Open a new socket: the old one stays deaf if the interface was removed and came back."""
         self._socket.close()
         self._open()
-        if self._capture is not None:
-            self.record(self._capture)
 
     def record(self, capture: "Capture") -> None:
         """Let `capture` have every frame that is sent and received from now on. (Until then it costs nothing.)"""
@@ -3094,15 +3094,19 @@ def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
     links: List[EthernetLink] = []
     try:
         links.extend(map(EthernetLink, dict.fromkeys(arguments.interface.split(","))))
-        if arguments.pcap:
-            capture = Capture(arguments.pcap)
-            for link in links:
-                link.record(capture)
     except SetupError:
         for link in links:
             link.close()
         raise
     node = Node(links, name=arguments.name[:NAME_CHARACTERS])
+    try:
+        if arguments.pcap:
+            capture = Capture(arguments.pcap)
+            for link in links:
+                link.record(capture)
+    except SetupError:
+        node.close()
+        raise
     node.start()
     line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in links)}"
     if client:

@@ -134,8 +134,9 @@ def styled_runs(screen: pyte.Screen, row: int) -> Iterator[Tuple[int, int, str, 
     for look, columns in itertools.groupby(range(screen.columns), style):
         cells = list(columns)
         text = "".join(screen.buffer[row][column].data for column in cells)
-        if text.strip() or look.paper != PAPER:
-            yield cells[0], len(cells), text, look
+        blanks = len(text) - len(text.rstrip()) if look.paper == PAPER else 0
+        if blanks < len(text):
+            yield cells[0], len(cells) - blanks, text[: len(text) - blanks], look
 
 
 def draw_row(screen: pyte.Screen, row: int, left: float, top: float) -> Iterator[str]:

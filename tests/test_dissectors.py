@@ -312,13 +312,21 @@ def test_a_file_that_cannot_be_made_is_wrong_use(pair: Tuple[Host, Host]) -> Non
 
 
 @pytest.mark.root
-def test_a_capture_can_be_read_while_it_grows(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+def test_a_capture_can_be_read_while_it_grows_and_goes_on_after_an_outage(
+    pair: Tuple[Host, Host], tmp_path: Any
+) -> None:
     path = str(tmp_path / "file.pcap")
     node = start(pair[1], "node.py", "eth0", "--pcap", path)
+    for up, said in ((False, "eth0: Network is down"), (True, "eth0: works again")):
+        pair[1].lab.set_up(pair[1].ports[0], up)
+        node.expect(said, where="err")
     finish(pair[0], "send_message.py", "eth0", address_of(node), "supper is ready")
     infos = column(path, "_ws.col.Info")
     assert "MESSAGE supper is ready" in infos
     assert any(re.fullmatch(r"STATUS ACK:\d+", info) for info in infos)
+    finish(pair[0], "send_message.py", "eth0", "ff:ff:ff:ff:ff:ff", "to all")
+    node.expect("to all")
+    assert column(path, "_ws.col.Info").count("BROADCAST to all") == 1
     assert node.process.poll() is None
 
 
