@@ -259,6 +259,7 @@ class EthernetLink(Link):
         self.name = name
         self.loopback = bool(_usable_flags(name) & _IFF_LOOPBACK)
         self._lock_file = -1
+        self._capture: Optional[Capture] = None
         try:
             self._open()
         except ImportError:
@@ -286,6 +287,8 @@ class EthernetLink(Link):
             self._use_bpf(self._socket)
         else:
             self._use_pcap(self._socket)
+        if self._capture is not None:
+            self.record(self._capture)
 
     def _use_packet_socket(self, port: socket.socket) -> None:
         """Linux: one frame a call, of our EtherType only. scapy's own send and recv_raw would take twice as long."""
@@ -360,9 +363,27 @@ class EthernetLink(Link):
         self._socket.close()
         self._open()
 
+    def record(self, capture: "Capture") -> None:
+        """Let `capture` have every frame that is sent and received from now on. (Until then it costs nothing.)"""
+        self._capture = capture
+        plain_send, plain_receive = self.send, self.receive
+
+        def send(frame: bytes) -> None:
+            plain_send(frame)
+            capture.add([frame])
+
+        def receive() -> List[bytes]:
+            frames = plain_receive()
+            capture.add(frames)
+            return frames
+
+        self.send, self.receive = send, receive
+
     def close(self) -> None:
         """Close the socket, give the address free."""
         self._socket.close()
+        if self._capture is not None:
+            self._capture.close()
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
@@ -465,6 +486,59 @@ def _lock_address(mac: bytes) -> int:
         os.close(lock_file)
         return -1
     return lock_file
+
+
+class Capture:
+    """A file of whole frames in libpcap's classic format (magic number, microseconds, Ethernet), for Wireshark.
+
+    Every frame is one unbuffered write, so that the file can be read while it grows. A frame's time is that of this
+    process: when it was handed over, not when it was on the wire. Raises SetupError.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            # Not blocking: a pipe whose reader is too slow ends the capture, and does not hold up the node.
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SetupError(f"cannot write {printable(path)}: {error.strerror}") from None
+        self._path = path
+        self._size = 0  # bytes written, whole frames only
+        self._write(_numbers(4, _PCAP_MAGIC) + _numbers(2, 2, 4) + _numbers(4, 0, 0, _PCAP_SNAPLEN, _PCAP_ETHERNET))
+
+    def add(self, frames: Iterable[bytes]) -> None:
+        """Write frames that came or went just now."""
+        seconds, nanoseconds = divmod(int(time.time() * 1e9), 10**9)
+        for frame in frames:
+            self._write(_numbers(4, seconds, nanoseconds // 1000, len(frame), len(frame)) + frame)
+
+    def close(self) -> None:
+        """Close the file; what is added afterwards is lost."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytes) -> None:
+        """Write the whole of it, or say why not and end the capture; what has been written stays readable."""
+        if self._file < 0:
+            return
+        size = self._size + len(data)
+        try:
+            while data:  # a second write tells why the first was short
+                data = data[os.write(self._file, data) :]
+            self._size = size
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a pipe cannot take anything back
+                os.ftruncate(self._file, self._size)
+            self.close()
+            what = f"capture ended, cannot write {printable(self._path)}: {error.strerror}"
+            print(f"alexmesh: {what}", file=sys.stderr, flush=True)
+
+
+_PCAP_MAGIC, _PCAP_SNAPLEN, _PCAP_ETHERNET = 0xA1B2C3D4, 1 << 18, 1
+
+
+def _numbers(size: int, *numbers: int) -> bytes:
+    return b"".join(number.to_bytes(size, "little") for number in numbers)
 
 
 # --- What goes in and out -------------------------------------------------------------------------------------------
@@ -3119,6 +3193,7 @@ def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.A
     )
     parser.add_argument("interface", metavar="IFACE", help="Ethernet interface, or several: eth0,eth1; or lo")
     parser.add_argument("--name", default="", help="what other nodes show beside this one's address")
+    parser.add_argument("--pcap", metavar="FILE", help="write every frame sent and received to FILE, for Wireshark")
     return parser
 
 
@@ -3127,7 +3202,7 @@ def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
 
     `client` is the script that reaches it, if it is a server.
     """
-    links: List[Link] = []
+    links: List[EthernetLink] = []
     try:
         links.extend(map(EthernetLink, dict.fromkeys(arguments.interface.split(","))))
     except SetupError:
@@ -3135,6 +3210,14 @@ def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
             link.close()
         raise
     node = Node(links, name=arguments.name[:NAME_CHARACTERS])
+    try:
+        if arguments.pcap:
+            capture = Capture(arguments.pcap)
+            for link in links:
+                link.record(capture)
+    except SetupError:
+        node.close()
+        raise
     node.start()
     line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in links)}"
     if client:

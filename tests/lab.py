@@ -31,7 +31,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO, Any, Dict, Iterator, List, Match, NamedTuple, NoReturn, Optional, Sequence, Type, Union
+from typing import IO, Any, Dict, Iterator, List, Match, NamedTuple, NoReturn, Optional, Sequence, Tuple, Type, Union
 
 PADDED_BYTES = 60  # an Ethernet card pads what it sends to this; veth and lo do not
 POLL_SECONDS = 0.02  # between two looks at a terminal's screen
@@ -193,6 +193,11 @@ class Terminal:
     def screen(self) -> str:
         """What the screen shows, with what has scrolled away."""
         return call(*self._tmux, "capture-pane", "-p", "-J", "-S", "-", "-t", self._name)
+
+    def styled_screen(self) -> Tuple[str, int, int]:
+        """What the screen shows now, with the escape sequences of colours; column and row of the cursor."""
+        place = call(*self._tmux, "display", "-p", "-t", self._name, "#{cursor_x} #{cursor_y}").split()
+        return call(*self._tmux, "capture-pane", "-p", "-e", "-t", self._name), int(place[0]), int(place[1])
 
     def expect(self, pattern: str, *, timeout: float = 10) -> Match[str]:
         """Wait until a regular expression matches the screen; AssertionError with the screen after `timeout` s."""
