@@ -1353,7 +1353,7 @@ class Session:
         out: List[bytes] = []
         for piece in launched:
             flags = push if piece is launched[-1] else 0
-            out += self._encode_train(piece, flags) if type(piece) is Train else [self._encode_range(piece, flags)]
+            out += self._encode_train(piece, flags) if isinstance(piece, Train) else [self._encode_range(piece, flags)]
         return out
 
     def _whole_segments(self) -> int:
@@ -1369,19 +1369,14 @@ class Session:
         """Return segments without options: `_encode_range` for many, with what they share computed once."""
         sender, receiver = self.sender, self.receiver
         if receiver.ranges:
-            *others, last = train.segments()
-            return [*(self._encode_range(sent, 0) for sent in others), self._encode_range(last, last_flags)]
+            *others, tail = train.segments()
+            return [*(self._encode_range(sent, 0) for sent in others), self._encode_range(tail, last_flags)]
         flags = FLAG_ACK | FLAG_DATA | (FLAG_INIT if self.opener else 0)
-        stream, port, tag, words, length = (
-            self.stream,
-            self.port,
-            self._peer_isn,
-            STREAM_HEADER_BYTES // 4,
-            train.length,
-        )
+        stream, port, tag, words = self.stream, self.port, self._peer_isn, STREAM_HEADER_BYTES // 4
         ack, window = (tag + receiver.nxt) & _MASK, receiver.window(sender.congestion.mss)
         shift, ts, echo = self._isn + sender.una, train.ts, self._echo & _MASK
         pack, crc32, seed = _HEADER.pack, zlib.crc32, zlib.crc32(self._endpoint.address + self.peer)
+        length = train.length
         last = train.stop - length - sender.una
         out = []
         with sender.view() as buffer:

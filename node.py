@@ -2569,13 +2569,12 @@ class Node:
         """Send frames by one link: `_send` for many."""
         rest = iter(frames)
         if self._ports[index].retry_at == INFINITY:
-            send = self._ports[index].link.send
-            for frame in rest:
-                try:
+            send, frame = self._ports[index].link.send, b""
+            try:
+                for frame in rest:
                     send(frame)
-                except OSError as error:
-                    self._not_sent(index, frame, error, now)
-                    break
+            except OSError as error:
+                self._not_sent(index, frame, error, now)
         for frame in rest:
             self._send(index, frame, now)
 
