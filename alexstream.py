@@ -957,6 +957,11 @@ class Session:
             self._endpoint.touch(self)
         return data
 
+    @property
+    def presses(self) -> bool:
+        """Whether the peer waits for an acknowledgement that the application's answer should not hold up."""
+        return self._ack_now and (self._unacknowledged != 1 or bool(self.receiver.ranges))
+
     def finish(self) -> None:
         """End our half: the peer sees the end of the stream after the last byte. Its half stays open."""
         if self.closed is None and self.sender.fin_at is None:
@@ -1243,8 +1248,11 @@ class Session:
             return None
         if self.state is State.SYN_SENT:
             return self._syn_at
-        timers = (self._ack_at, self._probe_at, self.sender.reorder_at, self._keepalive_at)
-        return min(at for at in timers if at is not None)
+        deadline = self._keepalive_at
+        for at in (self._ack_at, self._probe_at, self.sender.reorder_at):
+            if at is not None and at < deadline:
+                deadline = at
+        return deadline
 
     def tick(self, *, now: float) -> None:
         """Run the timers that are due; what they owe leaves with `transmit`."""
@@ -1696,12 +1704,12 @@ class Endpoint:
     def tick(self, *, now: float) -> None:
         """Run the timers that are due."""
         now = self._advance(now)
-        at = self._next_timer()
-        while at is not None and at <= now:
-            session = self._timers[0][2]
-            session.tick(now=now)
-            self.touch(session)
+        while self._timers and self._timers[0][0] <= now:  # it is never late, but perhaps early
             at = self._next_timer()
+            if at is not None and at <= now:
+                session = self._timers[0][2]
+                session.tick(now=now)
+                self.touch(session)
         while self._lingering and next(iter(self._lingering.values()))[0] <= now:
             self._lingering.popitem(last=False)
 
@@ -1891,7 +1899,8 @@ class Endpoint:
 
     def _advance(self, now: float) -> float:
         """Let time go only forward, whatever the caller's clock does."""
-        self._now = max(self._now, now)
+        if now > self._now:
+            self._now = now
         return self._now
 
     def _set_timer(self, session: Session) -> None:

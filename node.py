@@ -143,6 +143,8 @@ from constants import (
     SIGNAL_RETRY,
     SOCKET_BUFFER_BYTES,
     SOURCES_MAX,
+    SPIN_RECENT,
+    SPIN_SECONDS,
     START_DELAY,
     SWEEP_SECONDS,
     SYN_TIMEOUT,
@@ -2387,6 +2389,7 @@ class Node:
         self._callers = 0  # threads in `_wait`
         self._guest = False  # whether one of them drives
         self._visits = 0  # rounds driven by them
+        self._received_at = -INFINITY  # when frames last came
         self._parked = False  # whether the thread waits until they have left
         self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
@@ -2501,22 +2504,24 @@ class Node:
             os.write(self._wake_pipes[self._guest][1], b"\0")
 
     def _round(self, until: float) -> None:
-        """Wait for frames, timers or `until`; read RECEIVE_BATCH frames of a link, then give the rest its turn.
+        """Do what is due, wait for frames, timers or `until`, and take up to RECEIVE_BATCH frames of each link.
 
-        Lock held, but not while it waits. Input comes before timers: after a pause of the process (SIGSTOP) what
-        arrived meanwhile counts first.
+        Lock held, but not while it waits. What the frames call for is sent in the next round: so a caller who drives
+        can answer first, and his answer carries the acknowledgement. Input comes before timers: after a pause of the
+        process (SIGSTOP) what arrived meanwhile counts first.
         """
-        seat, now, deadline = self._guest, self.now(), self._deadline()
+        seat, now = self._guest, self.now()
+        self._step(now)
         watched = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
         # A deadline that has moved away is kept: an idle round now and then costs less than waking this
         # thread whenever a stream sets its timer.
+        deadline = self._deadline()
         self._wake_at = min(self._wake_at, deadline) if self._wake_at > now else deadline
         wake_at = min(self._wake_at, until)
         self._sleeps_until[seat] = wake_at
         self._lock.release()
         try:
-            timeout = None if wake_at == INFINITY else max(0.0, wake_at - now)
-            ready = select.select([self._wake_pipes[seat][0], *watched], (), (), timeout)[0]
+            ready = self._select([self._wake_pipes[seat][0], *watched], now, wake_at)
         except OSError:  # a link was reopened by who drove until now
             ready = []
         finally:
@@ -2527,13 +2532,30 @@ class Node:
         now = self.now()
         for fileno in ready:
             if fileno in watched:
+                self._received_at = now
                 self._receive(watched[fileno], now)
             else:
                 os.read(fileno, 4096)
         for index, port in enumerate(self._ports):
             if port.retry_at <= now:
                 self._retry(index, now)
-        self._step(now)
+        self._take_events(now)
+
+    def _select(self, watched: List[int], now: float, wake_at: float) -> List[int]:
+        """Return which files can be read, at `wake_at` none.
+
+        While frames come one after the other a caller who drives looks again and again for a moment before it sleeps:
+        to wake a sleeping processor up takes longer than most answers.
+        """
+        if self._guest and now - self._received_at < SPIN_RECENT and _yield_processor is not None:
+            spin_until = min(now + SPIN_SECONDS, wake_at)
+            while now < spin_until:
+                ready = select.select(watched, (), (), 0)[0]
+                if ready:
+                    return ready
+                _yield_processor()
+                now = self.now()
+        return select.select(watched, (), (), None if wake_at == INFINITY else max(0.0, wake_at - now))[0]
 
     def _receive(self, index: int, now: float) -> None:
         try:
@@ -2554,7 +2576,8 @@ class Node:
         self._transmit(now)
         if self._take_events(now):
             self._transmit(now)
-        if self._sleeps_until[self._guest] > self._deadline():
+        sleeps_until = self._sleeps_until[self._guest]
+        if sleeps_until and sleeps_until > self._deadline():
             self._wake()
 
     def _transmit(self, now: float) -> None:
@@ -2949,6 +2972,9 @@ class Node:
                 os.read(self._news_pipe[0], 1)
 
 
+_yield_processor = getattr(os, "sched_yield", None)  # not on every platform
+
+
 def _pipe() -> Tuple[int, int]:
     """Return the reading and the writing end of a pipe, neither of which blocks."""
     ends = os.pipe()
@@ -3011,7 +3037,8 @@ class Stream(io.RawIOBase):
                 self._wait(lambda: session.readable or session.at_eof)
             data = session.read(size)
             if data:
-                self._step()
+                if session.presses:
+                    self._step()
             elif size and not session.at_eof:
                 if self.error is not None:
                     raise self.error
