@@ -1704,7 +1704,9 @@ class Endpoint:
     def tick(self, *, now: float) -> None:
         """Run the timers that are due."""
         now = self._advance(now)
-        while self._timers and self._timers[0][0] <= now:  # it is never late, but perhaps early
+        for session in self._touched:
+            self._set_timer(session)
+        while self._timers and self._timers[0][0] <= now:  # none is late, some are early
             at = self._next_timer()
             if at is not None and at <= now:
                 session = self._timers[0][2]
