@@ -24,6 +24,7 @@ import io
 import itertools
 import json
 import os
+import pwd
 import random
 import select
 import shlex
@@ -262,7 +263,8 @@ class EthernetLink(Link):
             raise SetupError(_SCAPY_MISSING) from None
         except OSError as error:
             if os.geteuid() == 0:
-                raise SetupError(f"cannot open {name}: {error}") from None
+                hint = _NO_RAW if error.errno == errno.EPERM else ""
+                raise SetupError(f"cannot open {name}: {error}{hint}") from None
             raise SetupError(f"raw Ethernet needs root: sudo python3 {' '.join(map(shlex.quote, sys.argv))}") from None
 
     def _open(self) -> None:
@@ -353,9 +355,18 @@ class EthernetLink(Link):
             return False
 
     def reopen(self) -> None:
-        """Open a new socket: the old one stays deaf if the interface was removed and came back."""
-        self._socket.close()
-        self._open()
+        """Hear the interface again, also one that was removed and came back under its name.
+
+        On Linux the old socket is bound anew, which takes no privilege; where that cannot be done, root opens a new
+        one, and who is no longer root keeps what he has: a BPF device stays with an interface that was down.
+        """
+        port = getattr(self._socket, "ins", None)
+        if isinstance(port, socket.socket):
+            port.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # "down" may wait there, a second time
+            port.bind((self.name, ETHERTYPE))
+        elif os.geteuid() == 0:
+            self._socket.close()
+            self._open()
 
     def close(self) -> None:
         """Close the socket, give the address free."""
@@ -366,6 +377,7 @@ class EthernetLink(Link):
 
 
 _SCAPY_MISSING = "scapy is not installed: sudo apt install python3-scapy  (or: pip install scapy)"
+_NO_RAW = "; this root lacks CAP_NET_RAW: outside the container, or docker run --cap-add NET_RAW"
 _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
 _SIOCGIFFLAGS, _SIOCGIFMTU = (0x8913, 0x8921) if _LINUX else (0xC0206911, 0xC0206933)
@@ -2994,6 +3006,44 @@ class Listener:
         self.close()
 
 
+# --- Privileges -----------------------------------------------------------------------------------------------------
+
+
+def drop_privileges() -> str:
+    """Become the user who called sudo, for good; return who that is, empty if nobody called it: root stays root.
+
+    To be called while the process has one thread. Raises SetupError if it fails, or if root could be had back.
+    """
+    if os.geteuid() != 0 or os.environ.get("SUDO_UID", "0") == "0":
+        return ""
+    user = os.environ.get("SUDO_USER", "")
+    try:
+        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+        os.initgroups(user, gid)
+        os.setgid(gid)
+        os.setuid(uid)  # for root: the real, the effective and the saved one
+        if _LINUX:
+            _forbid_new_privileges()
+    except (KeyError, ValueError, OverflowError, OSError) as error:
+        raise SetupError(f"cannot become the user who called sudo ({error}): --keep-root stays root") from None
+    for regain in (os.seteuid, os.setuid):
+        with contextlib.suppress(OSError):
+            regain(0)
+            raise SetupError("root's rights cannot be given up for good here: --keep-root goes on with them")
+    with contextlib.suppress(KeyError):  # a user id without an account
+        os.environ["HOME"] = pwd.getpwuid(uid).pw_dir
+    return f"{user} (uid {uid}, gid {gid})"
+
+
+def _forbid_new_privileges() -> None:
+    """Let nothing that this process may execute gain rights: prctl(2), PR_SET_NO_NEW_PRIVS; raise OSError."""
+    import ctypes
+
+    set_no_new_privileges, yes, none = map(ctypes.c_ulong, (38, 1, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(set_no_new_privileges, yes, none, none, none):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 # --- Command line ---------------------------------------------------------------------------------------------------
 
 
@@ -3008,6 +3058,9 @@ def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.A
     )
     parser.add_argument("interface", metavar="IFACE", help="Ethernet interface, or several: eth0,eth1; or lo")
     parser.add_argument("--name", default="", help="what other nodes show beside this one's address")
+    parser.add_argument(
+        "--keep-root", action="store_true", help="stay root; else, under sudo, become the user who called it"
+    )
     return parser
 
 
@@ -3024,6 +3077,12 @@ def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
             link.close()
         raise
     node = Node(links, name=arguments.name[:NAME_CHARACTERS])
+    try:
+        if not arguments.keep_root:
+            drop_privileges()  # nothing has been read from the network yet, and no file opened
+    except SetupError:
+        node.close()
+        raise
     node.start()
     line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in links)}"
     if client:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import types
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 
@@ -34,6 +35,7 @@ from node import (
     argument_parser,
     bpf_frames,
     describe_event,
+    drop_privileges,
     json_line,
     peer_address,
 )
@@ -732,6 +734,52 @@ def test_parser() -> None:
     arguments = parser.parse_args(["eth0,eth1", "--name", "bob"])
     assert (arguments.interface, arguments.name) == ("eth0,eth1", "bob")
     assert "More.\nexit status: 0 done" in parser.format_help()
+
+
+ANN = {"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "faults", "says"),
+    [
+        ({}, {}, ""),  # a root shell
+        ({"SUDO_UID": "0", "SUDO_GID": "0", "SUDO_USER": "root"}, {}, ""),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {}, "ann (uid 1000, gid 1001)"),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {"keeps": True}, "given up for good"),
+        (
+            {"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"},
+            {"setuid": 1},
+            "cannot become .*EPERM|Operation",
+        ),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {"prctl": 22}, "cannot become .*Invalid"),
+        ({"SUDO_UID": "x", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {}, "cannot become"),
+        ({"SUDO_UID": "1000"}, {}, "cannot become .*SUDO_GID"),
+    ],
+)
+def test_who_a_program_under_sudo_becomes(
+    monkeypatch: pytest.MonkeyPatch, environment: Dict[str, str], faults: Dict[str, int], says: str
+) -> None:
+    """A kernel that only notes what it is asked; with `keeps` it lets anybody become root again."""
+    calls: List[Tuple[Any, ...]] = []
+
+    def become(call: str, *ids: Any) -> None:
+        calls.append((call, *ids))
+        if call in faults or (ids == (0,) and "keeps" not in faults):
+            raise OSError(faults.get(call, errno.EPERM), os.strerror(faults.get(call, errno.EPERM)))
+
+    monkeypatch.setattr("os.environ", dict(environment))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("node._LINUX", True)
+    monkeypatch.setattr("node._forbid_new_privileges", functools.partial(become, "prctl"))
+    for call in ("initgroups", "setgid", "setuid", "seteuid"):
+        monkeypatch.setattr(f"os.{call}", functools.partial(become, call))
+    if says.startswith(("cannot", "given")):
+        with pytest.raises(SetupError, match=f"{says}.*--keep-root"):
+            drop_privileges()
+    else:
+        assert drop_privileges() == says
+        gone = [("initgroups", "ann", 1001), ("setgid", 1001), ("setuid", 1000), ("prctl",)]
+        assert calls == ([*gone, ("seteuid", 0), ("setuid", 0)] if says else [])
 
 
 def script(body: str, *, wrapper: Sequence[str] = (), **options: Any) -> "subprocess.Popen[str]":
