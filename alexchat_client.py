@@ -15,7 +15,6 @@ import argparse
 import codecs
 import contextlib
 import enum
-import getpass
 import itertools
 import json
 import os
@@ -37,8 +36,10 @@ from node import (
     SetupError,
     Stream,
     argument_parser,
+    check_peer,
     describe_event,
     open_node,
+    open_stream,
     peer_address,
     run,
 )
@@ -996,17 +997,7 @@ def _sender(name: str) -> str:
 
 def chat_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return a parser with what both ends of the chat share."""
-    parser = argument_parser(prog, description, epilog)
-    parser.set_defaults(name=login_name())
-    return parser
-
-
-def login_name() -> str:
-    """Return who is sitting here, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a user id without an account
-        return ""
+    return argument_parser(prog, description, epilog)
 
 
 def find_server(node: Node) -> bytes:
@@ -1046,7 +1037,9 @@ examples:
 def main() -> int:
     """Talk to one chat server."""
     parser = chat_parser("alexchat_client.py", "Chat with the people on an AlexChat server.", EXAMPLES)
-    parser.add_argument("mac", metavar="MAC", nargs="?", help="the server's address; without it: the only server found")
+    parser.add_argument(
+        "node", metavar="NODE", nargs="?", help="the server's address or name; without it: the only server found"
+    )
     parser.add_argument(
         "--linger",
         type=float,
@@ -1055,11 +1048,11 @@ def main() -> int:
         help="after the last line of a pipe, listen until the other ends or is silent for so long (%(default)g; inf)",
     )
     arguments = parser.parse_args()
-    if arguments.mac:
-        peer_address(arguments.mac)
+    if arguments.node:
+        check_peer(arguments.node)
     with open_node(arguments) as node:
-        peer = peer_address(arguments.mac, node) if arguments.mac else find_server(node)
-        stream = node.connect(peer, PORT_CHAT)
+        peer = peer_address(arguments.node, node) if arguments.node else find_server(node)
+        stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
         with Console() as console:
             console.note(f"connected to {format_address(peer)}")
             room = Room(node, console, name=arguments.name, linger=arguments.linger)

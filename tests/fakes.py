@@ -81,6 +81,12 @@ class FakeStream:
         self.finish()
         self.closed = True
 
+    def __enter__(self) -> "FakeStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def fail(self, error: OSError) -> None:
         """End as the network may end it."""
         if not self.ended:
@@ -119,6 +125,7 @@ class FakeNode:
     def __init__(self, number: int) -> None:
         self.address = bytes([2, 0, 0, 0, 0, number])
         self.links = (FakeLink("fake0"),)
+        self.names: Dict[bytes, str] = {}
         self.time = 1000.0
         self.events: Deque[Any] = deque()
         self.found: List[Any] = []
@@ -151,7 +158,10 @@ class FakeNode:
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
 
-    def discover(self, wait: float) -> List[Any]:
+    def discover(self, wait: float, *, enough: Any = None) -> List[Any]:
+        return self.found
+
+    def nodes(self) -> List[Any]:
         return self.found
 
     def close(self) -> None:

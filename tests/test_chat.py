@@ -542,14 +542,6 @@ def test_servers_none_one_many() -> None:
         assert "\x1b" not in str(raised.value)
 
 
-def test_login_name(monkeypatch: Any) -> None:
-    monkeypatch.setenv("SUDO_USER", "ann")
-    assert chat.login_name() == "ann"
-    monkeypatch.delenv("SUDO_USER")
-    monkeypatch.setenv("LOGNAME", "bob")
-    assert chat.login_name() == "bob"
-
-
 # --- on a real pseudo-terminal ---------------------------------------------------------------------------------------
 
 

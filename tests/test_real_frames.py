@@ -478,6 +478,7 @@ def test_nodes_come_and_go(pair: Tuple[Host, Host]) -> None:
 def arguments_of(name: str, interface: str, peer: str) -> List[str]:
     """A whole command line for a script."""
     return {
+        "send_handshake.py": [interface, peer],
         "send_message.py": [interface, peer, "text"],
         "alexstream_client.py": [interface, peer, "text"],
         "alexchat_client.py": [interface, peer],
@@ -545,13 +546,62 @@ def test_without_scapy(lab: Lab, name: str) -> None:
     assert "python3-scapy" in one_line(program)
 
 
-@pytest.mark.parametrize("name", ["send_message.py", "alexstream_client.py", "alexchat_client.py"])
+TO_A_NODE = ["send_handshake.py", "send_message.py", "alexstream_client.py", "alexchat_client.py"]
+
+
+@pytest.mark.parametrize("name", TO_A_NODE)
 def test_addresses_that_cannot_be_reached(pair: Tuple[Host, Host], name: str) -> None:
     left, _ = pair
-    for bad in ("02:00:00:00:00", "nonsense", "02:00:00:00:00:zz"):
+    for bad in ("02:00:00:00:00", "no name", "02:00:00:00:00:zz"):
         assert bad in one_line(finish(left, name, *arguments_of(name, "eth0", bad), status=2))
     own = left.ports[0].address
     assert re.search("own|itself", one_line(finish(left, name, *arguments_of(name, "eth0", own), status=2)))
+
+
+@pytest.mark.parametrize("name", TO_A_NODE)
+def test_names_in_place_of_addresses(pair: Tuple[Host, Host], name: str, tmp_path: Any) -> None:
+    """One that is in the user's file, of a node that has none itself; one of the mesh; one that nobody has."""
+    left, right = pair
+    port = {"alexstream_client.py": "alexstream_server.py", "alexchat_client.py": "alexchat_server.py"}
+    start(right, port.get(name, "node.py"), "eth0", "--name", "bob")
+    names = tmp_path / "names"
+    names.write_text(f"{right.ports[0].address} robert\nnonsense\n")
+    for given in ("bob", "robert"):
+        finish(left, name, *arguments_of(name, "eth0", given), "--names", str(names))
+    unknown = finish(left, name, *arguments_of(name, "eth0", "zoe"), "--names", str(names), status=2)
+    assert unknown.err.startswith(f"{names}:2: 'nonsense' is not an address")
+    assert re.search(f"nobody is called zoe, but: robert .{right.ports[0].address}.\n$", unknown.err), str(unknown)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--names", "/nowhere"], "cannot read the names in /nowhere: No such file"),
+        (["--color", "pink"], "argument --color: invalid choice: 'pink'"),
+        (["-q", "-v"], "not allowed with argument"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_options_that_make_no_sense(lab: Lab, name: str, options: List[str], says: str) -> None:
+    wrong = finish(lab.host(), name, *arguments_of(name, "lo", "02:00:00:00:00:02"), *options, status=2)
+    *_, last = wrong.err.splitlines()
+    assert last.startswith(name)
+    assert says in last
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_quiet_is_silent_and_verbose_is_not(lab: Lab, name: str) -> None:
+    quiet, loud = (
+        host.start(script(name, *arguments_of(name, "eth0", host.ports[0].address[:-1] + "9"), option))
+        for host, option in zip(lab.line(2), ("-q", "-v"))
+    )
+    loud.expect(f"^alexmesh: eth0 is {ADDRESS}, MTU 1500$", where="err")
+    loud.expect(f"^found {ADDRESS}", where="err")
+    quiet.signal(signal.SIGINT)
+    quiet.wait()
+    assert "alexmesh:" not in quiet.err
+    assert "found" not in quiet.err
 
 
 @pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])
