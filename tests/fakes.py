@@ -3,6 +3,7 @@
 As a program it is that client on the terminal that it is started on, facing a peer who does what he is told in words.
 """
 
+import json
 import os
 import select
 import sys
@@ -187,8 +188,10 @@ class FakeConsole:
 
     screen = None
 
-    def __init__(self, *, is_interactive: bool) -> None:
+    def __init__(self, *, is_interactive: bool, as_json: bool = False) -> None:
         self.is_interactive = is_interactive
+        self.as_json = as_json
+        self.events: List[Dict[str, Any]] = []  # as JSON
         self.at_end = False
         self.typed: List[Optional[str]] = []
         self.shown: List[str] = []
@@ -203,7 +206,10 @@ class FakeConsole:
     def show(self, text: str) -> None:
         self.shown.append(text)
 
-    def note(self, text: str) -> None:
+    def show_json(self, line: str) -> None:
+        self.events.append(json.loads(line))
+
+    def note(self, text: str, *, is_error: bool = False) -> None:
         self.notes.append(text)
 
     def show_own(self, ident: int, text: str) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from typing import Any, Dict, Set, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 
@@ -70,6 +70,27 @@ def test_help_is_the_manual_page(script: str, monkeypatch: Any, capsys: Any) -> 
         monkeypatch.setattr(sys, "argv", [script, *shlex.split(example)])
         with pytest.raises(OpenedError):
             module.main()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "the following arguments are required: IFACE"),
+        (["eth0", "node", "text", "--color", "pink"], "argument --color: invalid choice: 'pink'"),
+        (["eth0", "node", "text", "-q", "-v"], "not allowed with argument"),
+        (["eth0", "node", "text", "more", "--nonsense"], "unrecognized arguments: "),
+    ],
+)
+def test_misuse(script: str, options: List[str], says: str, monkeypatch: Any, capsys: Any) -> None:
+    module = importlib.import_module(script[:-3])
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit, match="2"):
+        module.main()
+    *usage, last = capsys.readouterr().err.splitlines()
+    assert usage[0].startswith(f"usage: {script} ")
+    assert last.startswith(f"{script}: error: ")
+    assert says in last
 
 
 class OpenedError(Exception):

@@ -6,6 +6,7 @@ ALEXCHAT_MEGABYTES is the size of the file that is sent (20).
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -47,7 +48,7 @@ def hindrance() -> str:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """An empty lab; at the end no program may have shown a traceback."""
+    """An empty lab; at the end no program may have shown a traceback, or coloured anything in a pipe."""
     reason = hindrance()
     if reason and os.environ.get("ALEXCHAT_ROOT_TESTS") == "required":
         pytest.fail(reason)
@@ -57,6 +58,9 @@ def lab() -> Iterator[Lab]:
         yield lab
         shown = [str(program) for program in lab.programs] + [terminal.screen() for terminal in lab.terminals]
         assert not re.search("Traceback|Warning|internal error", "\n".join(shown)), "\n".join(shown)
+        for program in lab.programs:  # into pipes
+            is_stream = any("alexstream" in word for word in program.argv)  # whose data is whatever was sent
+            assert not re.search("[\r\x1b]", program.err + program.out * (not is_stream)), str(program)
 
 
 @pytest.fixture
@@ -168,6 +172,24 @@ def test_chat_through_pipes(two_places: Places) -> None:
         "alice: two",
         "alice: four, and no line end",
     ]
+
+
+def test_chat_told_in_json(pair: Tuple[Host, Host]) -> None:
+    left, right = pair
+    server = start(right, "alexchat_server.py", "eth0", "--name", "bob", "--json")
+    address, options = address_of(server), ["--name", "alice", "--json", "-q", "--linger", "0"]
+    client = left.start(script("alexchat_client.py", "eth0", address, *options))
+    server.expect('"joined"')
+    client.send("one\n")
+    client.expect('"delivered"')
+    client.close_stdin()
+    server.expect('"left"')
+    assert [json.loads(line) for line in server.out.splitlines()] == [
+        {"type": kind, "name": "alice", "address": left.ports[0].address, **more}
+        for kind, more in (("joined", {}), ("line", {"text": "one"}), ("left", {}))
+    ]
+    assert json.loads(client.out.splitlines()[-1]) == {"type": "delivered", "id": 1, "text": "one"}
+    assert client.err == ""
 
 
 def test_what_is_said_after_the_others_input_has_ended_arrives(pair: Tuple[Host, Host]) -> None:
@@ -478,7 +500,6 @@ def test_nodes_come_and_go(pair: Tuple[Host, Host]) -> None:
 def arguments_of(name: str, interface: str, peer: str) -> List[str]:
     """A whole command line for a script."""
     return {
-        "send_handshake.py": [interface, peer],
         "send_message.py": [interface, peer, "text"],
         "alexstream_client.py": [interface, peer, "text"],
         "alexchat_client.py": [interface, peer],
@@ -546,10 +567,7 @@ def test_without_scapy(lab: Lab, name: str) -> None:
     assert "python3-scapy" in one_line(program)
 
 
-TO_A_NODE = ["send_handshake.py", "send_message.py", "alexstream_client.py", "alexchat_client.py"]
-
-
-@pytest.mark.parametrize("name", TO_A_NODE)
+@pytest.mark.parametrize("name", ["send_message.py", "alexstream_client.py", "alexchat_client.py"])
 def test_addresses_that_cannot_be_reached(pair: Tuple[Host, Host], name: str) -> None:
     left, _ = pair
     for bad in ("02:00:00:00:00", "no name", "02:00:00:00:00:zz"):
@@ -558,50 +576,42 @@ def test_addresses_that_cannot_be_reached(pair: Tuple[Host, Host], name: str) ->
     assert re.search("own|itself", one_line(finish(left, name, *arguments_of(name, "eth0", own), status=2)))
 
 
-@pytest.mark.parametrize("name", TO_A_NODE)
-def test_names_in_place_of_addresses(pair: Tuple[Host, Host], name: str, tmp_path: Any) -> None:
-    """One that is in the user's file, of a node that has none itself; one of the mesh; one that nobody has."""
+def test_names_in_place_of_addresses(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+    """One of the mesh, one of the user's file, and one that nobody has."""
     left, right = pair
-    port = {"alexstream_client.py": "alexstream_server.py", "alexchat_client.py": "alexchat_server.py"}
-    start(right, port.get(name, "node.py"), "eth0", "--name", "bob")
+    start(right, "alexstream_server.py", "eth0", "--name", "bob")
     names = tmp_path / "names"
     names.write_text(f"{right.ports[0].address} robert\nnonsense\n")
-    for given in ("bob", "robert"):
-        finish(left, name, *arguments_of(name, "eth0", given), "--names", str(names))
-    unknown = finish(left, name, *arguments_of(name, "eth0", "zoe"), "--names", str(names), status=2)
+    finish(left, "alexstream_client.py", "eth0", "bob", "text")
+    finish(left, "send_handshake.py", "eth0", "robert", "--count", "1", "--names", str(names))
+    unknown = finish(left, "send_message.py", "eth0", "zoe", "text", "--names", str(names), status=2)
     assert unknown.err.startswith(f"{names}:2: 'nonsense' is not an address")
     assert re.search(f"nobody is called zoe, but: robert .{right.ports[0].address}.\n$", unknown.err), str(unknown)
+    absent = finish(left, "node.py", "eth0", "--names", "/nowhere", status=2)
+    assert one_line(absent) == "node.py: cannot read the names in /nowhere: No such file or directory"
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--names", "/nowhere"], "cannot read the names in /nowhere: No such file"),
-        (["--color", "pink"], "argument --color: invalid choice: 'pink'"),
-        (["-q", "-v"], "not allowed with argument"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-    ],
-)
-def test_options_that_make_no_sense(lab: Lab, name: str, options: List[str], says: str) -> None:
-    wrong = finish(lab.host(), name, *arguments_of(name, "lo", "02:00:00:00:00:02"), *options, status=2)
-    *_, last = wrong.err.splitlines()
-    assert last.startswith(name)
-    assert says in last
+def test_a_chat_with_a_name(pair: Tuple[Host, Host]) -> None:
+    left, right = pair
+    start(right, "alexchat_server.py", "eth0", "--name", "bob")
+    finish(left, "alexchat_client.py", "eth0", "bob", "--linger", "0")
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_quiet_is_silent_and_verbose_is_not(lab: Lab, name: str) -> None:
-    quiet, loud = (
-        host.start(script(name, *arguments_of(name, "eth0", host.ports[0].address[:-1] + "9"), option))
-        for host, option in zip(lab.line(2), ("-q", "-v"))
+def test_quiet_is_silent_and_verbose_is_not(pair: Tuple[Host, Host]) -> None:
+    """Each script against one that does not answer, all of them at once."""
+    left, right = pair
+    silent, loud = (
+        [host.start(script(name, *arguments_of(name, "eth0", "02:00:00:00:12:34"), option)) for name in SCRIPTS]
+        for host, option in ((left, "-q"), (right, "-v"))
     )
-    loud.expect(f"^alexmesh: eth0 is {ADDRESS}, MTU 1500$", where="err")
-    loud.expect(f"^found {ADDRESS}", where="err")
-    quiet.signal(signal.SIGINT)
-    quiet.wait()
-    assert "alexmesh:" not in quiet.err
-    assert "found" not in quiet.err
+    for program in loud:
+        program.expect(f"^alexmesh: eth0 is {ADDRESS}, MTU 1500$", where="err")
+        if "alexchat_client.py" not in program.argv:  # which tells of the mesh while it talks
+            program.expect(f"^found {ADDRESS}", where="err")
+    for program in silent:
+        program.signal(signal.SIGINT)
+        program.wait()
+        assert not re.search("^alexmesh:|found", program.err, re.MULTILINE), str(program)
 
 
 @pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])

@@ -50,6 +50,13 @@ def test_handshake_answered(run_script: Any, capsys: Any) -> None:
     ]
 
 
+def test_handshake_answered_in_color(run_script: Any, capsys: Any) -> None:
+    assert run_script(send_handshake, "--color", "always", discover=lambda wait: FOUND) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("\x1b[1m02:02:02:02:02:02\x1b[m  1 hop   direct     ")
+    assert second.startswith("\x1b[1m04:04:04:04:04:04\x1b[m  2 hops  by ")
+
+
 def test_handshake_answered_in_json(run_script: Any, capsys: Any) -> None:
     assert run_script(send_handshake, "--json", discover=lambda wait: FOUND) == 0
     near, far = map(json.loads, capsys.readouterr().out.splitlines())
