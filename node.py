@@ -3182,7 +3182,7 @@ def _command(script: str, links: Sequence[Link]) -> str:
 def _tell_setup(node: Node, user: str) -> None:
     lines = [f"{link.name} is {format_address(link.mac)}, MTU {link.mtu}" for link in node.links]
     lines.append(f"root is given up for {user}" if user else f"runs as {login_name()} (uid {os.geteuid()})")
-    lines.append(f"{len(node.names)} names of other nodes are known")
+    lines.append(f"names of other nodes known: {len(node.names)}")
     print("\n".join("alexmesh: " + line for line in lines), file=sys.stderr, flush=True)
 
 
