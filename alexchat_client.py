@@ -15,7 +15,6 @@ import argparse
 import codecs
 import contextlib
 import enum
-import getpass
 import itertools
 import json
 import os
@@ -37,8 +36,12 @@ from node import (
     SetupError,
     Stream,
     argument_parser,
+    check_peer,
     describe_event,
+    has_color,
+    json_line,
     open_node,
+    open_stream,
     peer_address,
     run,
 )
@@ -377,8 +380,9 @@ class Screen:
     (sent, delivered, lost), to be replaced later. `height` is the terminal's, in rows.
     """
 
-    def __init__(self, editor: LineEditor, *, height: int, signs: str) -> None:
+    def __init__(self, editor: LineEditor, *, height: int, signs: str, has_color: bool = True) -> None:
         self.editor = editor
+        self._dim = "\x1b[2m{}\x1b[m" if has_color else "{}"
         self.height = height
         self._signs = signs
         self._text = ""  # to be printed with the next paint
@@ -389,7 +393,7 @@ class Screen:
 
     def show(self, text: str, *, dim: str = "") -> None:
         """Print `text` above the row, behind the dim character, if any."""
-        self._text += f"\x1b[2m{dim}\x1b[m{text}\n" if dim else text + "\n"
+        self._text += (self._dim.format(dim) if dim else "") + text + "\n"
         self._rows += sum(_rows(line, self.editor.width) for line in (dim + text).split("\n"))
 
     def show_own(self, ident: int, text: str) -> None:
@@ -440,9 +444,13 @@ class Console:
     A context manager: whatever happens inside, the terminal's mode and the signal handlers are put back. Inside,
     signals (and Ctrl-C, a key like others) take effect in `wait` and where output waits for its reader, nowhere else:
     as SystemExit with 128 + the signal's number. After that, output no longer waits for its reader.
+
+    `as_json`: stdout is for `show_json`, nothing is edited or painted. `is_quiet`: of the notes only errors are shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool = False, is_quiet: bool = False, has_color: bool = True) -> None:
+        self.as_json = as_json
+        self._is_quiet = is_quiet
         self.is_interactive = os.isatty(0)
         self.at_end = False  # nothing more will be typed
         self.screen: Optional[Screen] = None
@@ -453,9 +461,10 @@ class Console:
         self._signals = -1
         self._leaving = False  # after a signal
         self._mode: List[Any] = []  # the terminal's, from before
-        if self.is_interactive and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
+        is_smart = os.environ.get("TERM", "dumb") != "dumb"
+        if self.is_interactive and os.isatty(1) and is_smart and not as_json:
             signs = "\u00b7\u2713\u2717" if _can_encode("\u00b7\u2713\u2717", self._encoding) else ".+!"
-            self.screen = Screen(LineEditor(80, encoding=self._encoding), height=24, signs=signs)
+            self.screen = Screen(LineEditor(80, encoding=self._encoding), height=24, signs=signs, has_color=has_color)
 
     def __enter__(self) -> "Console":
         with contextlib.ExitStack() as undo:
@@ -491,11 +500,17 @@ class Console:
         """Show a line of the talk."""
         if self.screen:
             self.screen.show(text)
-        else:
+        elif not self.as_json:
             self._write(1, text)
 
-    def note(self, text: str) -> None:
+    def show_json(self, line: str) -> None:
+        """Show an event to a program."""
+        self._write(1, line)
+
+    def note(self, text: str, *, is_error: bool = False) -> None:
         """Show what is not part of the talk."""
+        if self._is_quiet and not is_error:
+            return
         if self.screen and os.isatty(2):
             self.screen.show(text)
         else:
@@ -510,7 +525,7 @@ class Console:
         """Show a line of one's own as delivered or not."""
         if self.screen:
             self.screen.settle(ident, delivered=delivered)
-        elif self.is_interactive and delivered:
+        elif self.is_interactive and delivered and not self.as_json:
             self._write(2, f"delivered: {printable(text)}")
 
     def set_prompt(self, prompt: str) -> None:
@@ -773,8 +788,11 @@ class Room:
     As it stands it is the client's: over when the one chat in it is.
     """
 
-    def __init__(self, node: Node, console: Console, *, name: str, linger: float = 0.0) -> None:
+    def __init__(
+        self, node: Node, console: Console, *, name: str, linger: float = 0.0, is_verbose: bool = False
+    ) -> None:
         self.node = node
+        self._is_verbose = is_verbose
         self.console = console
         self.name = name
         self.chats: List[Chat] = []
@@ -866,8 +884,9 @@ class Room:
         while event is not None:
             if isinstance(event, MessageReceived):
                 self.console.note(f"message from {format_address(event.origin)}: {printable(event.data)}")
-            elif not isinstance(event, (NodeFound, NodeLost)):
-                self.console.note(describe_event(event))
+                self._tell("message", address=event.origin, data=event.data)
+            elif self._is_verbose or not isinstance(event, (NodeFound, NodeLost)):
+                self.console.note(describe_event(event, self.node.names))
             event = self.node.next_event(timeout=0)
 
     # -- what is typed
@@ -894,7 +913,8 @@ class Room:
 
     def _refuse(self, what: str) -> None:
         self._undelivered += 1
-        self.console.note(f"NOT delivered: {what}")
+        self.console.note(f"NOT delivered: {what}", is_error=True)
+        self._tell("not delivered", reason=what)
 
     def end_typing(self) -> None:
         """Stdin has ended. A person leaves; after a pipe's last line is delivered, the others may go on for a while."""
@@ -936,7 +956,9 @@ class Room:
 
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message."""
-        self.console.show(f"{_sender(message.sender) or chat.name}: {printable(message.text)}")
+        sender = _sender(message.sender) or chat.name
+        self.console.show(f"{sender}: {printable(message.text)}")
+        self._tell("line", name=sender, address=chat.stream.peer, text=message.text)
 
     def _greet(self, chat: Chat, hello: Hello) -> None:
         """Name the other as he says, once; with the tail of his address where it could be mistaken for another name."""
@@ -946,11 +968,13 @@ class Room:
             is_plain = name not in others and all(char < "\x7f" for char in name)
             chat.name = name if is_plain else f"{name}~{address[-5:]}"
         self.console.note(f"{chat.name} is here" if chat.name == address else f"{chat.name} ({address}) is here")
+        self._tell("joined", name=chat.name, address=chat.stream.peer)
 
     def _note_leaving(self, chat: Chat) -> None:
         if not chat.has_left:
             chat.has_left = True
             self.console.note(f"{chat.name} left")
+            self._tell("left", name=chat.name, address=chat.stream.peer)
 
     def serve(self, chat: Chat) -> None:
         """Bring the other what is queued, the person what became of it, and see whether the stream is over."""
@@ -966,12 +990,13 @@ class Room:
         error = chat.stream.error
         if error is not None and not chat.at_end and not chat.has_left:
             self._lost += 1
-            self.console.note(f"{chat.name} is lost: {error}")
+            self.console.note(f"{chat.name} is lost: {error}", is_error=True)
+            self._tell("lost", name=chat.name, address=chat.stream.peer, reason=str(error))
         elif self.leave_at == INFINITY:
             self._note_leaving(chat)
         for receipt in chat.receipts:
             self._undelivered += 1
-            self.console.note(f"NOT delivered to {chat.name}: {printable(receipt.text)}")
+            self.console.note(f"NOT delivered to {chat.name}: {printable(receipt.text)}", is_error=True)
             self._settle(receipt, delivered=False)
 
     def _settle(self, receipt: Receipt, *, delivered: bool) -> None:
@@ -981,6 +1006,12 @@ class Room:
             self._missing[receipt.ident] = missing - 1
         elif missing:
             self.console.settle(receipt.ident, receipt.text, delivered=delivered)
+            self._tell("delivered" if delivered else "not delivered", id=receipt.ident, text=receipt.text)
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        """Tell a program, if one listens, what has happened."""
+        if self.console.as_json:
+            self.console.show_json(json_line(self.node, kind, fields))
 
 
 def _sender(name: str) -> str:
@@ -996,17 +1027,13 @@ def _sender(name: str) -> str:
 
 def chat_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return a parser with what both ends of the chat share."""
-    parser = argument_parser(prog, description, epilog)
-    parser.set_defaults(name=login_name())
-    return parser
+    return argument_parser(prog, description, epilog)
 
 
-def login_name() -> str:
-    """Return who is sitting here, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a user id without an account
-        return ""
+def open_console(arguments: argparse.Namespace) -> Console:
+    """Return a console that speaks as asked for."""
+    colored = has_color(arguments, sys.stdout)
+    return Console(as_json=arguments.json, is_quiet=arguments.quiet, has_color=colored)
 
 
 def find_server(node: Node) -> bytes:
@@ -1036,6 +1063,7 @@ names: without --name the others see the login name."""
 EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin is sent, incoming lines go to stdout as `name: text`, everything else to stderr.
+--json: line, joined, left, lost, message, delivered, not delivered as objects on stdout.
 examples:
   sudo python3 alexchat_client.py eth0                       # the only chat server there is
   sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01
@@ -1046,7 +1074,9 @@ examples:
 def main() -> int:
     """Talk to one chat server."""
     parser = chat_parser("alexchat_client.py", "Chat with the people on an AlexChat server.", EXAMPLES)
-    parser.add_argument("mac", metavar="MAC", nargs="?", help="the server's address; without it: the only server found")
+    parser.add_argument(
+        "node", metavar="NODE", nargs="?", help="the server's address or name; without it: the only server found"
+    )
     parser.add_argument(
         "--linger",
         type=float,
@@ -1055,14 +1085,14 @@ def main() -> int:
         help="after the last line of a pipe, listen until the other ends or is silent for so long (%(default)g; inf)",
     )
     arguments = parser.parse_args()
-    if arguments.mac:
-        peer_address(arguments.mac)
+    if arguments.node:
+        check_peer(arguments.node)
     with open_node(arguments) as node:
-        peer = peer_address(arguments.mac, node) if arguments.mac else find_server(node)
-        stream = node.connect(peer, PORT_CHAT)
-        with Console() as console:
+        peer = peer_address(arguments.node, node) if arguments.node else find_server(node)
+        stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
+        with open_console(arguments) as console:
             console.note(f"connected to {format_address(peer)}")
-            room = Room(node, console, name=arguments.name, linger=arguments.linger)
+            room = Room(node, console, name=arguments.name, linger=arguments.linger, is_verbose=arguments.verbose)
             room.join(stream)
             return room.run()
 

@@ -7,7 +7,18 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import sys
 
-from alexchat_client import QUEUE_BYTES, SLOW_SECONDS, TYPING, Chat, Console, Room, Say, chat_parser, encode_record
+from alexchat_client import (
+    QUEUE_BYTES,
+    SLOW_SECONDS,
+    TYPING,
+    Chat,
+    Console,
+    Room,
+    Say,
+    chat_parser,
+    encode_record,
+    open_console,
+)
 from constants import CHAT_LINE_BYTES, PORT_CHAT
 from node import INFINITY, Listener, Node, open_node, run
 
@@ -15,8 +26,10 @@ from node import INFINITY, Listener, Node, open_node, run
 class ServerRoom(Room):
     """A room that others enter and leave, and which passes on what each of them says."""
 
-    def __init__(self, node: Node, console: Console, listener: Listener, *, name: str) -> None:
-        super().__init__(node, console, name=name)
+    def __init__(
+        self, node: Node, console: Console, listener: Listener, *, name: str, is_verbose: bool = False
+    ) -> None:
+        super().__init__(node, console, name=name, is_verbose=is_verbose)
         self._listener = listener
 
     def is_over(self) -> bool:
@@ -72,6 +85,7 @@ EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin goes to all clients (the first waits for one to come); incoming lines go to stdout as
   `name: text`, everything else to stderr. At the end of stdin the server goes on receiving and passing on.
+--json: line, joined, left, lost, message, delivered, not delivered as objects on stdout.
 examples:
   sudo python3 alexchat_server.py eth0
   sudo python3 alexchat_server.py eth0 --name kitchen < /dev/null > log
@@ -84,10 +98,10 @@ def main() -> int:
         "alexchat_server.py", "Hold a room where everybody who connects talks to all others.", EXAMPLES
     )
     arguments = parser.parse_args()
-    with open_node(arguments, client="alexchat_client.py") as node, node.listen(
-        PORT_CHAT
-    ) as listener, Console() as console:
-        return ServerRoom(node, console, listener, name=arguments.name).run()
+    with open_node(arguments, client="alexchat_client.py") as node, node.listen(PORT_CHAT) as listener, open_console(
+        arguments
+    ) as console:
+        return ServerRoom(node, console, listener, name=arguments.name, is_verbose=arguments.verbose).run()
 
 
 if __name__ == "__main__":

@@ -5,22 +5,24 @@ import signal
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
+import argparse
 import os
 import sys
 from typing import Optional
 
 from constants import PORT_PIPE
-from node import Node, Stream, argument_parser, open_node, peer_address, run
+from node import Node, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0
 
 EXAMPLES = """\
 Whatever the other side sends back goes to stdout. On a terminal a transfer of over a second shows its progress.
+--json: how it went, on stderr; stdout is the stream's.
 examples:
   sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 "one line"
-  sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 - < file
-  tar c photos | sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01
+  sudo python3 alexstream_client.py eth0 dora - < file
+  tar c photos | sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 -q
 exits with 0 only when the other side has taken every byte, else says how many its node holds.
 """
 
@@ -28,13 +30,13 @@ exits with 0 only when the other side has taken every byte, else says how many i
 class Transfer:
     """A stream with stdin or a text at one end and stdout at the other."""
 
-    def __init__(self, node: Node, stream: Stream, text: Optional[bytes]) -> None:
+    def __init__(self, node: Node, stream: Stream, text: Optional[bytes], *, shows_progress: bool = False) -> None:
         self._node = node
         self._stream = stream
         self._pending = memoryview(text or b"")
         self._reading = text is None  # there may be more on stdin
         self._started = node.now()
-        self._shows_progress = os.isatty(2) and text is None and not os.isatty(0)
+        self._shows_progress = shows_progress
         self._show_at = self._started + PROGRESS_SECONDS
 
     def run(self) -> None:
@@ -79,24 +81,39 @@ class Transfer:
             print(f"\r{megabytes:.1f} MB delivered, {rate:.1f} MB/s\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def send(node: Node, arguments: argparse.Namespace) -> None:
+    """Send everything; raise OSError that says what is missing."""
+    text = None if arguments.text == "-" else os.fsencode(arguments.text)
+    is_seen = os.isatty(2) and not os.isatty(0) and os.environ.get("TERM") != "dumb"
+    shows_progress = text is None and is_seen and not arguments.quiet and not arguments.json
+    peer, started, failure = peer_address(arguments.node, node), node.now(), None
+    with open_stream(node, peer, PORT_PIPE, "alexstream_server.py") as stream:
+        try:
+            Transfer(node, stream, text, shows_progress=shows_progress).run()
+        except OSError:
+            failure = stream.error
+            if failure is None:
+                raise  # not the stream's: stdin or stdout
+        if arguments.json:
+            fields = {"address": peer, "bytes": stream.written, "held": stream.delivered}
+            fields.update({"reason": str(failure)} if failure else {"seconds": node.now() - started})
+            print(json_line(node, "not delivered" if failure else "delivered", fields), file=sys.stderr)
+        if failure:
+            held = f"{stream.delivered} of the {stream.written} bytes sent"
+            raise OSError(f"NOT delivered: {failure}; its node holds {held}") from None
+
+
 def main() -> int:
     """Send everything, or say what is missing."""
     parser = argument_parser(
         "alexstream_client.py", "Send a text or stdin over one AlexStream to alexstream_server.py.", EXAMPLES
     )
-    parser.add_argument("mac", metavar="MAC", help="the server's address")
+    parser.add_argument("node", metavar="NODE", help="the server's address or name")
     parser.add_argument("text", metavar="TEXT", nargs="?", default="-", help="what to send; without it, or -: stdin")
     arguments = parser.parse_args()
-    peer_address(arguments.mac)
-    text = None if arguments.text == "-" else os.fsencode(arguments.text)
-    with open_node(arguments) as node, node.connect(peer_address(arguments.mac, node), PORT_PIPE) as stream:
-        try:
-            Transfer(node, stream, text).run()
-        except OSError:
-            if stream.error is None:
-                raise  # not the stream's: stdin or stdout
-            held = f"{stream.delivered} of the {stream.written} bytes sent"
-            raise OSError(f"NOT delivered: {stream.error}; its node holds {held}") from None
+    check_peer(arguments.node)
+    with open_node(arguments, tells=True) as node:
+        send(node, arguments)
     return 0
 
 

@@ -5,21 +5,35 @@ import signal
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
+import argparse
 import contextlib
 import itertools
 import os
 import sys
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from constants import BUFFER_BYTES, PORT_PIPE
-from node import Listener, Node, SetupError, Stream, argument_parser, open_node, run
+from node import (
+    Listener,
+    Node,
+    SetupError,
+    Stream,
+    argument_parser,
+    describe_node,
+    emphasis,
+    json_line,
+    open_node,
+    run,
+)
 from utils import format_address, printable
 
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
 EXAMPLES = """\
 Into a pipe or a file go the raw bytes, exactly; a terminal shows safe text behind the sender's address.
+--json: who sends and how it ends; with --output on stdout, else on stderr, since stdout is the stream's.
 examples:
   sudo python3 alexstream_server.py eth0 --once > file
+  sudo python3 alexstream_server.py eth0 --output incoming --json > log
   sudo python3 alexstream_server.py eth0 --output incoming    # incoming/ADDRESS-NUMBER for each stream
 exits with 1 if --once did not get a whole stream, or if stdout takes no more.
 """
@@ -49,6 +63,7 @@ class Shown(Raw):
     """Stdout on a terminal: each line behind the address that it came from."""
 
     def __init__(self, peer: str) -> None:
+        """`peer` stands before each line."""
         super().__init__()
         self._peer = peer
         self._rest = b""
@@ -90,16 +105,16 @@ class File(Raw):
 class Arrival:
     """A stream, and what it is written to."""
 
-    def __init__(self, stream: Stream, output: Optional[str]) -> None:
+    def __init__(self, stream: Stream, arguments: argparse.Namespace) -> None:
         stream.setblocking(False)
         self.stream = stream
-        self.peer = format_address(stream.peer)
         self.count = 0  # bytes written down
         self.is_complete: Optional[bool] = None  # None: more to come
-        if output is not None:
-            self.sink: Raw = File(output, self.peer)
+        address = format_address(stream.peer)
+        if arguments.output is not None:
+            self.sink: Raw = File(arguments.output, address)
         else:
-            self.sink = Shown(self.peer) if os.isatty(1) else Raw()
+            self.sink = Shown(emphasis(arguments, sys.stdout)(address)) if os.isatty(1) else Raw()
 
     def take(self) -> bool:
         """Write down what has arrived; return whether there may be more. Raises OSError if stream or sink fails."""
@@ -123,11 +138,10 @@ class Arrival:
 class Server:
     """All streams that are arriving."""
 
-    def __init__(self, node: Node, listener: Listener, *, output: Optional[str], once: bool) -> None:
+    def __init__(self, node: Node, listener: Listener, arguments: argparse.Namespace) -> None:
         self._node = node
         self._listener = listener
-        self._output = output
-        self._once = once
+        self._arguments = arguments
         self._arrivals: List[Arrival] = []
 
     def run(self) -> int:
@@ -137,21 +151,21 @@ class Server:
                 self._begin(stream)
             busy = [self._serve(arrival) for arrival in self._arrivals]
             over = [arrival for arrival in self._arrivals if arrival.is_complete is not None]
-            if over and self._once:
+            if over and self._arguments.once:
                 return 0 if over[0].is_complete else 1
             self._arrivals = [arrival for arrival in self._arrivals if arrival.is_complete is None]
             self._node.wait(timeout=0 if any(busy) else None)
 
     def _begin(self, stream: Stream) -> None:
-        if self._once:
+        if self._arguments.once:
             self._listener.close()
         try:
-            arrival = Arrival(stream, self._output)
+            arrival = Arrival(stream, self._arguments)
         except OSError as error:  # no file for it
             stream.abort()
-            print(f"{format_address(stream.peer)} is refused: {error.strerror}", file=sys.stderr)
+            self._tell("refused", stream, f"is refused: {error.strerror}", is_error=True, reason=error.strerror)
             return
-        print(f"{arrival.peer} sends {arrival.sink.name}".rstrip(), file=sys.stderr)
+        self._tell("begun", stream, f"sends {arrival.sink.name}".rstrip(), file=arrival.sink.name)
         self._arrivals.append(arrival)
 
     def _serve(self, arrival: Arrival) -> bool:
@@ -165,13 +179,27 @@ class Server:
         if arrival.is_complete is not None:
             of_sink = failure is not None and arrival.stream.error is None
             arrival.close()
-            outcome = (
-                "complete" if arrival.is_complete else f"INCOMPLETE: {getattr(failure, 'strerror', None) or failure}"
-            )
-            print(f"{arrival.peer} sent {arrival.count} bytes, {outcome}", file=sys.stderr)
-            if failure is not None and of_sink and self._output is None:
+            self._tell_end(arrival, getattr(failure, "strerror", None) or str(failure or ""))
+            if failure is not None and of_sink and self._arguments.output is None:
                 raise failure  # stdout: nobody's stream can be written any more
         return busy
+
+    def _tell_end(self, arrival: Arrival, reason: str) -> None:
+        fields: Dict[str, Any] = {"bytes": arrival.count, "file": arrival.sink.name}
+        text = f"sent {arrival.count} bytes, "
+        if arrival.is_complete:
+            self._tell("complete", arrival.stream, text + "complete", **fields)
+        else:
+            text += f"INCOMPLETE: {reason}"
+            self._tell("incomplete", arrival.stream, text, is_error=True, reason=reason, **fields)
+
+    def _tell(self, kind: str, stream: Stream, text: str, *, is_error: bool = False, **fields: Any) -> None:
+        """Say what happens to a stream: in words on stderr, or as an object where it cannot mix with the bytes."""
+        if self._arguments.json:
+            file = sys.stderr if self._arguments.output is None else sys.stdout
+            print(json_line(self._node, kind, {"address": stream.peer, **fields}), file=file, flush=True)
+        elif is_error or not self._arguments.quiet:
+            print(f"{describe_node(self._node, stream.peer)} {text}", file=sys.stderr)
 
 
 def main() -> int:
@@ -180,10 +208,14 @@ def main() -> int:
     parser.add_argument("--output", metavar="DIR", help="a new file in this directory for every stream")
     parser.add_argument("--once", action="store_true", help="end after one stream")
     arguments = parser.parse_args()
-    if arguments.output is not None and not os.path.isdir(arguments.output):
-        raise SetupError(f"there is no directory {arguments.output}: mkdir -p {arguments.output}")
-    with open_node(arguments, client="alexstream_client.py") as node, node.listen(PORT_PIPE) as listener:
-        return Server(node, listener, output=arguments.output, once=arguments.once).run()
+    directory = arguments.output
+    if directory is not None and not os.path.isdir(directory):
+        raise SetupError(f"there is no directory {directory}: mkdir -p {directory}")
+    with open_node(arguments, client="alexstream_client.py", tells=True) as node:
+        if directory is not None and not os.access(directory, os.W_OK | os.X_OK):  # root could, its user cannot
+            raise SetupError(f"no permission to write in {directory}: choose another --output, or --keep-root")
+        with node.listen(PORT_PIPE) as listener:
+            return Server(node, listener, arguments).run()
 
 
 if __name__ == "__main__":

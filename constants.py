@@ -141,6 +141,8 @@ EVENTS_MAX = 1024  # mesh events kept for an application that does not take them
 SIGNAL_RETRY = 0.002  # a signal that came in the middle of a machine comes again
 ECHO_RETRY = 0.25  # between two questions to a node that has not answered
 SETTLE_SECONDS = 0.5  # in which a new node hears of all others, or a moment longer in a large mesh
+FIND_SECONDS = 3.0  # for a node of a given name to show up; the least is SETTLE_SECONDS, in case there are two
+CANDIDATES_MAX = 10  # names offered where one is unknown
 NO_SUCH_NODE_SECONDS = 4.0  # a node that nobody has spoken of by then, and that floods do not reach, is not there
 LEAVE_SECONDS = 0.25  # a relay goes on forwarding after its BYE: the others need some 10 ms a hop to change over
 

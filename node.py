@@ -24,6 +24,7 @@ import io
 import itertools
 import json
 import os
+import pwd
 import random
 import select
 import shlex
@@ -45,6 +46,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -69,6 +71,7 @@ from constants import (
     BROADCAST_ADDRESS,
     BYE_GRACE,
     BYE_QUIET,
+    CANDIDATES_MAX,
     CLOSE_SECONDS,
     CONFIRM_SECONDS,
     DELAY_SECONDS,
@@ -83,6 +86,7 @@ from constants import (
     EVERYONE,
     EVICT_TRIES,
     FD_SECONDS,
+    FIND_SECONDS,
     FLAG_BYE,
     FLAG_FULL,
     FLAG_PROBE,
@@ -182,8 +186,11 @@ from utils import (
     SeenSet,
     TokenBucket,
     format_address,
+    is_name,
     is_unicast,
+    label_names,
     parse_address,
+    parse_names,
     printable,
     printable_name,
 )
@@ -268,7 +275,8 @@ class EthernetLink(Link):
             raise SetupError(_SCAPY_MISSING) from None
         except OSError as error:
             if os.geteuid() == 0:
-                raise SetupError(f"cannot open {name}: {error}") from None
+                hint = _NO_RAW if error.errno == errno.EPERM else ""
+                raise SetupError(f"cannot open {name}: {error}{hint}") from None
             raise SetupError(f"raw Ethernet needs root: sudo python3 {' '.join(map(shlex.quote, sys.argv))}") from None
 
     def _open(self) -> None:
@@ -361,9 +369,18 @@ class EthernetLink(Link):
             return False
 
     def reopen(self) -> None:
-        """Open a new socket: the old one stays deaf if the interface was removed and came back."""
-        self._socket.close()
-        self._open()
+        """Hear the interface again, also one that was removed and came back under its name.
+
+        On Linux the old socket is bound anew, which takes no privilege; where that cannot be done, root opens a new
+        one, and who is no longer root keeps what he has: a BPF device stays with an interface that was down.
+        """
+        port = getattr(self._socket, "ins", None)
+        if isinstance(port, socket.socket):
+            port.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # "down" may wait there, a second time
+            port.bind((self.name, ETHERTYPE))
+        elif os.geteuid() == 0:
+            self._socket.close()
+            self._open()
 
     def record(self, capture: "Capture") -> None:
         """Let `capture` have every frame that is sent and received from now on. (Until then it costs nothing.)"""
@@ -392,6 +409,7 @@ class EthernetLink(Link):
 
 
 _SCAPY_MISSING = "scapy is not installed: sudo apt install python3-scapy  (or: pip install scapy)"
+_NO_RAW = "; this root lacks CAP_NET_RAW: outside the container, or docker run --cap-add NET_RAW"
 _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
 _SIOCGIFFLAGS, _SIOCGIFMTU = (0x8913, 0x8921) if _LINUX else (0xC0206911, 0xC0206933)
@@ -2364,6 +2382,7 @@ class Node:
     ) -> None:
         """`rng`: for tests; else the system's."""
         self.links = tuple(links)
+        self.names: Dict[bytes, str] = {}  # what the user calls other nodes
         rng = rng or random.SystemRandom()
         if address is None:
             free = is_unicast(links[0].mac) and links[0].claim()
@@ -2884,26 +2903,34 @@ class Node:
                 come = [(asked.pop(token), self._echoes.pop(token)) for token in asked.keys() & self._echoes.keys()]
             yield from come
 
-    def discover(self, wait: float) -> List[NodeInfo]:
-        """Announce this node, ask every node that shows up for `wait` seconds, and return those that answered."""
+    def discover(self, wait: float, *, enough: Callable[[List[NodeInfo]], object] = lambda _: False) -> List[NodeInfo]:
+        """Announce this node, ask every node that shows up for `wait` seconds, and return those that answered.
+
+        Return earlier, but not before SETTLE_SECONDS, once they are `enough`.
+        """
         with self._lock:
-            deadline = self.now() + wait
+            started = self.now()
             self._echoes.clear()
-            self._router.announce(now=self.now())
-            while self.now() < deadline:
-                answered = {echo.address for echo in self._echoes.values()}
+            self._router.announce(now=started)
+            found: List[NodeInfo] = []
+            while self.now() < started + wait and not (self.now() >= started + SETTLE_SECONDS and enough(found)):
+                answered = {node.address for node in found}
                 for node in self._router.nodes():
                     if node.address not in answered:
                         self._router.echo(node.address, now=self.now())
                 self._step(self.now())
-                self._wait(self._changed, lambda: False, min(ECHO_RETRY, deadline - self.now()))
-            echoes = {echo.address: echo for echo in self._echoes.values()}
-            return [
-                node._replace(hops=echo.hops, rtt=echo.rtt, name=echo.name, ports=echo.ports)
-                for node in self._router.nodes()
-                for echo in [echoes.get(node.address)]
-                if echo is not None
-            ]
+                self._wait(self._changed, lambda: False, min(ECHO_RETRY, started + wait - self.now()))
+                found = self._answered()
+            return found
+
+    def _answered(self) -> List[NodeInfo]:
+        echoes = {echo.address: echo for echo in self._echoes.values()}
+        return [
+            node._replace(hops=echo.hops, rtt=echo.rtt, name=echo.name, ports=echo.ports)
+            for node in self._router.nodes()
+            for echo in [echoes.get(node.address)]
+            if echo is not None
+        ]
 
     def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
         """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
@@ -3205,11 +3232,51 @@ class Listener:
         self.close()
 
 
+# --- Privileges -----------------------------------------------------------------------------------------------------
+
+
+def drop_privileges() -> str:
+    """Become the user who called sudo, for good; return who that is, empty if nobody called it: root stays root.
+
+    To be called while the process has one thread. Raises SetupError if it fails, or if root could be had back.
+    """
+    if os.geteuid() != 0 or os.environ.get("SUDO_UID", "0") == "0":
+        return ""
+    user = os.environ.get("SUDO_USER", "")
+    try:
+        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+        os.initgroups(user, gid)
+        os.setgid(gid)
+        os.setuid(uid)  # for root: the real, the effective and the saved one
+        if _LINUX:
+            _forbid_new_privileges()
+    except (KeyError, ValueError, OverflowError, OSError) as error:
+        raise SetupError(f"cannot become the user who called sudo ({error}): --keep-root stays root") from None
+    for regain in (os.seteuid, os.setuid):
+        with contextlib.suppress(OSError):
+            regain(0)
+            raise SetupError("root's rights cannot be given up for good here: --keep-root goes on with them")
+    with contextlib.suppress(KeyError):  # a user id without an account
+        os.environ["HOME"] = pwd.getpwuid(uid).pw_dir
+    return f"{user} (uid {uid}, gid {gid})"
+
+
+def _forbid_new_privileges() -> None:
+    """Let nothing that this process may execute gain rights: prctl(2), PR_SET_NO_NEW_PRIVS; raise OSError."""
+    import ctypes
+
+    set_no_new_privileges, yes, none = map(ctypes.c_ulong, (38, 1, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(set_no_new_privileges, yes, none, none, none):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 # --- Command line ---------------------------------------------------------------------------------------------------
+
+_NAMES_FILES = ("/etc/bat-hosts", "~/bat-hosts")  # where batctl looks too; of two names for one address the last holds
 
 
 def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """Return a parser of what all scripts share: the interface, and the node's name."""
+    """Return a parser of what all scripts share: the interface, names, and how the script speaks."""
     statuses = "exit status: 0 done, 1 failed, 2 wrong use or set-up, 130 after Ctrl-C, 143 (128 + 15) after SIGTERM"
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -3218,15 +3285,73 @@ def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.A
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("interface", metavar="IFACE", help="Ethernet interface, or several: eth0,eth1; or lo")
-    parser.add_argument("--name", default="", help="what other nodes show beside this one's address")
-    parser.add_argument("--pcap", metavar="FILE", help="write every frame sent and received to FILE, for Wireshark")
+    shared = parser.add_argument_group("options of all programs")
+    shared.add_argument(
+        "--name", default=login_name(), help="what other nodes show beside this one's address (the login name)"
+    )
+    shared.add_argument(
+        "--names",
+        metavar="FILE",
+        help=f"what you call other nodes: lines `ADDRESS NAME` ({' and '.join(_NAMES_FILES)})",
+    )
+    shared.add_argument("--json", action="store_true", help="one JSON object a line in place of text")
+    shared.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
+    )
+    shared.add_argument("--pcap", metavar="FILE", help="write every frame sent and received to FILE, for Wireshark")
+    shared.add_argument(
+        "--keep-root", action="store_true", help="stay root; else, under sudo, become the user who called it"
+    )
+    volume = shared.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
+    volume.add_argument("-v", "--verbose", action="store_true", help="on stderr also what happens in the mesh")
     return parser
 
 
-def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
+def login_name() -> str:
+    """Return who is sitting here, also behind sudo."""
+    import getpass
+
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user id without an account
+        return ""
+
+
+def count_argument(text: str) -> int:
+    """Return a number that is not negative; raise ValueError."""
+    if int(text) < 0:
+        raise ValueError(text)
+    return int(text)
+
+
+def seconds_argument(text: str) -> float:
+    """Return a positive number; raise ValueError."""
+    if not 0 < float(text) < 1e6:
+        raise ValueError(text)
+    return float(text)
+
+
+def has_color(arguments: argparse.Namespace, file: TextIO) -> bool:
+    """Tell whether what goes to this file may be coloured (https://no-color.org)."""
+    if arguments.color != "auto":
+        return bool(arguments.color == "always")
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def emphasis(arguments: argparse.Namespace, file: TextIO) -> Callable[[str], str]:
+    """Return what makes a text stand out in this file: bold, or as it is."""
+    return "\x1b[1m{}\x1b[m".format if has_color(arguments, file) else str
+
+
+def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = False) -> Node:
     """Return a running node on the interfaces asked for, and say on stderr which it is; raise SetupError.
 
-    `client` is the script that reaches it, if it is a server.
+    `client` is the script that reaches it, if it is a server. With `tells`, --verbose tells what happens in the mesh,
+    for scripts that do not take the node's events themselves.
     """
     links: List[EthernetLink] = []
     try:
@@ -3237,6 +3362,9 @@ def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
         raise
     node = Node(links, name=arguments.name[:NAME_CHARACTERS])
     try:
+        # Nothing has been read from the network until then, and no file opened.
+        user = "" if arguments.keep_root else drop_privileges()
+        node.names = read_names(arguments.names)
         if arguments.pcap:
             capture = Capture(arguments.pcap)
             for link in links:
@@ -3245,38 +3373,142 @@ def open_node(arguments: argparse.Namespace, *, client: str = "") -> Node:
         node.close()
         raise
     node.start()
-    line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in links)}"
-    if client:
-        command = ["sudo"] if "SUDO_UID" in os.environ else []
-        command += ["python3", os.path.join(os.path.dirname(sys.argv[0]), client), links[0].name]
-        line += f"; reach it with: {' '.join(command)} {format_address(node.address)}"
-    print(line, file=sys.stderr, flush=True)
+    if not arguments.quiet:
+        print(_identity(node, client), file=sys.stderr, flush=True)
+    if arguments.verbose:
+        _tell_setup(node, user)
+        if tells:
+            threading.Thread(target=_tell_events, args=(node,), daemon=True).start()
     return node
 
 
-def peer_address(text: str, node: Optional[Node] = None) -> bytes:
-    """Return the address that the user gave; raise SetupError if it is not that of another node."""
+def _identity(node: Node, client: str) -> str:
+    line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in node.links)}"
+    if not client:
+        return line
+    return line + f"; reach it with: {_command(client, node.links[:1])} {format_address(node.address)}"
+
+
+def _command(script: str, links: Sequence[Link]) -> str:
+    """Return how to start one of the scripts on these interfaces."""
+    sudo = "sudo " if "SUDO_UID" in os.environ else ""
+    return f"{sudo}python3 {os.path.join(os.path.dirname(sys.argv[0]), script)} {','.join(link.name for link in links)}"
+
+
+def _tell_setup(node: Node, user: str) -> None:
+    lines = [f"{link.name} is {format_address(link.mac)}, MTU {link.mtu}" for link in node.links]
+    lines.append(f"root is given up for {user}" if user else f"runs as {login_name()} (uid {os.geteuid()})")
+    lines.append(f"names of other nodes known: {len(node.names)}")
+    print("\n".join("alexmesh: " + line for line in lines), file=sys.stderr, flush=True)
+
+
+def _tell_events(node: Node) -> None:
+    """Tell of every change until the node is closed."""
+    with contextlib.suppress(OSError):
+        node.tell_routes()
+        while True:
+            event = node.next_event()
+            if event is not None and not isinstance(event, MessageReceived):
+                print(describe_event(event, node.names), file=sys.stderr)
+
+
+def read_names(path: Optional[str]) -> Dict[bytes, str]:
+    """Return the names in a file, or in those that are always looked for; say on stderr which lines are wrong.
+
+    Raises SetupError if `path` cannot be read.
+    """
+    names: Dict[bytes, str] = {}
+    for each in (path,) if path else map(os.path.expanduser, _NAMES_FILES):
+        try:
+            with open(each, encoding="utf-8", errors="backslashreplace") as file:
+                found, faults = parse_names(file.read())
+        except OSError as error:
+            if path:
+                raise SetupError(f"cannot read the names in {printable(path)}: {error.strerror}") from None
+            continue
+        for number, fault in faults:
+            print(f"{printable(each)}:{number}: {fault}", file=sys.stderr)
+        again = set(found.values())
+        names = {address: name for address, name in names.items() if name not in again}
+        names.update(found)
+    return names
+
+
+def check_peer(text: str) -> None:
+    """Raise SetupError for what can be neither the address of a node nor its name."""
     try:
         address = parse_address(text)
     except ValueError as error:
-        raise SetupError(str(error)) from None
-    if not is_unicast(address):
-        raise SetupError(f"{text} is not the address of one node")
-    if node is not None and address == node.address:
+        if not is_name(text.partition("~")[0].replace("?", "_")):  # or what `label_names` has made of it
+            raise SetupError(f"{error}, or a name") from None
+    else:
+        if not is_unicast(address):
+            raise SetupError(f"{text} is not the address of one node")
+
+
+def peer_address(text: str, node: Node) -> bytes:
+    """Return the address that the user gave, or that has the name he gave: in his files, else in the mesh.
+
+    Raises SetupError if it is not that of one other node, TimeoutError if there are none that could have the name.
+    """
+    check_peer(text)
+    try:
+        address = parse_address(text)
+    except ValueError:
+        known = [address for address, name in node.names.items() if name == text]
+        address = known[0] if known else _find_name(text, node)
+    if address == node.address:
         raise SetupError(f"{text} is this node's own address: give that of the other one")
     return address
 
 
-def describe_event(event: NodeEvent) -> str:
-    """Return one line about what has happened in the mesh; empty for a message."""
-    if isinstance(event, NodeFound):
-        name = _in_brackets(event.name)
-        return f"found {format_address(event.address)}{name}, {event.hops} hop{'s' * (event.hops != 1)} away"
-    if isinstance(event, NodeLost):
-        return f"lost {format_address(event.address)}: {event.reason}"
-    if isinstance(event, RouteChanged):
+def _find_name(text: str, node: Node) -> bytes:
+    """Return the address of the one node of the mesh that calls itself so, or is shown so."""
+
+    def called(found: List[NodeInfo]) -> List[bytes]:
+        said = {one.address: one.name for one in found}
+        labels = label_names(said, node.names)
+        return [address for address, label in labels.items() if text in (label, printable_name(said[address]))]
+
+    found = node.discover(FIND_SECONDS, enough=called)
+    addresses = called(found)
+    if len(addresses) == 1:
+        return addresses[0]
+    if not found:
+        raise TimeoutError(f"nobody answers who could be called {text}: start node.py there, or give an address")
+    labels = label_names({one.address: one.name for one in found}, node.names)
+    shown = sorted(
+        f"{label} ({format_address(address)})"
+        for address, label in labels.items()
+        if address in addresses or (label and not addresses)
+    )
+    shown[CANDIDATES_MAX:] = ["..."] * (len(shown) > CANDIDATES_MAX)
+    problem = f"several nodes are called {text}, choose one:" if addresses else f"nobody is called {text}, but:"
+    raise SetupError(f"{problem} {', '.join(shown) or _command('send_handshake.py', node.links) + ' lists addresses'}")
+
+
+def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
+    """Connect as `Node.connect` does; what is raised names the next command. `server` is the script that listens."""
+    try:
+        return node.connect(peer, port)
+    except ConnectionRefusedError as error:
+        hint = "try again later" if str(error) == "busy" else f"start {server} there"
+        raise ConnectionRefusedError(f"{format_address(peer)} says: {error}; {hint}") from None
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; who is there: {_command('send_handshake.py', node.links)}") from None
+
+
+def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None) -> str:
+    """Return one line about what has happened in the mesh; empty for a message. `names` are the user's."""
+    if isinstance(event, (NodeFound, NodeLost, RouteChanged)):
+        said = event.name if isinstance(event, NodeFound) else ""
+        who = _with_name(event.address, (names or {}).get(event.address) or said)
+        if isinstance(event, NodeLost):
+            return f"lost {who}: {event.reason}"
         hops = f"{event.hops} hop{'s' * (event.hops != 1)}"
-        return f"{format_address(event.address)} is {hops} away by {format_address(event.next_hop)}, MTU {event.mtu}"
+        if isinstance(event, NodeFound):
+            return f"found {who}, {hops} away"
+        return f"{who} is {hops} away by {format_address(event.next_hop)}, MTU {event.mtu}"
     if isinstance(event, LinkChanged):
         return f"{event.name}: {event.reason}"
     if isinstance(event, DuplicateAddress):
@@ -3284,8 +3516,14 @@ def describe_event(event: NodeEvent) -> str:
     return ""
 
 
-def _in_brackets(name: str) -> str:
-    return f" ({printable_name(name)})" if name else ""
+def _with_name(address: bytes, name: str) -> str:
+    return f"{format_address(address)} ({printable_name(name)})" if name else format_address(address)
+
+
+def describe_node(node: Node, address: bytes) -> str:
+    """Return the address, with the name that the user or else the node itself gave it."""
+    said = {known.address: known.name for known in node.nodes()}
+    return _with_name(address, node.names.get(address) or said.get(address, ""))
 
 
 def run(main: Callable[[], Optional[int]]) -> int:
@@ -3384,9 +3622,11 @@ _KINDS = {
 class _Report:
     """What node.py prints: changes as they come, tables when a signal asks for them (in another thread)."""
 
-    def __init__(self, node: Node, as_json: bool) -> None:
+    def __init__(self, node: Node, arguments: argparse.Namespace) -> None:
         self._node = node
-        self._as_json = as_json
+        self._as_json = arguments.json
+        self._is_quiet = arguments.quiet
+        self._emphasis = emphasis(arguments, sys.stdout)
         self._lock = threading.Lock()
 
     def tell(self, event: NodeEvent) -> None:
@@ -3394,9 +3634,9 @@ class _Report:
         if self._as_json:
             self._print(sys.stdout, [json_line(self._node, _KINDS[type(event)], event._asdict())])
         elif isinstance(event, MessageReceived):
-            self._print(sys.stdout, [f"{format_address(event.origin)}: {printable(event.data)}"])
-        else:
-            self._print(sys.stderr, [describe_event(event)])
+            self._print(sys.stdout, [f"{self._emphasis(format_address(event.origin))}: {printable(event.data)}"])
+        elif not self._is_quiet:
+            self._print(sys.stderr, [describe_event(event, self._node.names)])
 
     def wait_for(self, signals: Set[signal.Signals]) -> None:
         """Print the tables at every one of these signals, which are blocked."""
@@ -3416,8 +3656,8 @@ class _Report:
             for n in self._node.neighbours()
         ]
         lines += [
-            f"route to {format_address(n.address)}{_in_brackets(n.name)}: {n.hops} hop{'s' * (n.hops != 1)}"
-            f" by {format_address(n.next_hop)} on {names[n.interface]}, MTU {n.mtu},"
+            f"route to {_with_name(n.address, self._node.names.get(n.address) or n.name)}:"
+            f" {n.hops} hop{'s' * (n.hops != 1)} by {format_address(n.next_hop)} on {names[n.interface]}, MTU {n.mtu},"
             f" age {self._node.now() - n.last_heard:.1f} s, ports {' '.join(map(str, n.ports)) or '-'}"
             for n in self._node.nodes()
         ]
@@ -3444,15 +3684,24 @@ class _Report:
         return [*lines, json_line(self._node, "drops", {"drops": self._node.drops})]
 
 
+_EXAMPLES = """\
+SIGUSR1 (on macOS and BSD also Ctrl-T) makes it write neighbours, routes and drop counters to stderr.
+--json: changes, messages and those tables on stdout. --color: the sender of a message in bold.
+examples:
+  sudo python3 node.py eth0
+  sudo python3 node.py eth0,eth1 --name attic -v
+  sudo python3 node.py eth0 --json > log
+"""
+
+
 def main() -> int:
     """Keep this machine visible in the mesh, relay, and print what is sent to it."""
     parser = argument_parser(
         "node.py",
         "Keep this machine visible in the mesh and relay between its interfaces; report nodes that come and go\n"
-        "(stderr), print raw messages (stdout).",
-        "SIGUSR1 (on macOS and BSD also Ctrl-T) makes it write neighbours, routes and drop counters to stderr.",
+        "(stderr; with -v also how routes change), print raw messages (stdout).",
+        _EXAMPLES,
     )
-    parser.add_argument("--json", action="store_true", help="changes and tables on stdout, one JSON object a line")
     arguments = parser.parse_args()
     signals = {number for number in signal.Signals if number.name in ("SIGUSR1", "SIGINFO")}
     for number in signals:
@@ -3460,9 +3709,9 @@ def main() -> int:
     # Blocked before the node's thread exists, in every thread; a thread of its own waits for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with open_node(arguments) as node:
-        report = _Report(node, arguments.json)
+        report = _Report(node, arguments)
         threading.Thread(target=report.wait_for, args=(signals,), daemon=True).start()
-        if arguments.json:
+        if arguments.json or arguments.verbose:
             node.tell_routes()
         while True:
             event = node.next_event()

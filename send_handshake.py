@@ -9,37 +9,54 @@ import argparse
 import sys
 from typing import List, Optional
 
-from node import Echoed, Node, NodeInfo, argument_parser, json_line, open_node, peer_address, run
-from utils import format_address, printable_name
+from node import (
+    Echoed,
+    Node,
+    NodeInfo,
+    argument_parser,
+    check_peer,
+    count_argument,
+    emphasis,
+    json_line,
+    open_node,
+    peer_address,
+    run,
+    seconds_argument,
+)
+from utils import format_address, label_names
 
 EXAMPLES = """\
-Without MAC: a line for every node of the mesh that answers, the nearest first:
+Without NODE: a line for every node of the mesh that answers, the nearest first:
   ADDRESS  HOPS by NEXT-HOP  MTU OF THE PATH  ROUND-TRIP ms  PORTS  NAME
-With MAC: a line for every answer of that node as it comes, then loss and round trips; Ctrl-C ends it early.
+With NODE: a line for every answer of that node as it comes, then loss and round trips; Ctrl-C ends it early.
+-q: of the answers of a node only loss and round trips are printed.
 examples:
   sudo python3 send_handshake.py eth0
   sudo python3 send_handshake.py eth0,eth1 --wait 5 --json
   sudo python3 send_handshake.py eth0 6a:00:00:00:00:01 --count 0 --interval 0.2
+  sudo python3 send_handshake.py eth0 dora --count 1 -q
 exits with 1 if nobody answered.
 """
 
 
-def show_nodes(node: Node, found: List[NodeInfo], as_json: bool) -> None:
+def show_nodes(node: Node, found: List[NodeInfo], arguments: argparse.Namespace) -> None:
     """Print all nodes, the nearest first, in columns of equal width."""
     found = sorted(found, key=lambda one: (one.hops, one.address))
-    if as_json:
+    if arguments.json:
         for one in found:
             print(json_line(node, "node", one._asdict()))
         return
+    labels = label_names({one.address: one.name for one in found}, node.names)
+    bold = emphasis(arguments, sys.stdout)
     rows = [
         (
-            format_address(one.address),
+            bold(format_address(one.address)),
             f"{one.hops} hop{'s' * (one.hops != 1)}",
             f"by {format_address(one.next_hop)}" if one.next_hop != one.address else "direct",
             f"MTU {one.mtu}",
             f"{1000 * (one.rtt or 0):.2f} ms",
             f"ports {' '.join(map(str, one.ports)) or '-'}",
-            printable_name(one.name),
+            labels[one.address],
         )
         for one in found
     ]
@@ -51,17 +68,21 @@ def show_nodes(node: Node, found: List[NodeInfo], as_json: bool) -> None:
 class Ping:
     """One node is asked again and again; what it answered, and what it did not."""
 
-    def __init__(self, node: Node, peer: bytes, as_json: bool) -> None:
+    def __init__(self, node: Node, peer: bytes, arguments: argparse.Namespace) -> None:
         self._node = node
         self._peer = peer
-        self._as_json = as_json
+        self._arguments = arguments
+        self._emphasis = emphasis(arguments, sys.stdout)
         self._sent = 0
         self._times: List[float] = []  # round trips in milliseconds
 
-    def run(self, count: int, interval: float, wait: float) -> int:
+    def run(self) -> int:
         """Ask, print answers and at the end the statistics; return the exit status."""
+        given = self._arguments
         try:
-            for number, answer in self._node.ping(self._peer, count=count, interval=interval, wait=wait):
+            for number, answer in self._node.ping(
+                self._peer, count=given.count, interval=given.interval, wait=given.wait
+            ):
                 self._sent = max(self._sent, number)
                 if answer is not None:
                     self._show(number, answer)
@@ -74,11 +95,13 @@ class Ping:
 
     def _show(self, number: int, answer: Echoed) -> None:
         self._times.append(1000 * answer.rtt)
-        if self._as_json:
+        if self._arguments.quiet:
+            return
+        if self._arguments.json:
             fields = {"address": answer.address, "seq": number, "hops": answer.hops, "rtt": answer.rtt}
             print(json_line(self._node, "reply", fields), flush=True)
             return
-        address = format_address(answer.address)
+        address = self._emphasis(format_address(answer.address))
         print(f"reply from {address}: seq={number} hops={answer.hops} time={self._times[-1]:.3f} ms", flush=True)
 
     def _show_statistics(self) -> None:
@@ -87,7 +110,7 @@ class Ping:
         times: Optional[List[float]] = None
         if received:
             times = [min(self._times), sum(self._times) / received, max(self._times)]
-        if self._as_json:
+        if self._arguments.json:
             fields = {"address": self._peer, "sent": self._sent, "received": received, "loss": lost / 100}
             names = ("rtt_min", "rtt_avg", "rtt_max")
             trips = {name: time / 1000 for name, time in zip(names, times or ())}
@@ -99,24 +122,12 @@ class Ping:
             print("round trip min/avg/max = {:.3f}/{:.3f}/{:.3f} ms".format(*times))
 
 
-def count_argument(text: str) -> int:
-    """Return a number that is not negative; raise ValueError."""
-    if int(text) < 0:
-        raise ValueError(text)
-    return int(text)
-
-
-def seconds_argument(text: str) -> float:
-    """Return a positive number; raise ValueError."""
-    if not 0 < float(text) < 1e6:
-        raise ValueError(text)
-    return float(text)
-
-
 def parse_arguments() -> argparse.Namespace:
     """Return what was asked for."""
     parser = argument_parser("send_handshake.py", "List the nodes of the mesh, or ping one of them.", EXAMPLES)
-    parser.add_argument("mac", metavar="MAC", nargs="?", help="the node to be pinged; without it: who is there?")
+    parser.add_argument(
+        "node", metavar="NODE", nargs="?", help="address or name of the node to be pinged; without it: who is there?"
+    )
     parser.add_argument(
         "--count", type=count_argument, default=4, metavar="N", help="pings; 0: until Ctrl-C (%(default)s)"
     )
@@ -130,21 +141,19 @@ def parse_arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="how long to gather answers; for a ping, to the last one (%(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser.parse_args()
 
 
 def main() -> int:
     """Ask, and print the answers."""
     arguments = parse_arguments()
-    if arguments.mac:
-        peer_address(arguments.mac)
-    with open_node(arguments) as node:
-        if arguments.mac:
-            ping = Ping(node, peer_address(arguments.mac, node), arguments.json)
-            return ping.run(arguments.count, arguments.interval, arguments.wait)
+    if arguments.node:
+        check_peer(arguments.node)
+    with open_node(arguments, tells=True) as node:
+        if arguments.node:
+            return Ping(node, peer_address(arguments.node, node), arguments).run()
         found = node.discover(arguments.wait)
-        show_nodes(node, found, arguments.json)
+        show_nodes(node, found, arguments)
     if not found:
         print(f"nobody answered within {arguments.wait:g} s", file=sys.stderr)
     return 0 if found else 1

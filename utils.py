@@ -1,14 +1,27 @@
 """Small tools that would make sense in another program: no clock, no I/O, no word of any protocol.
 
-Addresses as text, numbers that wrap, sets of ranges, memory that forgets, and the one way in which text from
-another machine may reach a terminal.
+Addresses as text and their names, numbers that wrap, sets of ranges, memory that forgets, and the one way in which
+text from another machine may reach a terminal.
 """
 
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections import deque
-from typing import Deque, Hashable, Iterator, List, NamedTuple, Optional, Sequence, Set, Union
+from collections import Counter, deque
+from typing import (
+    Deque,
+    Dict,
+    Hashable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 from constants import MARKS_PER_BASE, NAME_CHARACTERS, SHOWN_CHARACTERS, SHOWN_LINES
 
@@ -34,6 +47,57 @@ def parse_address(text: str) -> bytes:
 def is_unicast(address: bytes) -> bool:
     """Tell whether the address names one station: not all zero, and the group bit (lowest of the first octet) clear."""
     return any(address) and not address[0] & 1
+
+
+def parse_names(text: str) -> Tuple[Dict[bytes, str], List[Tuple[int, str]]]:
+    """Read batman-adv's bat-hosts format: lines `ADDRESS NAME`; what follows a `#` is a comment.
+
+    Return the name of each address, and (line number, what is wrong) for each line that is left out.
+    """
+    names: Dict[bytes, str] = {}
+    faults: List[Tuple[int, str]] = []
+    owners: Dict[str, bytes] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.partition("#")[0].split()
+        try:
+            if words:
+                address, name = _parse_named(words)
+                if address in names or name in owners:
+                    raise ValueError(f"{words[0]} or {name} has been given already")
+                names[address], owners[name] = name, address
+        except ValueError as error:
+            faults.append((number, str(error)))
+    return names, faults
+
+
+def _parse_named(words: List[str]) -> Tuple[bytes, str]:
+    address = parse_address(words[0])
+    if not is_unicast(address):
+        raise ValueError(f"{words[0]} is not the address of one node")
+    if len(words) != 2 or not is_name(words[1]):
+        rule = f"one word of letters, digits and -_. and at most {NAME_CHARACTERS} characters"
+        raise ValueError(f"{' '.join(words[1:])!r} is not a name: {rule}")
+    return address, words[1]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether `text` can name a node: `printable_name` leaves it as it is."""
+    return text != "" and printable_name(text) == text
+
+
+def label_names(said: Mapping[bytes, str], own: Mapping[bytes, str]) -> Dict[bytes, str]:
+    """Return how to show each node of `said`, which maps addresses to the names that the nodes give themselves.
+
+    `own` has the names that the user gave to addresses, and goes first. Another name is shown with the tail of its
+    address (`ann~00:07`) if it is not plain ASCII or if somebody else has it too; empty stays empty.
+    """
+    shown = {address: own.get(address) or printable_name(name) for address, name in said.items()}
+    owners = Counter({**own, **shown}.values())
+    for address, name in shown.items():
+        is_plain = name == said[address] and all(char < "\x7f" for char in name) and owners[name] == 1
+        if name and address not in own and not is_plain:
+            shown[address] = f"{name}~{format_address(address)[-5:]}"
+    return shown
 
 
 # --- Numbers that wrap ----------------------------------------------------------------------------------------------

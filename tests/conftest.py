@@ -5,6 +5,9 @@ import sys
 
 from hypothesis import HealthCheck, settings
 
+for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER"):
+    os.environ.pop(name, None)  # `sudo pytest`: the programs under test would become that user
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # `ci`: the same examples in every run, so that a red run means a changed program. `quick`: fewer of them, for one

@@ -3,6 +3,7 @@
 As a program it is that client on the terminal that it is started on, facing a peer who does what he is told in words.
 """
 
+import json
 import os
 import select
 import sys
@@ -81,6 +82,12 @@ class FakeStream:
         self.finish()
         self.closed = True
 
+    def __enter__(self) -> "FakeStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def fail(self, error: OSError) -> None:
         """End as the network may end it."""
         if not self.ended:
@@ -119,6 +126,7 @@ class FakeNode:
     def __init__(self, number: int) -> None:
         self.address = bytes([2, 0, 0, 0, 0, number])
         self.links = (FakeLink("fake0"),)
+        self.names: Dict[bytes, str] = {}
         self.time = 1000.0
         self.events: Deque[Any] = deque()
         self.found: List[Any] = []
@@ -151,7 +159,10 @@ class FakeNode:
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
 
-    def discover(self, wait: float) -> List[Any]:
+    def discover(self, wait: float, *, enough: Any = None) -> List[Any]:
+        return self.found
+
+    def nodes(self) -> List[Any]:
         return self.found
 
     def close(self) -> None:
@@ -177,8 +188,10 @@ class FakeConsole:
 
     screen = None
 
-    def __init__(self, *, is_interactive: bool) -> None:
+    def __init__(self, *, is_interactive: bool, as_json: bool = False) -> None:
         self.is_interactive = is_interactive
+        self.as_json = as_json
+        self.events: List[Dict[str, Any]] = []  # as JSON
         self.at_end = False
         self.typed: List[Optional[str]] = []
         self.shown: List[str] = []
@@ -193,7 +206,10 @@ class FakeConsole:
     def show(self, text: str) -> None:
         self.shown.append(text)
 
-    def note(self, text: str) -> None:
+    def show_json(self, line: str) -> None:
+        self.events.append(json.loads(line))
+
+    def note(self, text: str, *, is_error: bool = False) -> None:
         self.notes.append(text)
 
     def show_own(self, ident: int, text: str) -> None:

@@ -107,9 +107,9 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def client(*, is_interactive: bool) -> Iterator[Client]:
+def client(*, is_interactive: bool, as_json: bool = False) -> Iterator[Client]:
     with FakeNode(1) as node, FakeNode(2) as other:
-        console: Any = FakeConsole(is_interactive=is_interactive)
+        console: Any = FakeConsole(is_interactive=is_interactive, as_json=as_json)
         room = Room(node, console, name="me", linger=5.0)  # type: ignore[arg-type]
         stream = connect(node, other)
         room.join(stream)  # type: ignore[arg-type]
@@ -157,6 +157,29 @@ def hub() -> Iterator[Server]:
     with server(is_interactive=True) as one:
         one.console.notes.clear()
         yield one
+
+
+def test_client_told_in_json() -> None:
+    with client(is_interactive=False, as_json=True) as one:
+        one.peer.say(Say("hello\n\x1b[2Jthere", 1, "eve"))
+        one.turn("first")
+        one.peer.stream.other.holding = True
+        one.turn("second", "x" * 70000)
+        node: Any = one.room.node
+        node.events.append(MessageReceived(b"\2" * 6, bytes(6), 1, b"raw"))
+        one.peer.stream.other.fail(TimeoutError("timed out"))
+        one.turn()
+    bob = {"name": "bob", "address": "02:00:00:00:00:02"}
+    too_long = "a message of 70000 characters: too long"
+    assert one.console.events == [
+        {"type": "joined", **bob},
+        {"type": "line", **bob, "name": "eve", "text": "hello\n\x1b[2Jthere"},
+        {"type": "delivered", "id": 1, "text": "first"},
+        {"type": "not delivered", "reason": too_long},
+        {"type": "message", "address": "02:02:02:02:02:02", "text": "raw"},
+        {"type": "lost", **bob, "reason": "timed out"},
+        {"type": "not delivered", "id": 2, "text": "second"},
+    ]
 
 
 def test_client_message_arrives(person: Client) -> None:
@@ -540,14 +563,6 @@ def test_servers_none_one_many() -> None:
         assert len(lines) == 3
         assert "alexchat_client.py fake0 06:06:06:06:06:06" in lines[1]
         assert "\x1b" not in str(raised.value)
-
-
-def test_login_name(monkeypatch: Any) -> None:
-    monkeypatch.setenv("SUDO_USER", "ann")
-    assert chat.login_name() == "ann"
-    monkeypatch.delenv("SUDO_USER")
-    monkeypatch.setenv("LOGNAME", "bob")
-    assert chat.login_name() == "bob"
 
 
 # --- on a real pseudo-terminal ---------------------------------------------------------------------------------------

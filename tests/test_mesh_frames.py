@@ -239,7 +239,7 @@ def test_two_nodes_with_one_address_both_say_so(lab: Lab) -> None:
 def test_changes_and_tables_in_json(lab: Lab) -> None:
     left, middle, right = lab.line(3)
     node = start(left, "node.py", "eth0", "--json")
-    (relay,) = start_all([middle])
+    (relay,) = start_all([middle], "--name", "")
     (far,) = start_all([right], "--name", "far\x1b")
     node.expect(f'"route changed", "address": "{address_of(far)}".*"hops": 2')
     finish(right, "send_message.py", "eth0", address_of(node), "line\n\x1b[2J\u202e")

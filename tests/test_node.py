@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import types
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 
@@ -34,8 +35,13 @@ from node import (
     argument_parser,
     bpf_frames,
     describe_event,
+    drop_privileges,
+    emphasis,
+    has_color,
     json_line,
+    login_name,
     peer_address,
+    read_names,
 )
 
 SECONDS = 20.0  # by which everything here has happened
@@ -718,14 +724,69 @@ def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
 
 
 def test_addresses_that_users_give() -> None:
-    assert peer_address("2:0:0:0:0:1") == b"\2\0\0\0\0\1"
-    for text in ("nonsense", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"):
-        with pytest.raises(SetupError, match="address"):
-            peer_address(text)
-    node = Node([MemoryLink(Cable(), 1)])
-    with pytest.raises(SetupError, match="own address"):
-        peer_address("02:00:00:00:00:01", node)
-    node.close()
+    with Node([MemoryLink(Cable(), 1)]) as node:
+        assert peer_address("2:0:0:0:0:2", node) == b"\2\0\0\0\0\2"
+        for text in ("02:00:00:00:00", "no name", "", "~00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"):
+            with pytest.raises(SetupError, match="address"):
+                peer_address(text, node)
+        with pytest.raises(SetupError, match="own address"):
+            peer_address("02:00:00:00:00:01", node)
+
+
+def address_of(number: int) -> bytes:
+    return bytes((2, 0, 0, 0, 0, number))
+
+
+def test_a_name_is_waited_for() -> None:
+    cable = Cable()
+    with Node([MemoryLink(cable, 1)]) as node:
+        found = in_thread(lambda: peer_address("late", node))
+        with Node([MemoryLink(cable, 2)], name="late"):
+            assert found() == address_of(2)
+
+
+def test_nobody_answers_to_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.FIND_SECONDS", 0.1)
+    with Node([MemoryLink(Cable(), 1)]) as node, pytest.raises(TimeoutError, match=r"nobody .* called ann"):
+        peer_address("ann", node)
+
+
+def test_the_users_names(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The second file goes before the first; what is wrong in them is said with its place, and left out."""
+    machine, own = tmp_path / "machine", tmp_path / "own"
+    machine.write_text("02:00:00:00:00:02 ann\n02:00:00:00:00:03 bob # my brother\n02:00:00:00:00:04 eve\n")
+    own.write_bytes(b"# mine\n\nnonsense x\n2-0-0-0-0-9 ann\r\n02:00:00:00:00:04 mum\n02:00:00:00:00:05 \xff\n")
+    monkeypatch.setattr("node._NAMES_FILES", (str(machine), str(own), str(tmp_path / "absent")))
+    assert read_names(None) == {address_of(9): "ann", address_of(3): "bob", address_of(4): "mum"}
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[0] for line in lines] == [f"{own}:3:", f"{own}:6:"]
+    assert "'nonsense' is not an address" in lines[0]
+    assert read_names(str(machine)) == {address_of(2): "ann", address_of(3): "bob", address_of(4): "eve"}
+    with pytest.raises(SetupError, match=r"cannot read the names in .*absent: No such file"):
+        read_names(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "terminal", "environment", "colored"),
+    [
+        ("auto", True, {"TERM": "xterm"}, True),
+        ("auto", True, {"TERM": "xterm", "NO_COLOR": ""}, True),  # as no-color.org has it
+        ("auto", True, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ("auto", True, {"TERM": "dumb"}, False),
+        ("auto", True, {}, False),
+        ("auto", False, {"TERM": "xterm"}, False),
+        ("always", False, {"NO_COLOR": "1"}, True),
+        ("never", True, {"TERM": "xterm"}, False),
+    ],
+)
+def test_when_to_color(
+    monkeypatch: pytest.MonkeyPatch, choice: str, terminal: bool, environment: Dict[str, str], colored: bool
+) -> None:
+    file: Any = types.SimpleNamespace(isatty=lambda: terminal)
+    arguments = argument_parser("prog.py", "What it does.").parse_args(["eth0", "--color", choice])
+    monkeypatch.setattr("os.environ", environment)
+    assert has_color(arguments, file) == colored
+    assert emphasis(arguments, file)("text") == ("\x1b[1mtext\x1b[m" if colored else "text")
 
 
 def test_an_interface_that_is_not_there_is_named_with_those_that_are() -> None:
@@ -738,6 +799,60 @@ def test_parser() -> None:
     arguments = parser.parse_args(["eth0,eth1", "--name", "bob"])
     assert (arguments.interface, arguments.name) == ("eth0,eth1", "bob")
     assert "More.\nexit status: 0 done" in parser.format_help()
+
+
+def test_login_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert login_name() == "ann"
+    monkeypatch.delenv("SUDO_USER")
+    monkeypatch.setenv("LOGNAME", "bob")
+    assert login_name() == "bob"
+
+
+ANN = {"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "faults", "says"),
+    [
+        ({}, {}, ""),  # a root shell
+        ({"SUDO_UID": "0", "SUDO_GID": "0", "SUDO_USER": "root"}, {}, ""),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {}, "ann (uid 1000, gid 1001)"),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {"keeps": True}, "given up for good"),
+        (
+            {"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"},
+            {"setuid": 1},
+            "cannot become .*EPERM|Operation",
+        ),
+        ({"SUDO_UID": "1000", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {"prctl": 22}, "cannot become .*Invalid"),
+        ({"SUDO_UID": "x", "SUDO_GID": "1001", "SUDO_USER": "ann"}, {}, "cannot become"),
+        ({"SUDO_UID": "1000"}, {}, "cannot become .*SUDO_GID"),
+    ],
+)
+def test_who_a_program_under_sudo_becomes(
+    monkeypatch: pytest.MonkeyPatch, environment: Dict[str, str], faults: Dict[str, int], says: str
+) -> None:
+    """A kernel that only notes what it is asked; with `keeps` it lets anybody become root again."""
+    calls: List[Tuple[Any, ...]] = []
+
+    def become(call: str, *ids: Any) -> None:
+        calls.append((call, *ids))
+        if call in faults or (ids == (0,) and "keeps" not in faults):
+            raise OSError(faults.get(call, errno.EPERM), os.strerror(faults.get(call, errno.EPERM)))
+
+    monkeypatch.setattr("os.environ", dict(environment))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("node._LINUX", True)
+    monkeypatch.setattr("node._forbid_new_privileges", functools.partial(become, "prctl"))
+    for call in ("initgroups", "setgid", "setuid", "seteuid"):
+        monkeypatch.setattr(f"os.{call}", functools.partial(become, call))
+    if says.startswith(("cannot", "given")):
+        with pytest.raises(SetupError, match=f"{says}.*--keep-root"):
+            drop_privileges()
+    else:
+        assert drop_privileges() == says
+        gone = [("initgroups", "ann", 1001), ("setgid", 1001), ("setuid", 1000), ("prctl",)]
+        assert calls == ([*gone, ("seteuid", 0), ("setuid", 0)] if says else [])
 
 
 def script(body: str, *, wrapper: Sequence[str] = (), **options: Any) -> "subprocess.Popen[str]":

@@ -6,6 +6,7 @@ ALEXCHAT_MEGABYTES is the size of the file that is sent (20).
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -47,7 +48,7 @@ def hindrance() -> str:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """An empty lab; at the end no program may have shown a traceback."""
+    """An empty lab; at the end no program may have shown a traceback, or coloured anything in a pipe."""
     reason = hindrance()
     if reason and os.environ.get("ALEXCHAT_ROOT_TESTS") == "required":
         pytest.fail(reason)
@@ -57,6 +58,9 @@ def lab() -> Iterator[Lab]:
         yield lab
         shown = [str(program) for program in lab.programs] + [terminal.screen() for terminal in lab.terminals]
         assert not re.search("Traceback|Warning|internal error", "\n".join(shown)), "\n".join(shown)
+        for program in lab.programs:  # into pipes
+            is_stream = any("alexstream" in word for word in program.argv)  # whose data is whatever was sent
+            assert not re.search("[\r\x1b]", program.err + program.out * (not is_stream)), str(program)
 
 
 @pytest.fixture
@@ -168,6 +172,24 @@ def test_chat_through_pipes(two_places: Places) -> None:
         "alice: two",
         "alice: four, and no line end",
     ]
+
+
+def test_chat_told_in_json(pair: Tuple[Host, Host]) -> None:
+    left, right = pair
+    server = start(right, "alexchat_server.py", "eth0", "--name", "bob", "--json")
+    address, options = address_of(server), ["--name", "alice", "--json", "-q", "--linger", "0"]
+    client = left.start(script("alexchat_client.py", "eth0", address, *options))
+    server.expect('"joined"')
+    client.send("one\n")
+    client.expect('"delivered"')
+    client.close_stdin()
+    server.expect('"left"')
+    assert [json.loads(line) for line in server.out.splitlines()] == [
+        {"type": kind, "name": "alice", "address": left.ports[0].address, **more}
+        for kind, more in (("joined", {}), ("line", {"text": "one"}), ("left", {}))
+    ]
+    assert json.loads(client.out.splitlines()[-1]) == {"type": "delivered", "id": 1, "text": "one"}
+    assert client.err == ""
 
 
 def test_what_is_said_after_the_others_input_has_ended_arrives(pair: Tuple[Host, Host]) -> None:
@@ -548,10 +570,48 @@ def test_without_scapy(lab: Lab, name: str) -> None:
 @pytest.mark.parametrize("name", ["send_message.py", "alexstream_client.py", "alexchat_client.py"])
 def test_addresses_that_cannot_be_reached(pair: Tuple[Host, Host], name: str) -> None:
     left, _ = pair
-    for bad in ("02:00:00:00:00", "nonsense", "02:00:00:00:00:zz"):
+    for bad in ("02:00:00:00:00", "no name", "02:00:00:00:00:zz"):
         assert bad in one_line(finish(left, name, *arguments_of(name, "eth0", bad), status=2))
     own = left.ports[0].address
     assert re.search("own|itself", one_line(finish(left, name, *arguments_of(name, "eth0", own), status=2)))
+
+
+def test_names_in_place_of_addresses(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+    """One of the mesh, one of the user's file, and one that nobody has."""
+    left, right = pair
+    start(right, "alexstream_server.py", "eth0", "--name", "bob")
+    names = tmp_path / "names"
+    names.write_text(f"{right.ports[0].address} robert\nnonsense\n")
+    finish(left, "alexstream_client.py", "eth0", "bob", "text")
+    finish(left, "send_handshake.py", "eth0", "robert", "--count", "1", "--names", str(names))
+    unknown = finish(left, "send_message.py", "eth0", "zoe", "text", "--names", str(names), status=2)
+    assert unknown.err.startswith(f"{names}:2: 'nonsense' is not an address")
+    assert re.search(f"nobody is called zoe, but: robert .{right.ports[0].address}.\n$", unknown.err), str(unknown)
+    absent = finish(left, "node.py", "eth0", "--names", "/nowhere", status=2)
+    assert one_line(absent) == "node.py: cannot read the names in /nowhere: No such file or directory"
+
+
+def test_a_chat_with_a_name(pair: Tuple[Host, Host]) -> None:
+    left, right = pair
+    start(right, "alexchat_server.py", "eth0", "--name", "bob")
+    finish(left, "alexchat_client.py", "eth0", "bob", "--linger", "0")
+
+
+def test_quiet_is_silent_and_verbose_is_not(pair: Tuple[Host, Host]) -> None:
+    """Each script against one that does not answer, all of them at once."""
+    left, right = pair
+    silent, loud = (
+        [host.start(script(name, *arguments_of(name, "eth0", "02:00:00:00:12:34"), option)) for name in SCRIPTS]
+        for host, option in ((left, "-q"), (right, "-v"))
+    )
+    for program in loud:
+        program.expect(f"^alexmesh: eth0 is {ADDRESS}, MTU 1500$", where="err")
+        if "alexchat_client.py" not in program.argv:  # which tells of the mesh while it talks
+            program.expect(f"^found {ADDRESS}", where="err")
+    for program in silent:
+        program.signal(signal.SIGINT)
+        program.wait()
+        assert not re.search("^alexmesh:|found", program.err, re.MULTILINE), str(program)
 
 
 @pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])

@@ -1,5 +1,6 @@
 """The small scripts over fakes: what they print, write and return. (test_real_frames.py runs them on real frames.)"""
 
+import argparse
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ import send_handshake
 import send_message
 from alexstream_client import Transfer
 from alexstream_server import Server, Shown
-from node import Echoed, NodeInfo, SetupError
+from node import Echoed, NodeInfo, SetupError, peer_address
 
 # --- send_handshake and send_message ---------------------------------------------------------------------------------
 
@@ -44,9 +45,16 @@ FOUND = [
 def test_handshake_answered(run_script: Any, capsys: Any) -> None:
     assert run_script(send_handshake, discover=lambda wait: FOUND) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "02:02:02:02:02:02  1 hop   direct                MTU 1500  0.50 ms   ports 1 2  b?b",
+        "02:02:02:02:02:02  1 hop   direct                MTU 1500  0.50 ms   ports 1 2  b?b~02:02",
         "04:04:04:04:04:04  2 hops  by 02:02:02:02:02:02  MTU 1400  12.30 ms  ports -",
     ]
+
+
+def test_handshake_answered_in_color(run_script: Any, capsys: Any) -> None:
+    assert run_script(send_handshake, "--color", "always", discover=lambda wait: FOUND) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("\x1b[1m02:02:02:02:02:02\x1b[m  1 hop   direct     ")
+    assert second.startswith("\x1b[1m04:04:04:04:04:04\x1b[m  2 hops  by ")
 
 
 def test_handshake_answered_in_json(run_script: Any, capsys: Any) -> None:
@@ -115,6 +123,11 @@ def test_ping_in_json(run_script: Any, capsys: Any) -> None:
     }  # fmt: skip
 
 
+def test_ping_in_few_words(run_script: Any, capsys: Any) -> None:
+    assert run_script(send_handshake, "02:00:00:00:00:09", "-q", ping=pinging(0.001)) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "--- 02:00:00:00:00:09 ping statistics ---"
+
+
 @pytest.mark.parametrize(("answers", "status"), [((0.001,), 0), ((None,), 1), ((), 1)])
 def test_ping_interrupted(run_script: Any, capsys: Any, answers: Any, status: int) -> None:
     ping = pinging(*answers, interrupted=True)
@@ -158,6 +171,35 @@ def test_message_not_acknowledged(run_script: Any, capsys: Any) -> None:
     assert run_script(send_message, "02:00:00:00:00:09", "hi", send_message=send) == 1
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "not delivered: no acknowledgement\n")
+    assert run_script(send_message, "02:00:00:00:00:09", "hi", "--json", send_message=send) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "type": "not delivered", "address": "02:00:00:00:00:09", "reason": "no acknowledgement",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "out"),
+    [("--quiet", ""), ("--json", '{"type": "delivered", "address": "02:00:00:00:00:09", "rtt": 0.00125}\n')],
+)
+def test_message_acknowledged_in_other_words(run_script: Any, capsys: Any, option: str, out: str) -> None:
+    def send(*arguments: Any, timeout: float) -> float:
+        return 0.00125
+
+    assert run_script(send_message, "02:00:00:00:00:09", "hi", option, send_message=send) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_message_to_a_name(run_script: Any) -> None:
+    sent: List[bytes] = []
+
+    def send(peer: bytes, text: str, *, timeout: float) -> float:
+        sent.append(peer)
+        return 0.001
+
+    options: Any = {"send_message": send, "discover": lambda wait, enough: FOUND}
+    assert run_script(send_message, "b?b~02:02", "hi", names={b"\4" * 6: "ann"}, **options) == 0
+    assert run_script(send_message, "ann", "hi", names={b"\4" * 6: "ann"}, **options) == 0
+    assert sent == [b"\2" * 6, b"\4" * 6]
 
 
 def test_message_to_everybody(run_script: Any) -> None:
@@ -166,11 +208,51 @@ def test_message_to_everybody(run_script: Any) -> None:
     assert sent == ["hi"]
 
 
-@pytest.mark.parametrize("address", ["02:00:00:00:00:01", "01:00:00:00:00:01", "nonsense"])
+@pytest.mark.parametrize("address", ["02:00:00:00:00:01", "01:00:00:00:00:01", "02:00:00:00:00", "no name"])
 def test_message_to_a_bad_address(run_script: Any, address: str) -> None:
-    """Its own, a group, no address."""
+    """Its own, a group, no address, and no name either."""
     with pytest.raises(SetupError, match=address):
         run_script(send_message, address, "hi")
+
+
+def named_nodes(*said: str) -> FakeNode:
+    """A node that finds nodes 2, 3 ... of these names."""
+    node = FakeNode(1)
+    for number, name in enumerate(said, 2):
+        address = bytes([2, 0, 0, 0, 0, number])
+        node.found.append(NodeInfo(address, 0, address, 1, 1500, name, (), 0.001, 999.0))
+    node.names = {b"\2\0\0\0\0\x99": "dad", b"\2\0\0\0\0\3": "robert"}
+    return node
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("bob", 3), ("robert", 3), ("dad", 0x99), ("dad~00:07", 7), ("ann~00:04", 4), ("Jürgen", 5), ("eve??2J~00:06", 6)],
+)
+def test_names_are_found_in_the_users_file_and_in_the_mesh(text: str, number: int) -> None:
+    with named_nodes("ann", "bob", "ann", "Jürgen", "eve\x1b[2J", "dad") as node:
+        assert peer_address(text, node) == bytes([2, 0, 0, 0, 0, number])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "problem"),
+    [
+        (["ann", "bob", "ann"], "ann",
+         "several nodes are called ann, choose one: ann~00:02 (02:00:00:00:00:02), ann~00:04 (02:00:00:00:00:04)"),
+        (["ann", "", "eve\x1b"], "zoe",
+         "nobody is called zoe, but: ann (02:00:00:00:00:02), eve?~00:04 (02:00:00:00:00:04), "
+         "robert (02:00:00:00:00:03)"),
+        ([""], "zoe", "nobody is called zoe, but: python3 send_handshake.py fake0 lists addresses"),
+        ([f"n{number}" for number in range(10, 30)], "zoe", "n19 (02:00:00:00:00:0b), n20 (02:00:00:00:00:0c), ..."),
+    ],
+)  # fmt: skip
+def test_names_that_are_not_found(monkeypatch: Any, said: List[str], text: str, problem: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["send_message.py"])
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    with named_nodes(*said) as node, pytest.raises(SetupError) as caught:
+        peer_address(text, node)  # type: ignore[arg-type]
+    assert problem in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_message_too_long(run_script: Any) -> None:
@@ -220,6 +302,46 @@ def test_transfer_text(capfdbinary: Any) -> None:
         Transfer(node, sink.stream, b"text").run()  # type: ignore[arg-type]
         assert sink.taken == b"text"
         assert capfdbinary.readouterr().out == b"thanks\0\xff"
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_transfer_told_in_json(capfd: Any, resets: bool) -> None:
+    """On stderr: stdout has what the other side sent back."""
+    with FakeNode(1) as node:
+        sink = Sink(node, answer=b"thanks")
+        if resets:
+            node.others_turn = sink.stream.other.abort
+        options = {"node": "02:00:00:00:00:02", "text": "text", "json": True, "quiet": False}
+        node.connect = lambda peer, port: sink.stream  # type: ignore[attr-defined]
+        caught = None
+        try:
+            alexstream_client.send(node, argparse.Namespace(**options))  # type: ignore[arg-type]
+        except OSError as error:
+            caught = str(error)
+        assert caught == ("NOT delivered: reset by peer; its node holds 0 of the 0 bytes sent" if resets else None)
+        shown = capfd.readouterr()
+        outcome = {"reason": "reset by peer"} if resets else {"seconds": 0.0}
+        kind = "not delivered" if resets else "delivered"
+        count = 0 if resets else 4
+        told = {"type": kind, "address": "02:00:00:00:00:02", "bytes": count, "held": count, **outcome}
+        assert json.loads(shown.err) == told
+        assert shown.out == ("" if resets else "thanks")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ConnectionRefusedError("refused"), "refused; start alexstream_server.py there"),
+        (ConnectionRefusedError("busy"), "busy; try again later"),
+        (TimeoutError("no such node"), "no such node; who is there: .*python3 .*send_handshake.py fake0"),
+    ],
+)
+def test_no_stream(run_script: Any, error: OSError, says: str) -> None:
+    def connect_to(peer: bytes, port: int) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=says):
+        run_script(alexstream_client, "02:00:00:00:00:02", "text", connect=connect_to)
 
 
 def test_transfer_stdin_in_pieces(stdin: BinaryIO) -> None:
@@ -273,10 +395,12 @@ def test_transfer_reset() -> None:
 class Senders:
     """A server and those who send to it."""
 
-    def __init__(self, node: FakeNode, output: Optional[str], *, once: bool = True) -> None:
+    def __init__(self, node: FakeNode, output: Optional[str], *, once: bool = True, **options: Any) -> None:
         self.node = node
         self.listener = FakeListener()
-        self.server = Server(node, self.listener, output=output, once=once)  # type: ignore[arg-type]
+        options = {"json": False, "quiet": False, "color": "auto", **options}
+        arguments = argparse.Namespace(output=output, once=once, **options)
+        self.server = Server(node, self.listener, arguments)  # type: ignore[arg-type]
 
     def add(self, data: bytes, *, finished: bool = True) -> FakeStream:
         stream = connect(self.node, FakeNode(2))
@@ -348,6 +472,32 @@ def test_arrivals_at_once(tmp_path: Any) -> None:
         assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"number %d" % n for n in range(4)]
 
 
+@pytest.mark.parametrize("into_files", [True, False])
+def test_arrivals_in_json_never_mix_with_the_bytes(tmp_path: Any, capfd: Any, into_files: bool) -> None:
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path) if into_files else None, json=True)
+        senders.add(b"data")
+        assert senders.server.run() == 0
+    shown = capfd.readouterr()
+    path = str(tmp_path / "02-00-00-00-00-02-1") if into_files else ""
+    address = "02:00:00:00:00:02"
+    assert [json.loads(line) for line in (shown.out if into_files else shown.err).splitlines()] == [
+        {"type": "begun", "address": address, "file": path},
+        {"type": "complete", "address": address, "bytes": 4, "file": path},
+    ]
+    assert (shown.err if into_files else shown.out) == ("" if into_files else "data")
+
+
+def test_quiet_arrivals_tell_only_what_is_missing(tmp_path: Any, capsys: Any) -> None:
+    for finished in (True, False):
+        with FakeNode(1) as node:
+            senders = Senders(node, str(tmp_path), quiet=True)
+            stream = senders.add(b"data", finished=finished)
+            node.others_turn = stream.other.abort if not finished else tuple
+            assert senders.server.run() == (0 if finished else 1)
+    assert capsys.readouterr().err == "02:00:00:00:00:02 sent 4 bytes, INCOMPLETE: reset by peer\n"
+
+
 def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
     with FakeNode(1) as node:
         senders = Senders(node, str(tmp_path / "gone"))
@@ -401,6 +551,6 @@ def test_output_directory_absent(monkeypatch: Any) -> None:
 
 
 def test_own_address_before_the_interface(monkeypatch: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["alexstream_client.py", "no-such-interface", "nonsense"])
-    with pytest.raises(SetupError, match="nonsense"):
+    monkeypatch.setattr(sys, "argv", ["alexstream_client.py", "no-such-interface", "not:an:address"])
+    with pytest.raises(SetupError, match="not:an:address"):
         alexstream_client.main()

@@ -1,7 +1,7 @@
 """utils.py: addresses, wrapping numbers, range set, forgetting memory, and remote text on a terminal."""
 
 import unicodedata
-from typing import List, Set, Tuple, Union
+from typing import Dict, List, Set, Tuple, Union
 
 import pytest
 from hypothesis import example, given
@@ -14,8 +14,11 @@ from utils import (
     SeenSet,
     TokenBucket,
     format_address,
+    is_name,
     is_unicast,
+    label_names,
     parse_address,
+    parse_names,
     printable,
     printable_name,
     unwrap,
@@ -57,6 +60,67 @@ def test_parse_address(text: str) -> None:
 def test_parse_address_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="is not an address: six hex pairs such as 6a:00:00:00:00:01"):
         parse_address(text)
+
+
+def test_names_in_bat_hosts_format() -> None:
+    text = """
+    # comment
+    02:00:00:00:00:01 ann
+    2-0-0-0-0-2\tb.o-b_2 # with a comment\r
+    02:00:00:00:00:03 Jürgen"""
+    names = {b"\2\0\0\0\0\1": "ann", b"\2\0\0\0\0\2": "b.o-b_2", b"\2\0\0\0\0\3": "Jürgen"}
+    assert parse_names(text) == (names, [])
+    assert parse_names("") == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("ann 02:00:00:00:00:01", "'ann' is not an address"),
+        ("02:00:00:00:00:01", "'' is not a name: one word"),
+        ("02:00:00:00:00:01 ann lee", "'ann lee' is not a name"),
+        ("02:00:00:00:00:01 a\x1b[2J", r"'a\x1b[2J' is not a name"),
+        ("02:00:00:00:00:01 " + "a" * 21, "at most 20"),
+        ("ff:ff:ff:ff:ff:ff all", "not the address of one node"),
+        ("02:00:00:00:00:09 zoe", "02:00:00:00:00:09 or zoe has been given already"),
+        ("02:00:00:00:00:01 eve", "02:00:00:00:00:01 or eve has been given already"),
+    ],
+)
+def test_a_bad_line_of_names_is_left_out_and_told(line: str, fault: str) -> None:
+    names, ((number, told),) = parse_names(f"02:00:00:00:00:09 eve\n\n{line}\n02:00:00:00:00:08 dad\n")
+    assert names == {b"\2\0\0\0\0\x09": "eve", b"\2\0\0\0\0\x08": "dad"}
+    assert number == 3
+    assert fault in told
+
+
+@given(st.text())
+def test_any_text_is_read_as_names(text: str) -> None:
+    names, faults = parse_names(text)
+    assert all(is_unicast(address) and is_name(name) for address, name in names.items())
+    assert len(set(names.values())) == len(names) <= len(text.split("\n"))
+    assert all("\n" not in fault and fault.isprintable() for _, fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("said", "own", "shown"),
+    [
+        ("ann", {}, "ann"),
+        ("", {}, ""),
+        ("Jürgen", {}, "Jürgen~00:01"),
+        ("an n", {}, "an?n~00:01"),
+        ("a" * 30, {}, "a" * 20 + "~00:01"),
+        ("bob", {}, "bob~00:01"),  # number 2 says so too
+        ("ann", {3: "ann"}, "ann~00:01"),  # the user gave that name to another
+        ("eve", {1: "Jürgen"}, "Jürgen"),
+        ("", {1: "ann"}, "ann"),
+    ],
+)
+def test_how_a_node_is_shown(said: str, own: Dict[int, str], shown: str) -> None:
+    def address(number: int) -> bytes:
+        return bytes((2, 0, 0, 0, 0, number))
+
+    names = {address(number): name for number, name in own.items()}
+    assert label_names({address(1): said, address(2): "bob"}, names)[address(1)] == shown
 
 
 def test_parse_address_names_what_it_refuses() -> None:
