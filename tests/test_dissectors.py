@@ -506,7 +506,7 @@ def test_answers_point_to_their_questions(capture: Reading) -> None:
 
 @needs_tshark
 def test_what_nodes_say_of_themselves(capture: Reading) -> None:
-    assert set(",".join(capture.column("alexmesh.name")).split(",")) == {"alice", "bob", "relay"}
+    assert set(",".join(capture.column("alexmesh.name")).split(",")) >= {"alice", "bob", "relay"}
     assert "supper is ready" in capture.column("alexmesh.text")
     assert "02:00:00:00:00:03" in ",".join(capture.column("alexmesh.route.dest")).split(",")
 
