@@ -2835,6 +2835,8 @@ class Node:
                     answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, timeout - first)
                 if not answered:
                     raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
+                # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
+                self._wait(self._changed, lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
                 if stream.error is not None:
                     raise stream.error
             except BaseException:
