@@ -80,9 +80,7 @@ class Side:
 class Pair:
     """Side 0 opens to side 1; time stands still unless moved."""
 
-    def __init__(
-        self, make_rng: Callable[[int], Any] = random.Random, *, mtu: int = 1500, now: float = 100.0
-    ) -> None:
+    def __init__(self, make_rng: Callable[[int], Any] = random.Random, *, mtu: int = 1500, now: float = 100.0) -> None:
         self.sides = [Side(number, make_rng(number), mtu) for number in (0, 1)]
         self.now = now
         self.flying: List[Frame] = []
