@@ -1549,7 +1549,7 @@ class Session:
         flying = sorted((sent for sent in tiles if sent.fate is Fate.FLYING), key=lambda sent: sent.number)
         assert sender.pipe == sum(sent.stop - sent.start for sent in flying)
         assert sender.flights == len(flying)
-        assert not tiles or tiles[0].fate is not Fate.SACKED
+        assert list(sender._flying) == [sent.number for sent in flying][: len(sender._flying)]
         assert sender.room >= 0
         edges = [receiver.nxt] + [edge for held in receiver.ranges for edge in held]
         assert all(left < right for left, right in zip(edges, edges[1:]))

@@ -293,8 +293,14 @@ def test_crc_is_the_common_one() -> None:
                 crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
         return crc ^ 0xFFFFFFFF
 
-    data = encode_segment(to_segment(Wire(payload=b"hello", flags=ACK | DATA)), A, B)
-    assert bitwise(A + B + data[:32] + bytes(4) + data[36:]) == int.from_bytes(data[32:36], "big")
+    rng = random.Random(32)
+    for size in range(1, 200):
+        payload = bytes(rng.getrandbits(8) for _ in range(size))
+        sacks = tuple(Range(rng.getrandbits(32), rng.getrandbits(32)) for _ in range(rng.randint(0, 3)))
+        wire = Wire(seq=rng.getrandbits(32), ts=rng.getrandbits(32), sacks=sacks, payload=payload, flags=ACK | DATA)
+        data = encode_segment(to_segment(wire), A, B)
+        assert bitwise(A + B + data[:32] + bytes(4) + data[36:]) == int.from_bytes(data[32:36], "big")
+        assert decode_segment(data, A, B).payload == payload
 
 
 def test_random_bytes_never_raise_anything_else() -> None:

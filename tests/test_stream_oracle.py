@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import struct
 from typing import Dict, List, Tuple
 
 import pytest
@@ -127,7 +128,7 @@ def listening(seed: int = 1) -> Script:
 
 
 def test_listen_cookie_is_keyed_blake2s() -> None:
-    """Against hashlib: the endpoint's secret is the only random number that it takes at its start."""
+    """Against hashlib and RFC 7693: the endpoint's secret is the only random number that it takes at its start."""
 
     class Known(random.Random):
         def getrandbits(self, k: int) -> int:
@@ -143,8 +144,48 @@ def test_listen_cookie_is_keyed_blake2s() -> None:
     assert size == 256
     got = cookie(script, stream=0x1234, seq=0x01020304)
     text = THEIRS + OURS + b"\x12\x34" + PORT.to_bytes(2, "big") + b"\x01\x02\x03\x04" + (100).to_bytes(8, "big")
-    digest = hashlib.blake2s(text, key=secret.to_bytes(32, "big"), digest_size=4).digest()
+    digest = keyed_blake2s(text, secret.to_bytes(32, "big"), 4)
+    assert digest == hashlib.blake2s(text, key=secret.to_bytes(32, "big"), digest_size=4).digest()
     assert got == int.from_bytes(digest, "big")
+
+
+def keyed_blake2s(text: bytes, key: bytes, size: int) -> bytes:
+    """RFC 7693, for a text of one block: the keyed hash that stands in for an HMAC."""
+    sigma = [[int(digit, 16) for digit in row] for row in BLAKE2S_SIGMA.split()]
+    h = [BLAKE2S_IV[0] ^ 0x01010000 ^ len(key) << 8 ^ size, *BLAKE2S_IV[1:]]
+    blocks = [key.ljust(64, b"\0"), text.ljust(64, b"\0")]
+    assert len(text) <= 64
+    for block, done, last in zip(blocks, (64, 64 + len(text)), (0, 0xFFFFFFFF)):
+        m = struct.unpack("<16I", block)
+        v = [*h, *BLAKE2S_IV]
+        v[12] ^= done
+        v[14] ^= last
+        for s in sigma:
+            for step, (a, b, c, d) in enumerate(BLAKE2S_LANES):
+                for word, (left, right) in zip((m[s[2 * step]], m[s[2 * step + 1]]), ((16, 12), (8, 7))):
+                    v[a] = (v[a] + v[b] + word) & 0xFFFFFFFF
+                    v[d] = rotated(v[d] ^ v[a], left)
+                    v[c] = (v[c] + v[d]) & 0xFFFFFFFF
+                    v[b] = rotated(v[b] ^ v[c], right)
+        h = [old ^ one ^ other for old, one, other in zip(h, v, v[8:])]
+    return struct.pack("<8I", *h)[:size]
+
+
+def rotated(word: int, right: int) -> int:
+    """A word of 32 bits, turned."""
+    return (word >> right | word << (32 - right)) & 0xFFFFFFFF
+
+
+BLAKE2S_IV = (
+    0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
+)  # fmt: skip
+BLAKE2S_LANES = [(n, 4 + n, 8 + n, 12 + n) for n in range(4)] + [
+    (n, 4 + (n + 1) % 4, 8 + (n + 2) % 4, 12 + (n + 3) % 4) for n in range(4)
+]
+BLAKE2S_SIGMA = """
+    0123456789abcdef ea489fd61c02b753 b8c052fdae367194 7931dcbe265a40f8 905724afe1bc683d
+    2c6a0b834d75fe19 c51fed4a0763928b db7ec13950f4862a 6fe9b308c2d714a5 a2847615fb9e3cd0
+"""
 
 
 def test_listen_cookies_look_random() -> None:

@@ -640,6 +640,26 @@ def test_established_wrong_sack_is_ignored(sack: Any) -> None:
     assert script.session.acked == 3 * MSS
 
 
+def test_established_reneging_peer_is_sent_again_what_it_took_back() -> None:
+    """Row 53: SACKed first, then acknowledged only up to there; nothing above `una` was forgotten."""
+    script = in_flight(3)
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 3 * MSS)])
+    script.give(ACK, ack=MSS)
+    script.take()
+    assert {wire.seq for _, wire in script.run(0.2)} >= {MSS}
+    script.give(ACK, ack=2 * MSS)
+    assert 2 * MSS in shape_starts(script)
+    script.give(ACK, ack=3 * MSS)
+    assert script.session.acked == 3 * MSS
+    assert script.endpoint.next_deadline() == script.now + 15
+
+
+def shape_starts(script: Script) -> List[int]:
+    """Positions of what is sent within a fifth of a second."""
+    return [wire.seq for _, wire in script.run(0.2)]
+
+
 def test_established_random_sacks_do_no_harm() -> None:
     script = in_flight(10)
     rng = random.Random(51)
