@@ -33,13 +33,15 @@ import alexstream
 import node
 import protocol
 import utils
-from alexstream import LINGERING_MAX, SegmentError, decode_segment, encode_segment
+from alexstream import SegmentError, decode_segment, encode_segment
 from constants import (
     BROADCAST_ADDRESS,
     DESTINATIONS_MAX,
     EVERYONE,
     FLAG_PROBE,
     FLAG_REPLY,
+    FLOWS_MAX,
+    LINGERING_MAX,
     MESSAGES_MAX,
     NAME_BYTES_MAX,
     NEIGHBOURS_MAX,
@@ -53,7 +55,7 @@ from constants import (
     TYPE_STATUS,
     TYPE_STREAM,
 )
-from node import FLOWS_MAX, Interface, MessageReceived, Router
+from node import Interface, MessageReceived, Router
 from protocol import (
     Frame,
     FrameError,
