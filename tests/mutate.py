@@ -17,6 +17,9 @@ what ran at import (the table of valid flags) a survivor, and needs 100 s before
 import argparse
 import ast
 import copy
+import glob
+import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -24,10 +27,11 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 import types
 from multiprocessing.connection import wait
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import coverage
 import pytest
@@ -35,7 +39,7 @@ import pytest
 TESTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(TESTS)
 REVIEWED = os.path.join(TESTS, "mutants_reviewed.txt")
-SLOW_TEST = 2.0  # seconds of computing; a slower one is left out: what survives meets every test
+SLOW_TEST = 1.0  # seconds of computing; a slower one is left out: what survives meets every test
 PATIENCE = 4.0  # a test may take so many times as long as without the mutant, and half as many seconds more
 LOAD_SECONDS = 20.0  # of computing, before the first test
 MEMORY_MAX = 2 << 30
@@ -263,15 +267,19 @@ def quietly() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
 
 
-def survey(target: Target, files: List[str], result: Any) -> None:
-    """In a child: run everything on the program as it is."""
+def survey(target: Target, files: List[str], kept: str) -> None:
+    """In a child: run everything on the program as it is, and write down what it showed."""
     quietly()
     file = os.path.join(ROOT, target.file)
     plugin = Survey(file)
     plugin.coverage.start()
     status = pytest.main([*PARAMETERS, *files], plugins=[plugin])
     plugin.coverage.stop()
-    result.send((int(status), plugin.seconds, plugin.coverage.get_data().contexts_by_lineno(file)))
+    if status:
+        sys.exit(int(status))
+    with open(kept + ".part", "w", encoding="utf-8") as result:
+        json.dump((plugin.seconds, plugin.coverage.get_data().contexts_by_lineno(file)), result)
+    os.rename(kept + ".part", kept)
 
 
 def try_mutant(file: str, tree: ast.Module, mutant: Mutant, tests: List[str], seconds: Dict[str, float]) -> None:
@@ -303,8 +311,9 @@ def forget_own_modules() -> None:
 class Run:
     """All mutants of one target, `jobs` at a time."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, tests: Sequence[str]) -> None:
         self.target = target
+        self.tests = tests
         with open(os.path.join(ROOT, target.file), encoding="utf-8") as source:
             self.tree = ast.parse(source.read())
         self.mutants = mutants(self.tree, target.names)
@@ -320,17 +329,27 @@ class Run:
         __import__(self.target.file[:-3])
         __import__("hypothesis.stateful")
         forget_own_modules()
-        files = [os.path.join(TESTS, test + ".py") for test in self.target.tests]
-        here, there = self.context.Pipe(duplex=False)
-        child = self.context.Process(target=survey, args=(self.target, [f for f in files if os.path.exists(f)], there))
-        child.start()
-        there.close()
-        status, seconds, self.reaching = here.recv()
-        child.join()
-        if status:
-            raise SystemExit("the tests do not pass on the program as it is: run them first")
+        files = [os.path.join(TESTS, test + ".py") for test in self.tests]
+        seconds, self.reaching = self.surveyed([file for file in files if os.path.exists(file)])
         self.seconds = {test: taken for test, taken in seconds.items() if taken <= SLOW_TEST}
         print(f"{len(self.seconds)} tests, {sum(self.seconds.values()):.1f} s; {len(self.mutants)} mutants", flush=True)
+
+    def surveyed(self, files: List[str]) -> Tuple[Dict[str, float], Dict[int, List[str]]]:
+        """Run all tests once on the program as it is; what they showed is kept until a file changes."""
+        digest = hashlib.sha256(repr(files).encode())
+        for file in sorted(glob.glob(ROOT + "/*.py") + glob.glob(TESTS + "/*.py")):
+            with open(file, "rb") as source:
+                digest.update(source.read())
+        kept = os.path.join(tempfile.gettempdir(), f"mutate-{self.target.file}-{digest.hexdigest()[:16]}.json")
+        if not os.path.exists(kept):
+            child = self.context.Process(target=survey, args=(self.target, files, kept))
+            child.start()
+            child.join()
+            if child.exitcode:
+                raise SystemExit("the tests do not pass on the program as it is: run them first")
+        with open(kept, encoding="utf-8") as file:
+            seconds, reaching = json.load(file)
+        return seconds, {int(line): tests for line, tests in reaching.items()}
 
     def tests_of(self, mutant: Mutant) -> List[str]:
         """The tests that reach the mutant, the quickest first; all where it takes effect at import."""
@@ -388,11 +407,15 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="try N of them, at random")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--only", metavar="REGEX", default="", help="those with a match in `function: before -> after`")
+    parser.add_argument(
+        "--tests", metavar="NAME", nargs="+", help="files of tests, without .py; default: all quick ones of the target"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--least", type=float, default=0.0, metavar="SHARE", help="fail below this share of the dead")
     parser.add_argument("--list", action="store_true", help="only say what would be tried")
     arguments = parser.parse_args(argv)
-    run = Run(TARGETS[arguments.target])
+    target = TARGETS[arguments.target]
+    run = Run(target, arguments.tests or target.tests)
     chosen = [mutant for mutant in run.mutants if re.search(arguments.only, mutant.key())]
     if arguments.sample is not None and arguments.sample < len(chosen):
         print(f"--sample {arguments.sample} --seed {arguments.seed}")
