@@ -3,11 +3,11 @@
 import random
 
 import pytest
-from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, Script, opened, shape
+from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, opened, shape
 from streamwire import ACK, FIN, INIT, PUSH, RST
-from test_stream_scripts import answer_to, closing, reason
+from test_stream_scripts import answer_to, closing, in_flight, reason
 
-from alexstream import Closed, Endpoint, Stalled
+from alexstream import Closed, Congestion, Endpoint, Stalled
 
 # --- Opening --------------------------------------------------------------------------------------------------------
 
@@ -267,3 +267,174 @@ def test_timers_of_many_streams_survive_each_other() -> None:
         now = deadline
     assert syns == 64 * 31
     assert all(session.closed == Closed(session, "no answer", 0, 0) for session in sessions)
+
+
+# --- Windows --------------------------------------------------------------------------------------------------------
+
+
+def filled(count: int) -> Script:
+    """A stream of ours whose peer has sent `count` bytes, which nobody has read; all of them are acknowledged."""
+    script = opened()
+    while script.seq < count:
+        script.give(payload=bytes(min(MSS, count - script.seq)))
+        script.take()
+    script.give(ACK | PUSH)
+    assert [(wire.ack, wire.window) for wire in script.take()] == [(count, WINDOW - count)]
+    return script
+
+
+@pytest.mark.parametrize(
+    ("held", "read", "told"),
+    [
+        (WINDOW // 2 + 1, 4 * MSS, True),
+        (WINDOW // 2 + 1, 4 * MSS - 1, False),
+        (WINDOW // 2, 4 * MSS, False),  # half the window is still open
+        (WINDOW - 1, 4 * MSS - 1, False),
+        (WINDOW - 1, 4 * MSS, True),
+        (WINDOW, MSS - 1, False),
+        (WINDOW, MSS, True),  # nothing is open: one segment is news enough
+    ],
+)
+def test_established_reading_is_told_when_it_is_worth_it(held: int, read: int, told: bool) -> None:
+    """Four segments where less than half the window is open, one where it is closed (RFC 9293 section 3.8.6.2.2)."""
+    script = filled(held)
+    script.session.read(read)
+    updates = [(wire.flags, wire.window) for wire in script.take()]
+    assert updates == ([(ACK, WINDOW - held + read)] if told else [])
+
+
+def test_established_probe_of_a_narrow_window_fills_it() -> None:
+    """Ten bytes are not worth a segment, but as a probe they are better than none."""
+    script = opened(window=7 * MSS)
+    script.session.send(bytes(20_000))
+    script.take()
+    script.window = 10
+    script.give(ACK, ack=7 * MSS)
+    assert script.take() == []
+    assert [(round(time, 4), wire.seq, len(wire.payload)) for time, wire in script.run(0.03)] == [(0.02, 7 * MSS, 10)]
+
+
+# --- Timers of the sender -------------------------------------------------------------------------------------------
+
+
+def test_established_each_transmission_starts_the_probe_timer_anew() -> None:
+    """RFC 9002 section 6.2.1: 20 ms after the last one, not after the first."""
+    script = opened()
+    script.session.send(b"one")
+    script.take()
+    script.wait(0.015)
+    script.session.send(b"two")
+    script.take()
+    assert [round(time, 4) for time, _ in script.run(0.03)] == [0.02, 0.02]
+
+
+def test_established_second_probe_asks_with_a_small_segment_too() -> None:
+    """Head and tail at first; from the second probe on an empty one beside them, which any path lets through."""
+    script = in_flight(5)
+    probes = [[], []]  # type: List[List[Tuple[int, int]]]
+    for time, wire in script.run(0.07):
+        probes[time > 0.03].append((wire.seq, len(wire.payload)))
+    assert probes[0] == [(0, MSS), (4 * MSS, MSS)]
+    assert probes[1] == [(0, MSS), (4 * MSS, MSS), (5 * MSS, 0)]
+
+
+def test_established_small_probe_answered_means_no_longer_wait() -> None:
+    """The peer is there, and it is the path that does not carry the big one: the next probe comes after 20 ms again."""
+    script = in_flight(2)
+    script.run(0.15)  # probes at 20, 60, 140 ms
+    script.give(ACK)  # answers the small one of the last
+    times = sorted({round(time, 3) for time, _ in script.run(0.1)})
+    assert times[0] == pytest.approx(0.02, abs=0.003)
+
+
+def test_syn_sent_many_tries_do_not_slow_down_what_follows() -> None:
+    """The sixth SYN is answered after 1 ms; the cookie is repeated after 20 ms, as if it had been the first."""
+    script = Script()
+    script.connect()
+    for _ in range(5):
+        script.now = script.endpoint.next_deadline() or 0.0
+        assert len(script.take_raw()) == 1
+    script.wait(RTT)
+    script.raw(script.syn_ack())
+    assert [wire.flags for wire in script.take()] == [ACK | PUSH]
+    assert [(round(time, 4), wire.flags) for time, wire in script.run(0.03)] == [(0.02, ACK | PUSH)]
+
+
+def test_established_probe_answered_without_echo_counts_as_the_last_copy() -> None:
+    """Head and tail were sent again as 6th and 7th; the head's 6th has arrived, so 2nd and 3rd must be lost."""
+    script = in_flight(5)
+    script.run(0.021)
+    script.give(ACK, ack=MSS, echo=0)
+    assert shape(script.take())[:2] == [(MSS, MSS), (2 * MSS, MSS)]
+
+
+def test_established_segment_larger_than_the_congestion_window_leaves_when_nothing_flies() -> None:
+    """After a collapse the window is two small segments; then the path grows, and one large segment must fit."""
+    script = opened(mtu=9000, segment_size=8913)
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=600)
+    script.take()
+    script.session.send(bytes(513))
+    script.take()
+    script.run(0.15)
+    script.give(ACK, ack=513)
+    script.take()
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=9000)
+    script.session.send(bytes(20_000))
+    assert shape(script.take()) == [(513, 8913)]
+
+
+def test_established_resumed_is_told_once() -> None:
+    script = in_flight(2)
+    script.run(0.31)
+    script.events()
+    for ack in (1, 2, 3):
+        script.give(ACK, ack=ack)
+    assert script.names().count("Resumed") == 1
+
+
+# --- What a segment carries -----------------------------------------------------------------------------------------
+
+
+def test_established_abort_reports_no_pieces() -> None:
+    """A reset says where we are, and nothing of what we hold beyond a gap."""
+    script = opened()
+    script.give(seq=100, payload=b"x")
+    script.take()
+    script.session.abort()
+    (wire,) = script.take()
+    assert (wire.flags, wire.seq, wire.ack, wire.window, wire.sacks) == (RST | ACK, 0, 0, 0, ())
+
+
+@pytest.mark.parametrize(("mtu", "blocks"), [(151, 11), (159, 12), (183, 15), (191, 16), (1500, 16)])
+def test_established_sacks_fit_the_smallest_path(mtu: int, blocks: int) -> None:
+    """As many blocks of 8 bytes, with 2 before them, as fit where the payload and three blocks would."""
+    script = opened()
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=mtu)
+    for number in range(20):
+        script.give(seq=10 * number + 10, payload=b"x")
+    script.give(ACK | PUSH)
+    wires = script.take()
+    assert [len(wire.sacks) for wire in wires] == [blocks]
+    assert 23 + 36 + 2 + 8 * blocks <= mtu
+
+
+def test_congestion_second_loss_with_a_queue_is_no_slow_start() -> None:
+    """The window stands at the threshold: x 0.7, not x 0.5 (RFC 5681: slow start is below it)."""
+    window = Congestion(1000)
+    window.on_delivered(90_000)
+    seen = []
+    for _ in range(3):
+        window.on_loss(queueing=True)
+        seen.append(round(window.window))
+    assert seen == [50_000, 35_000, 24_500]
+
+
+def test_established_two_overtaken_segments_are_repaired_each_in_its_time() -> None:
+    """2 ms after each was sent; the timer of the first is not put off by the second."""
+    script = opened()
+    for pause in (0.0005, 0.0001, RTT):
+        script.session.send(bytes(MSS))
+        assert len(script.take()) == 1
+        script.wait(pause)
+    script.give(ACK, sacks=[(2 * MSS, 3 * MSS)])
+    assert [(round(time, 4), wire.seq) for time, wire in script.run(0.002)] == [(0.0004, 0), (0.0009, MSS)]
