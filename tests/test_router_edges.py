@@ -1,0 +1,368 @@
+"""More of test_router.py: what mutation showed to be untested. One rule a test."""
+
+import random
+from typing import List, Sequence, Set
+
+import pytest
+from meshsim import BOOT_SEQ, mac_of
+from test_router import FAR, ME, Desk, Peer, Sent, asked, lo_peers, of_type, route, told
+
+from constants import (
+    BROADCAST_ADDRESS,
+    EVERYONE,
+    FLAG_BYE,
+    FLAG_FULL,
+    FLAG_PROBE,
+    FLAG_REPLY,
+    METRIC_UNREACHABLE,
+    TTL_V1,
+    TYPE_BROADCAST,
+    TYPE_HANDSHAKE,
+    TYPE_MESSAGE,
+    TYPE_STREAM,
+)
+from node import Echoed, Interface, NodeLost, Router
+from protocol import Handshake, Heard, Request, decode_handshake, encode_ethernet, encode_frame, encode_handshake
+
+
+def test_interface_that_is_up_already_and_says_so_again_floods_once() -> None:
+    desk = Desk()
+    desk.up(2)
+    desk.router.interface_changed(0, up=True, now=desk.now)
+    desk.router.broadcast(b"text", now=desk.now)
+    assert len(of_type(desk.take(), TYPE_BROADCAST)) == 1
+
+
+def test_route_that_only_a_leaver_needed_is_retracted_when_it_is_gone() -> None:
+    """3 did not hear 2, the way to FAR; after its BYE and half a second of grace nobody here needs that route of us."""
+    desk = Desk()
+    two, three = desk.up(2)[0], desk.up(3)[0]
+    desk.hear(two, heard=desk.lists_me(two), routes=(route(99),))
+    desk.hear(three, heard=desk.lists_me(three))
+    assert [r.metric for r in told(desk.run(0.3)) if r.dest == FAR] == [20]
+    desk.hear(three, flags=FLAG_BYE)
+    sent = desk.run(0.6)
+    assert route(99, metric=METRIC_UNREACHABLE, mtu=0) in told(sent)
+
+
+def test_routes_and_requests_leave_in_one_frame() -> None:
+    """What 2 now says of FAR is worse than was told, so a newer number is asked for; 3 does not hear 2, and is told."""
+    desk = Desk()
+    two, three = desk.up(2)[0], desk.up(3)[0]
+    desk.hear(two, heard=desk.lists_me(two), routes=(route(99), route(98)))
+    desk.hear(three, heard=desk.lists_me(three))
+    desk.run(0.3)
+    desk.hear(two, routes=(route(99, metric=50), route(97)))
+    (frame,) = [s for s in desk.run(0.05) if asked([s])]
+    assert [r.dest for r in asked([frame])] == [FAR]
+    assert sorted((r.dest, r.metric) for r in told([frame])) == [(mac_of(97), 20), (FAR, METRIC_UNREACHABLE)]
+
+
+def test_echo_is_not_answered_by_another_node() -> None:
+    """It may have seen the token on its way."""
+    desk = Desk()
+    token = desk.router.echo(mac_of(9), now=desk.now)
+    answer = encode_handshake(Handshake(FLAG_REPLY, 32, 5.0, 1500, 9, BOOT_SEQ, token))
+    desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(8), ME, answer, ttl=31))
+    assert desk.events(Echoed) == []
+    desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, answer, ttl=31))
+    assert [event.address for event in desk.events(Echoed)] == [mac_of(9)]
+
+
+def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
+    desk = Desk(loopback=True, mtu=65536)
+    peers = lo_peers(desk, 2, 3, 4)
+    for first, peer in zip((1000, 3000, 5000), peers):
+        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
+    desk.events()
+    desk.hear(peers[2], routes=[route(9999)])
+    (lost,) = desk.events(NodeLost)
+    assert lost.reason == "unreachable"
+    assert desk.hop(lost.address) is None
+    assert desk.hop(mac_of(9999)) == peers[2].address
+
+
+def test_node_without_a_route_makes_room_in_a_full_table() -> None:
+    """It is remembered for its sequence number, until somebody needs the place."""
+    desk = Desk(loopback=True, mtu=65536)
+    peers = lo_peers(desk, 2, 3, 4)
+    for first, peer in zip((1000, 3000, 5000), peers):
+        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
+    desk.hear(peers[0], routes=[route(n, metric=METRIC_UNREACHABLE) for n in range(1000, 3000)])
+    desk.hear(peers[2], routes=[route(9999)])
+    assert desk.hop(mac_of(9999)) == peers[2].address
+
+
+def test_newcomer_is_told_the_whole_table_by_a_full_handshake() -> None:
+    """One frame greets it, lists it and says that there are no other routes."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    desk.up(3, interface=1)
+    desk.run(1.0)
+    newcomer = Peer(4, 1)
+    desk.hear(newcomer, heard=desk.lists_me(newcomer))
+    frames = [s for s in desk.run(0.05) if FAR in [r.dest for r in told([s], 1)]]
+    assert [(s.frame.ttl, s.handshake.flags & FLAG_FULL) for s in frames if s.handshake] == [(TTL_V1, FLAG_FULL)]
+
+
+@pytest.mark.parametrize(("ttl", "hops"), [(33, 1), (32, 1), (31, 2), (22, 11)])
+def test_echo_counts_hops_by_the_ttl_that_is_left(ttl: int, hops: int) -> None:
+    desk = Desk()
+    token = desk.router.echo(mac_of(9), now=desk.now)
+    answer = encode_handshake(Handshake(FLAG_REPLY, 32, 5.0, 1500, 9, BOOT_SEQ, token))
+    desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, answer, ttl=ttl))
+    assert [(event.hops, event.name, event.ports) for event in desk.events(Echoed)] == [(hops, "", ())]
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_one_neighbour_that_hears_another_node_with_our_mac_is_enough(crowd: int) -> None:
+    """Then what is for others may be for that node: it is neither flooded nor refused."""
+    desk = Desk()
+    peers = desk.up(2, 3)
+    twin = Heard(desk.macs[0], 12345)
+    desk.hear(peers[crowd], heard=(*desk.lists_me(peers[crowd], peers[1 - crowd]), twin))
+    desk.run(0.1)
+    assert desk.put(0, desk.macs[0], peers[0].mac, desk.frame(TYPE_STREAM, peers[0].address, FAR)) == []
+    assert desk.router.drops["bystander"] == 1
+
+
+def test_who_said_bye_is_listed_no_more() -> None:
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    desk.hear(two, flags=FLAG_BYE)
+    newcomer = Peer(4)
+    desk.hear(newcomer)
+    lists = listed(desk.run(0.1))
+    assert {three.mac, newcomer.mac} in lists
+    assert not any(two.mac in macs for macs in lists)
+
+
+def listed(sent: Sequence[Sent]) -> List[Set[bytes]]:
+    """Whom each HANDSHAKE to everyone lists as heard, where it says so."""
+    greetings = [s.handshake for s in sent if s.handshake and s.frame.ttl == TTL_V1]
+    return [{tag.mac for tag in h.heard} for h in greetings if h.heard]
+
+
+def test_neighbour_that_restarted_is_greeted_at_once() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.run(1.0)
+    two.nonce = 77
+    desk.hear(two)
+    greetings = [s.handshake for s in desk.run(0.04) if s.handshake and s.frame.ttl == TTL_V1]
+    assert [h.heard for h in greetings] == [(Heard(two.mac, 77),)]
+
+
+def test_echo_that_asks_nothing_is_not_answered() -> None:
+    desk = Desk()
+    desk.run(1.0)
+    payload = encode_handshake(Handshake(0, 32, 5.0, 1500, 9, BOOT_SEQ, 5))
+    assert desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, payload, ttl=31)) == []
+
+
+def test_router_that_left_has_nothing_to_do() -> None:
+    desk = Desk()
+    desk.up(2)
+    desk.router.leave(now=desk.now)
+    desk.take()
+    desk.router.tick(now=desk.now + 100)
+    assert desk.router.next_deadline() is None
+    assert desk.take() == []
+
+
+def test_v1_newcomer_is_greeted_at_once_and_listed() -> None:
+    desk = Desk()
+    desk.up(2)
+    desk.run(1.0)
+    desk.hear_v1(7)
+    assert [mac_of(7) in macs for macs in listed(desk.run(0.04))] == [True]
+
+
+def test_large_frames_go_as_far_as_both_cards_take_them() -> None:
+    """The neighbour's takes 9000 bytes, ours 4000: so large is the padded question, and so large the frames then."""
+    desk = Desk(mtu=4000)
+    two = Peer(2, mtu=9000)
+    sent = desk.hear(two, heard=desk.lists_me(two))
+    (question,) = [s for s in sent if s.handshake and s.handshake.pad]
+    assert question.handshake is not None
+    assert 23 + len(question.frame.payload) == 4000
+    assert desk.router.mtu_to(two.address) == 1500
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token)
+    assert desk.router.mtu_to(two.address) == 4000
+
+
+def test_flooded_stream_frame_is_taken_once() -> None:
+    desk = Desk(2)
+    frame = encode_frame(desk.frame(TYPE_STREAM, mac_of(9), ME, b"segment"))
+    heard = [
+        desk.router.receive(interface, encode_ethernet(BROADCAST_ADDRESS, mac_of(4), frame), now=desk.now)
+        for interface in (0, 1, 0)
+    ]
+    assert [incoming and incoming.payload for incoming in heard] == [b"segment", None, None]
+
+
+def test_echo_repeated_the_straight_way_is_answered_again() -> None:
+    """Only of a flood there may be copies."""
+    desk = Desk()
+    desk.run(1.0)
+    payload = encode_handshake(Handshake(FLAG_PROBE, 32, 5.0, 1500, 9, BOOT_SEQ, 5))
+    frame = desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, payload, ttl=31)
+    assert [len(desk.put(0, ME, mac_of(4), frame)) for _ in range(2)] == [1, 1]
+
+
+def test_restarted_neighbour_has_missed_nothing_yet() -> None:
+    """Two HANDSHAKEs missed make a hop cost 20; its next life begins with 10, and goes on so."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    for pause in (4.9, 9.8, 9.8):
+        for _ in range(int(pause / 4.9) - 1):
+            desk.run(4.9)
+            desk.hear(two, ttl0=0)  # what is directed does not count
+        desk.run(4.9)
+        desk.alive(two)
+    assert cost(desk, two) == 20
+    two.nonce = 77
+    for _ in range(3):
+        desk.hear(two, heard=desk.lists_me(two))
+        assert cost(desk, two) == 10
+        desk.run(5.0)
+
+
+@pytest.mark.parametrize("payload", [b"", b"text"])
+def test_own_broadcast_that_comes_back_is_no_other_node(payload: bytes) -> None:
+    desk = Desk()
+    desk.put(0, BROADCAST_ADDRESS, mac_of(4), desk.frame(TYPE_BROADCAST, ME, EVERYONE, payload, ttl=TTL_V1))
+    assert desk.events() == []
+    assert desk.router.drops == {"own": 1}
+
+
+def test_node_known_by_hearsay_has_no_name() -> None:
+    desk = Desk()
+    desk.hear_v1(7, ttl=3)
+    (info,) = desk.router.nodes()
+    assert (info.address, info.hops, info.name, info.ports, info.rtt) == (mac_of(7), 3, "", (), None)
+
+
+def test_card_that_takes_less_than_it_did_is_sent_no_more_than_that() -> None:
+    """Even where the fast path is open, and the path behind is narrower still."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99, mtu=400),))
+    desk.run(0.1)
+    frame = desk.frame(TYPE_STREAM, two.address, FAR, bytes(1000))
+    assert [len(desk.put(0, desk.macs[0], two.mac, frame)) for _ in range(2)] == [1, 1]
+    desk.router.interface_changed(1, mtu=500, now=desk.now)
+    assert desk.put(0, desk.macs[0], two.mac, frame) == []
+    assert desk.router.drops["mtu"] == 1
+
+
+def test_name_that_is_no_unicode_is_told_as_well_as_may_be() -> None:
+    router = Router(ME, [Interface("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1, name="x\udcff")
+    router.announce(now=1.0)
+    names = [decode_handshake(data[37:]) for _, data in router.frames_to_send(now=1.0)]
+    assert [h.name for h in names if h] == ["x?"]
+
+
+def test_stream_frames_in_transit_take_the_fast_path_from_the_second_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other kinds go the long way each time."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    slow = []
+    receive = desk.router._receive
+    monkeypatch.setattr(desk.router, "_receive", lambda *args: (slow.append(1), receive(*args))[1])
+    for kind, most in ((TYPE_STREAM, 1), (TYPE_MESSAGE, 3)):
+        slow.clear()
+        for _ in range(3):
+            assert len(desk.put(0, desk.macs[0], two.mac, desk.frame(kind, two.address, FAR, b"data"))) == 1
+        assert len(slow) == most
+
+
+def test_request_is_answered_for_a_v1_neighbour_and_kept_to() -> None:
+    """Who asks gets the number that it asked for; the next HANDSHAKE of the v1.0 node does not take it back."""
+    desk = Desk(2)
+    (two,) = desk.up(2, interface=1)
+    desk.hear_v1(7)
+    desk.run(0.1)
+    high = BOOT_SEQ + 1000
+    desk.hear(two, requests=(Request(mac_of(7), high, 5),))
+    assert [r.seq for r in told(desk.run(0.1), 1) if r.dest == mac_of(7)] == [high]
+    desk.hear_v1(7)
+    assert {r.seq for r in told(desk.run(6.0), 1) if r.dest == mac_of(7)} <= {high}
+
+
+def test_neighbour_that_lists_thousands_is_believed_some() -> None:
+    """The lists of one moment are one list, up to a bound."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.run(1.0)
+    for first in range(1000, 5000, 100):
+        desk.hear(two, heard=tuple(Heard(mac_of(n), n) for n in range(first, first + 100)))
+    assert len(desk.neighbour(two).heard) <= 700
+
+
+def test_node_that_left_and_came_back_may_be_lost_like_any_other() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, flags=FLAG_BYE)
+    desk.run(0.6)
+    two.nonce = 77
+    desk.hear(two, heard=desk.lists_me(two))
+    desk.events()
+    desk.router.interface_changed(0, up=False, now=desk.now)
+    desk.run(0.9)
+    assert desk.events(NodeLost) == []
+    desk.run(0.2)
+    assert desk.events(NodeLost) == [NodeLost(two.address, "unreachable")]
+
+
+def test_mtu_to_nobody_known_is_that_of_the_narrowest_card() -> None:
+    wires = [Interface("e0", mac_of(1, 0), 1500, False), Interface("e1", mac_of(1, 1), 9000, False)]
+    assert Router(ME, wires, rng=random.Random(1), now=0.0, seq=1).mtu_to(FAR) == 1500
+
+
+def test_request_with_number_0_is_harmless() -> None:
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    desk.hear(two, requests=(Request(FAR, 0, 5),))
+    assert desk.hop(FAR) == three.address
+    assert asked(desk.run(0.1)) == []
+
+
+def test_router_that_left_says_nothing_whatever_happens() -> None:
+    desk = Desk()
+    desk.up(2)
+    desk.router.leave(now=desk.now)
+    desk.take()
+    desk.router.interface_changed(0, mtu=1400, up=True, now=desk.now)
+    assert desk.run(30.0) == []
+
+
+def test_neighbour_that_retracted_its_routes_may_tell_others() -> None:
+    """Half of the table is its share of what it offers now, not of what it ever did."""
+    desk = Desk(loopback=True, mtu=65536)
+    peers = lo_peers(desk, 2, 3, 4)
+    for first, peer in zip((1000, 3000, 5000), peers):
+        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
+    desk.hear(peers[0], routes=[route(n, metric=METRIC_UNREACHABLE) for n in range(1000, 3000)])
+    desk.hear(peers[0], routes=[route(n) for n in range(8000, 8100)])
+    assert desk.hop(mac_of(8099)) == peers[0].address
+
+
+def test_neighbour_that_is_not_up_is_answered_where_it_sends_from_now() -> None:
+    desk = Desk()
+    two = Peer(2)
+    desk.hear(two)
+    two.mac = mac_of(222)
+    (answer,) = [s for s in desk.hear(two, FLAG_PROBE, ttl0=0, token=5) if s.handshake and s.handshake.token == 5]
+    assert answer.destination == two.mac
+
+
+def cost(desk: Desk, peer: Peer) -> int:
+    path = desk.router.path_to(peer.address)
+    assert path is not None
+    return path.metric

@@ -1,0 +1,440 @@
+"""More of test_stream_scripts.py: what mutation showed to be untested. One rule a test, exact numbers."""
+
+import random
+
+import pytest
+from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, opened, shape
+from streamwire import ACK, FIN, INIT, PUSH, RST
+from test_stream_scripts import answer_to, closing, in_flight, reason
+
+from alexstream import Closed, Congestion, Endpoint, Stalled
+
+# --- Opening --------------------------------------------------------------------------------------------------------
+
+
+def test_listen_two_cookies_given_at_once_are_both_good() -> None:
+    """That the first comes back does not void the second."""
+    script = Script()
+    script.endpoint.listen(PORT)
+    answers = [answer_to(script, script.syn(stream=stream))[0] for stream in (1, 2)]
+    for stream, answer in zip((1, 2), answers):
+        assert answer_to(script, script.cookie_echo(answer, stream=stream))[0].flags == ACK
+    assert len(script.endpoint.sessions) == 2
+
+
+def test_listen_spent_cookie_is_refused_after_another_was_spent() -> None:
+    script = Script()
+    script.endpoint.listen(PORT)
+    (answer,) = answer_to(script, script.syn(stream=1))
+    echo = script.cookie_echo(answer, stream=1)
+    script.raw(echo)
+    script.take_raw()
+    script.raw(echo._replace(flags=RST | ACK | INIT, ts=echo.ts + 1))
+    (other,) = answer_to(script, script.syn(stream=2))
+    script.raw(script.cookie_echo(other, stream=2))
+    script.take_raw()
+    assert [reply.flags for reply in answer_to(script, echo)] == [RST]
+
+
+def test_listen_the_128_seconds_of_a_spent_cookie_begin_when_it_is_spent() -> None:
+    """A cookie lives two slots at most, and is remembered for as long: to the end of 120 s it opens nothing again."""
+    script = Script()
+    script.endpoint.listen(PORT)
+    script.now = 64.0 * 100
+    (answer,) = answer_to(script, script.syn(stream=1))
+    echo = script.cookie_echo(answer, stream=1)
+    script.raw(echo)
+    script.take_raw()
+    script.raw(echo._replace(flags=RST | ACK | INIT, ts=echo.ts + 1))
+    script.wait(120.0)
+    (other,) = answer_to(script, script.syn(stream=2))
+    script.raw(script.cookie_echo(other, stream=2))
+    script.take_raw()
+    assert [reply.flags for reply in answer_to(script, echo)] == [RST]
+
+
+def test_syn_ack_tells_when_the_peer_was_heard() -> None:
+    script = Script()
+    script.connect()
+    script.wait(0.01)
+    script.raw(script.syn_ack())
+    heard = script.now
+    script.take()
+    script.run(3.0)
+    assert [event.since for event in script.events() if isinstance(event, Stalled)] == [heard]
+
+
+def test_not_open_yet_is_not_at_its_end() -> None:
+    script = opened()
+    assert not script.session.at_eof
+    script.give(payload=b"x")
+    assert not script.session.at_eof
+    script.session.read(1)
+    assert not script.session.at_eof
+    script.give(ACK | FIN)
+    assert script.session.at_eof
+
+
+# --- What the sender makes of acknowledgements ----------------------------------------------------------------------
+
+
+def test_established_sacked_bytes_open_the_congestion_window() -> None:
+    """Ten segments were the limit; two of them SACKed make room for themselves and for two more."""
+    script = opened()
+    script.session.send(bytes(100 * MSS))
+    assert len(script.take()) == 10
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 3 * MSS)])
+    assert shape(script.take()) == [((10 + n) * MSS, MSS) for n in range(4)]
+
+
+def test_established_acknowledgement_of_part_of_a_segment_opens_the_window_by_that_part() -> None:
+    script = opened()
+    script.session.send(bytes(100 * MSS))
+    assert len(script.take()) == 10
+    script.wait(RTT)
+    script.give(ACK, ack=MSS // 2)
+    assert script.take() == []  # twice 706 of 1413: not yet a segment
+    script.give(ACK, ack=MSS)
+    assert len(script.take()) == 2
+
+
+def opened_over(rtt: float) -> Script:
+    """Like `opened`, over a path of another round trip."""
+    script = Script()
+    script.connect()
+    script.wait(rtt)
+    script.raw(script.syn_ack())
+    script.take()
+    script.wait(rtt)
+    script.give(ACK)
+    script.events()
+    assert script.take() == []
+    return script
+
+
+def repair_time(script: Script) -> float:
+    """Two segments leave and the second arrives; return how long after that news the first is repaired, needlessly."""
+    start = script.ack
+    script.session.send(bytes(2 * MSS))
+    first, second = script.take_raw()
+    script.wait(0.01)
+    script.give(ACK, sacks=[(start + MSS, start + 2 * MSS)], echo=second.ts)
+    began = script.now
+    while not script.take():
+        script.now = script.endpoint.next_deadline() or 0.0
+    waited = script.now - began
+    script.give(ACK, ack=start + 2 * MSS, echo=first.ts)
+    script.take()
+    return waited
+
+
+def test_established_reordering_window_doubles_when_a_loss_was_none() -> None:
+    """A quarter of the least round trip of 10 ms (RFC 8985 section 6.2); then half of it; then the whole, at most."""
+    script = opened_over(0.01)
+    times = [repair_time(script) for _ in range(4)]
+    assert times[0] == pytest.approx(0.0025, abs=0.00002)
+    assert times[1] == pytest.approx(0.0053, abs=0.0002)
+    assert times[2] == pytest.approx(0.0108, abs=0.0003)
+    assert times[3] == pytest.approx(0.0135, abs=0.0005)
+
+
+def test_established_window_opens_again_and_probes_start_anew() -> None:
+    """Five probes of a closed window are no reason to wait longer for what leaves when it opens."""
+    script = opened(window=100)
+    script.session.send(bytes(1000))
+    script.take()
+    script.window = 0
+    script.give(ACK, ack=100)
+    assert len({time for time, _ in script.run(0.65)}) == 5
+    script.window = 500
+    script.give(ACK, ack=100)
+    assert shape(script.take()) == [(100, 500)]
+    assert [time for time, _ in script.run(0.03)][:1] == [pytest.approx(0.02, abs=0.001)]
+
+
+def test_established_idle_then_whole_segments_have_180_seconds() -> None:
+    """The user timeout counts from when there is something to wait for, not from the last progress."""
+    script = opened()
+    for _ in range(12):
+        script.run(15.0)
+        script.give(ACK)
+    script.session.send(bytes(5 * MSS))
+    script.run(170.0)
+    assert reason(script) == ""
+    script.run(12.0)
+    assert reason(script) == "timed out"
+
+
+def test_established_idle_then_one_small_segment_has_180_seconds() -> None:
+    script = opened()
+    for _ in range(12):
+        script.run(15.0)
+        script.give(ACK)
+    script.session.send(b"x")
+    script.run(170.0)
+    assert reason(script) == ""
+    script.run(12.0)
+    assert reason(script) == "timed out"
+
+
+# --- What the receiver makes of segments ----------------------------------------------------------------------------
+
+
+def test_established_echo_never_goes_back() -> None:
+    """In order, but stamped before the one that came first: the latest stamp is echoed."""
+    script = opened()
+    script.give(payload=b"one", ts=2_000_000)
+    script.give(payload=b"two", ts=1_999_990)
+    script.give(ACK | PUSH, ts=1_999_995)
+    assert [wire.echo for wire in script.take_raw()] == [2_000_000]
+    assert script.session.read(10) == b"onetwo"
+
+
+def test_established_data_beyond_an_early_fin_is_dropped() -> None:
+    script = opened()
+    script.give(ACK | FIN, seq=100)
+    script.give(seq=90, payload=bytes(20))
+    assert script.endpoint.drops["contradiction"] == 1
+    script.give(seq=0, payload=b"y" * 100)
+    assert script.session.read(200) == b"y" * 100
+    assert script.session.at_eof
+
+
+def test_established_peer_with_a_new_clock_after_15_idle_minutes_stays() -> None:
+    """Not its first segment alone: those after it are measured against that one."""
+    script = opened()
+    script.give(payload=b"a", ts=500_000_000)
+    script.wait(901.0)
+    script.give(payload=b"b", ts=100_000_000)
+    script.give(payload=b"c", ts=100_000_001)
+    assert script.session.read(3) == b"abc"
+    script.give(seq=3, payload=b"d", ts=100_000_002)
+    assert script.session.read(1) == b"d"
+
+
+# --- TIME-WAIT ------------------------------------------------------------------------------------------------------
+
+
+def test_time_wait_repeated_data_does_not_prolong_it() -> None:
+    """Only the peer's FIN does: it shows that our acknowledgement was lost."""
+    script = closing(opened())
+    script.wait(9.0)
+    script.give(ACK | PUSH, seq=1)
+    assert [wire.flags for wire in script.take()] == [ACK]
+    script.run(1.5)
+    script.give(ACK | FIN, seq=0)
+    assert [wire.flags for wire in script.take_raw()] == [RST | INIT]
+
+
+def test_time_wait_answer_offers_no_window() -> None:
+    script = closing(opened())
+    script.give(ACK | FIN, seq=0)
+    (wire,) = script.take()
+    assert (wire.flags, wire.seq, wire.ack, wire.window) == (ACK, 1, 1, 0)
+
+
+def test_time_wait_empty_push_from_beyond_is_only_acknowledged() -> None:
+    script = closing(opened())
+    script.give(ACK | PUSH, seq=5)
+    assert [wire.flags for wire in script.take()] == [ACK]
+
+
+# --- Timers ---------------------------------------------------------------------------------------------------------
+
+
+def test_timers_that_were_superseded_leave_the_others_in_place() -> None:
+    """200 delayed acknowledgements, each set before the keepalive: all of them leave in time, and so does that."""
+    script = opened()
+    for _ in range(200):
+        script.give(payload=b"x")
+        assert [round(time, 4) for time, _ in script.run(0.006)] == [0.005]
+    ((time, wire), *_) = script.run(15.5)
+    assert (time, wire.flags) == (pytest.approx(15 - 0.006), ACK | PUSH)
+
+
+def test_timers_of_many_streams_survive_each_other() -> None:
+    """64 streams wait for an answer; all probe, whatever became of the heap meanwhile."""
+    endpoint = Endpoint(OURS, rng=random.Random(1))
+    sessions = [endpoint.connect(THEIRS, PORT, now=START) for _ in range(64)]
+    now, syns = START, 0
+    while now < START + 16:
+        syns += len(endpoint.segments_to_send(now=now))
+        endpoint.check()
+        deadline = endpoint.next_deadline()
+        if deadline is None:
+            break
+        now = deadline
+    assert syns == 64 * 31
+    assert all(session.closed == Closed(session, "no answer", 0, 0) for session in sessions)
+
+
+# --- Windows --------------------------------------------------------------------------------------------------------
+
+
+def filled(count: int) -> Script:
+    """A stream of ours whose peer has sent `count` bytes, which nobody has read; all of them are acknowledged."""
+    script = opened()
+    while script.seq < count:
+        script.give(payload=bytes(min(MSS, count - script.seq)))
+        script.take()
+    script.give(ACK | PUSH)
+    assert [(wire.ack, wire.window) for wire in script.take()] == [(count, WINDOW - count)]
+    return script
+
+
+@pytest.mark.parametrize(
+    ("held", "read", "told"),
+    [
+        (WINDOW // 2 + 1, 4 * MSS, True),
+        (WINDOW // 2 + 1, 4 * MSS - 1, False),
+        (WINDOW // 2, 4 * MSS, False),  # half the window is still open
+        (WINDOW - 1, 4 * MSS - 1, False),
+        (WINDOW - 1, 4 * MSS, True),
+        (WINDOW, MSS - 1, False),
+        (WINDOW, MSS, True),  # nothing is open: one segment is news enough
+    ],
+)
+def test_established_reading_is_told_when_it_is_worth_it(held: int, read: int, told: bool) -> None:
+    """Four segments where less than half the window is open, one where it is closed (RFC 9293 section 3.8.6.2.2)."""
+    script = filled(held)
+    script.session.read(read)
+    updates = [(wire.flags, wire.window) for wire in script.take()]
+    assert updates == ([(ACK, WINDOW - held + read)] if told else [])
+
+
+def test_established_probe_of_a_narrow_window_fills_it() -> None:
+    """Ten bytes are not worth a segment, but as a probe they are better than none."""
+    script = opened(window=7 * MSS)
+    script.session.send(bytes(20_000))
+    script.take()
+    script.window = 10
+    script.give(ACK, ack=7 * MSS)
+    assert script.take() == []
+    assert [(round(time, 4), wire.seq, len(wire.payload)) for time, wire in script.run(0.03)] == [(0.02, 7 * MSS, 10)]
+
+
+# --- Timers of the sender -------------------------------------------------------------------------------------------
+
+
+def test_established_each_transmission_starts_the_probe_timer_anew() -> None:
+    """RFC 9002 section 6.2.1: 20 ms after the last one, not after the first."""
+    script = opened()
+    script.session.send(b"one")
+    script.take()
+    script.wait(0.015)
+    script.session.send(b"two")
+    script.take()
+    assert [round(time, 4) for time, _ in script.run(0.03)] == [0.02, 0.02]
+
+
+def test_established_second_probe_asks_with_a_small_segment_too() -> None:
+    """Head and tail at first; from the second probe on an empty one beside them, which any path lets through."""
+    script = in_flight(5)
+    probes = [[], []]  # type: List[List[Tuple[int, int]]]
+    for time, wire in script.run(0.07):
+        probes[time > 0.03].append((wire.seq, len(wire.payload)))
+    assert probes[0] == [(0, MSS), (4 * MSS, MSS)]
+    assert probes[1] == [(0, MSS), (4 * MSS, MSS), (5 * MSS, 0)]
+
+
+def test_established_small_probe_answered_means_no_longer_wait() -> None:
+    """The peer is there, and it is the path that does not carry the big one: the next probe comes after 20 ms again."""
+    script = in_flight(2)
+    script.run(0.15)  # probes at 20, 60, 140 ms
+    script.give(ACK)  # answers the small one of the last
+    times = sorted({round(time, 3) for time, _ in script.run(0.1)})
+    assert times[0] == pytest.approx(0.02, abs=0.003)
+
+
+def test_syn_sent_many_tries_do_not_slow_down_what_follows() -> None:
+    """The sixth SYN is answered after 1 ms; the cookie is repeated after 20 ms, as if it had been the first."""
+    script = Script()
+    script.connect()
+    for _ in range(5):
+        script.now = script.endpoint.next_deadline() or 0.0
+        assert len(script.take_raw()) == 1
+    script.wait(RTT)
+    script.raw(script.syn_ack())
+    assert [wire.flags for wire in script.take()] == [ACK | PUSH]
+    assert [(round(time, 4), wire.flags) for time, wire in script.run(0.03)] == [(0.02, ACK | PUSH)]
+
+
+def test_established_probe_answered_without_echo_counts_as_the_last_copy() -> None:
+    """Head and tail were sent again as 6th and 7th; the head's 6th has arrived, so 2nd and 3rd must be lost."""
+    script = in_flight(5)
+    script.run(0.021)
+    script.give(ACK, ack=MSS, echo=0)
+    assert shape(script.take())[:2] == [(MSS, MSS), (2 * MSS, MSS)]
+
+
+def test_established_segment_larger_than_the_congestion_window_leaves_when_nothing_flies() -> None:
+    """After a collapse the window is two small segments; then the path grows, and one large segment must fit."""
+    script = opened(mtu=9000, segment_size=8913)
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=600)
+    script.take()
+    script.session.send(bytes(513))
+    script.take()
+    script.run(0.15)
+    script.give(ACK, ack=513)
+    script.take()
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=9000)
+    script.session.send(bytes(20_000))
+    assert shape(script.take()) == [(513, 8913)]
+
+
+def test_established_resumed_is_told_once() -> None:
+    script = in_flight(2)
+    script.run(0.31)
+    script.events()
+    for ack in (1, 2, 3):
+        script.give(ACK, ack=ack)
+    assert script.names().count("Resumed") == 1
+
+
+# --- What a segment carries -----------------------------------------------------------------------------------------
+
+
+def test_established_abort_reports_no_pieces() -> None:
+    """A reset says where we are, and nothing of what we hold beyond a gap."""
+    script = opened()
+    script.give(seq=100, payload=b"x")
+    script.take()
+    script.session.abort()
+    (wire,) = script.take()
+    assert (wire.flags, wire.seq, wire.ack, wire.window, wire.sacks) == (RST | ACK, 0, 0, 0, ())
+
+
+@pytest.mark.parametrize(("mtu", "blocks"), [(151, 11), (159, 12), (183, 15), (191, 16), (1500, 16)])
+def test_established_sacks_fit_the_smallest_path(mtu: int, blocks: int) -> None:
+    """As many blocks of 8 bytes, with 2 before them, as fit where the payload and three blocks would."""
+    script = opened()
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=mtu)
+    for number in range(20):
+        script.give(seq=10 * number + 10, payload=b"x")
+    script.give(ACK | PUSH)
+    wires = script.take()
+    assert [len(wire.sacks) for wire in wires] == [blocks]
+    assert 23 + 36 + 2 + 8 * blocks <= mtu
+
+
+def test_congestion_second_loss_with_a_queue_is_no_slow_start() -> None:
+    """The window stands at the threshold: x 0.7, not x 0.5 (RFC 5681: slow start is below it)."""
+    window = Congestion(1000)
+    window.on_delivered(90_000)
+    seen = []
+    for _ in range(3):
+        window.on_loss(queueing=True)
+        seen.append(round(window.window))
+    assert seen == [50_000, 35_000, 24_500]
+
+
+def test_established_two_overtaken_segments_are_repaired_each_in_its_time() -> None:
+    """2 ms after each was sent; the timer of the first is not put off by the second."""
+    script = opened()
+    for pause in (0.0005, 0.0001, RTT):
+        script.session.send(bytes(MSS))
+        assert len(script.take()) == 1
+        script.wait(pause)
+    script.give(ACK, sacks=[(2 * MSS, 3 * MSS)])
+    assert [(round(time, 4), wire.seq) for time, wire in script.run(0.002)] == [(0.0004, 0), (0.0009, MSS)]
