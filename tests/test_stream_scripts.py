@@ -1288,6 +1288,18 @@ def test_any_bytes_are_counted_and_dropped() -> None:
     assert script.take() == []
 
 
+def test_established_segment_cut_anywhere_is_dropped() -> None:
+    """Row 22 in a stream: also what begins as the expected segment does and ends before its header."""
+    script = opened()
+    whole = script.packed(ACK | DATA, payload=b"hello")
+    for size in range(len(whole)):
+        script.feed(whole[:size])
+    assert sum(script.endpoint.drops.values()) == len(whole)
+    assert script.session.readable == 0
+    script.feed(whole)
+    assert script.session.read(9) == b"hello"
+
+
 # --- Resets ---------------------------------------------------------------------------------------------------------
 
 
