@@ -62,6 +62,7 @@ def test_line_unknown_type() -> None:
 
 
 def test_line_invalid_utf8() -> None:
+    """Row 82."""
     assert decode_record(b'{"type": "say", "text": "a\xc3(\xf0\x9f"}') == Say("a\ufffd(\ufffd")
 
 
@@ -176,6 +177,7 @@ def test_client_message_passed_on(person: Client, sender: str, shown: str) -> No
 
 
 def test_client_line_typed_delivered(person: Client) -> None:
+    """Row 89."""
     person.peer.stream.other.holding = True
     person.turn("one", "two")
     assert person.peer.heard() == [Say("one", 1), Say("two", 2)]
@@ -250,7 +252,7 @@ def test_client_peer_finishes_goes_on_talking(person: Client) -> None:
 
 
 def test_pipe_ends_peer_goes_on(pipe: Client) -> None:
-    """Half-close: what the peer says afterwards arrives, until he ends."""
+    """Half-close: what the peer says afterwards arrives, until he ends. (Row 87.)"""
     pipe.turn("one", "exit", at_end=True)
     assert pipe.peer.heard() == [Say("one", 1), Say("exit", 2)]
     assert pipe.peer.stream.other.finished

@@ -365,6 +365,7 @@ def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_arrival_stdout_full() -> None:
+    """Row 88."""
     before, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, 1)
     try:
@@ -381,6 +382,7 @@ def test_arrival_stdout_full() -> None:
 
 
 def test_shown_lines(capfd: Any) -> None:
+    """Row 83."""
     shown = Shown("02:02")
     for piece in (b"one\ntw", b"o\x1b[2J\xff\n", b"x" * 9000, b"\nlast"):
         shown.write(piece)

@@ -80,6 +80,7 @@ def test_syn_sent_syn_ack_connects() -> None:
 
 @pytest.mark.parametrize("wrong", [{"tag": 5}, {"ack": 5}, {"flags": SYN}, {"flags": SYN | ACK | INIT}, {"port": 8}])
 def test_syn_sent_wrong_syn_ack_is_dropped(wrong: Dict[str, int]) -> None:
+    """Row 37."""
     script = Script()
     script.connect()
     script.raw(script.syn_ack(**wrong))
@@ -90,6 +91,7 @@ def test_syn_sent_wrong_syn_ack_is_dropped(wrong: Dict[str, int]) -> None:
 
 
 def test_syn_sent_syn_ack_off_by_one_is_dropped() -> None:
+    """Row 37."""
     script = Script()
     script.connect()
     for error in (-1, 1):
@@ -107,6 +109,7 @@ def test_syn_sent_data_without_syn_is_dropped() -> None:
 
 
 def test_syn_sent_refused() -> None:
+    """Row 43."""
     script = Script()
     script.connect()
     script.raw(Wire(script.stream, RST | ACK, ack=script.our_isn + 1, tag=script.our_isn))
@@ -116,6 +119,7 @@ def test_syn_sent_refused() -> None:
 
 @pytest.mark.parametrize("error", [{"tag": 1}, {"ack": 1}, {"flags": -ACK}])
 def test_syn_sent_forged_reset_is_ignored(error: Dict[str, int]) -> None:
+    """Row 43."""
     script = Script()
     script.connect()
     good = Wire(script.stream, RST | ACK, ack=script.our_isn + 1, tag=script.our_isn)
@@ -274,7 +278,7 @@ def test_listen_guessed_cookie_makes_no_state(wrong: Dict[str, int]) -> None:
 
 
 def test_listen_spent_cookie_is_refused() -> None:
-    """A recorded conversation is not accepted again."""
+    """A recorded conversation is not accepted again. (Row 40.)"""
     script = Script()
     script.endpoint.listen(PORT)
     (answer,) = answer_to(script, script.syn())
@@ -325,6 +329,7 @@ def test_listen_syn_ack_echo_gives_the_first_round_trip() -> None:
 
 
 def test_no_listener_syn_is_refused() -> None:
+    """Row 43."""
     script = Script()
     (reply,) = answer_to(script, script.syn())
     assert reply.flags == RST | ACK
@@ -430,6 +435,7 @@ def test_limit_of_64_streams_per_peer() -> None:
 
 
 def test_limit_of_1024_streams() -> None:
+    """Rows 44 and 45."""
     script = Script()
     script.endpoint.listen(PORT)
 
@@ -641,6 +647,7 @@ def test_established_wrong_sack_is_ignored(sack: Any) -> None:
 
 
 def test_established_random_sacks_do_no_harm() -> None:
+    """Row 51."""
     script = in_flight(10)
     rng = random.Random(51)
     for _ in range(300):
@@ -742,6 +749,7 @@ def test_established_three_silent_probes_collapse_the_window() -> None:
 
 
 def test_established_silence_is_told() -> None:
+    """Row 78."""
     script = in_flight(2)
     heard = script.now
     script.run(0.29)
@@ -755,7 +763,7 @@ def test_established_silence_is_told() -> None:
 
 
 def test_established_user_timeout() -> None:
-    """180 s without progress, and by then far more than 8 probes."""
+    """180 s without progress, and by then far more than 8 probes. (Row 78.)"""
     script = in_flight(2)
     script.run(179.9)
     assert reason(script) == ""
@@ -808,6 +816,7 @@ def test_established_senseless_echo_is_no_sample(echo: int) -> None:
 
 
 def test_established_echo_of_the_future_is_no_sample() -> None:
+    """Row 58."""
     script = in_flight(2)
     script.wait(RTT)
     script.give(ACK, ack=MSS, echo=script.echo + 1000000)
@@ -815,6 +824,7 @@ def test_established_echo_of_the_future_is_no_sample() -> None:
 
 
 def test_established_zero_window_is_probed_for_ever() -> None:
+    """Row 56."""
     script = opened(window=0)
     script.session.send(bytes(5000))
     times = []
@@ -1326,7 +1336,7 @@ def test_established_reset_with_a_wrong_tag_is_ignored() -> None:
     ("seq", "good"), [(1, False), (0, True), (-1, True), (-WINDOW, True), (-WINDOW - 1, False), (2**30, False)]
 )
 def test_established_stateless_reset(seq: int, good: bool) -> None:
-    """A peer that knows nothing reflects our own words: our ack as its seq, its old ISN as tag."""
+    """A peer that knows nothing reflects our own words: our ack as its seq, its old ISN as tag. (Row 77.)"""
     script = opened()
     script.session.send(b"hello")
     script.take()
