@@ -321,8 +321,19 @@ def test_client_malformed_lines_between_others(person: Client) -> None:
         person.turn()
     assert person.console.shown == ["bob: fine"]
     assert [note.partition(": ")[2] for note in person.console.notes] == [
-        "not JSON", "longer than 64 KiB", "not JSON",
+        "not JSON", "longer than 64 KiB (and 1 more)",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("turns", [2, pytest.param(16, marks=pytest.mark.slow)])
+def test_client_a_million_empty_lines(person: Client, turns: int) -> None:
+    """Row 85: they are told of in a few notes, and what is typed meanwhile goes out."""
+    for number in range(turns):
+        person.peer.stream.write(b"\n" * 65536)
+        person.turn(f"line {number}")
+        assert person.peer.heard() == [Say(f"line {number}", number + 1)]
+    assert len(person.console.notes) <= turns
+    assert person.console.notes[0] == "bob sent a line that cannot be read: not JSON (and 65535 more)"
 
 
 def test_client_one_line_of_64_kib(person: Client) -> None:

@@ -393,6 +393,18 @@ def test_shown_lines(capfd: Any) -> None:
     assert lines[5:] == ["02:02: last"]
 
 
+def test_shown_text_that_is_no_utf8(capfd: Any) -> None:
+    """Row 82: also where it is cut anywhere; what can be read is, the rest is shown as bytes."""
+    for cut in range(12):
+        shown = Shown("02:02")
+        text = b"\xf0\x9f\x98\x80 \xc3( \xed\xa0\x80\n"
+        for piece in (text[:cut], text[cut:], b"\xf0\x9f"):
+            shown.write(piece)
+        shown.finish()
+        out = capfd.readouterr().out.splitlines()
+        assert out == ["02:02: \U0001f600 \\xc3( \\xed\\xa0\\x80", "02:02: \\xf0\\x9f"]
+
+
 # --- what needs no node ----------------------------------------------------------------------------------------------
 
 
