@@ -755,9 +755,7 @@ def test_the_wall_clock_may_jump(pair: Pair, monkeypatch: pytest.MonkeyPatch, ho
     assert far.read(100) == b"before after"
 
 
-def test_a_machine_that_slept_five_minutes_asks_before_it_gives_up(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_slept_five_minutes_asks_before_it_gives_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows 21 and 80: its monotonic clock jumps while bytes are under way."""
     near, far = pair.connect()
     pair.links[1].down = errno.ENETDOWN
