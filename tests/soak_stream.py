@@ -35,7 +35,7 @@ LARGEST = 20e6  # bytes of a stream; sizes are spread evenly over its logarithm
 BLOCK = 1 << 16
 GROWTH_MAX = 5000  # KB
 SAMPLE_SECONDS = 0.5  # between two looks at memory
-FAULT_SECONDS = (0.2, 6.0)
+FAULT_SECONDS = 6.0  # at most; never more than a quarter of a short run
 AFTERMATH_SECONDS = 20.0  # until which a fault that is over excuses that nobody answered
 SETTLE_SECONDS = 60.0  # in which what is under way must arrive, once all is well again
 LIVED_SECONDS = 120.0  # before that a process still grows to what its buffers need
@@ -230,9 +230,13 @@ class Soak:
         """One cable narrower."""
         cable = self.rng.choice((self.ports[:2], self.ports[2:]))
         size = self.rng.choice((600, 900, 1400))
-        for port in cable:
-            self.lab.set_mtu(port, size)
-        return lambda: [self.lab.set_mtu(port, 1500) for port in cable]
+
+        def set_both(mtu: int) -> None:
+            for port in cable:
+                self.lab.set_mtu(port, mtu)
+
+        set_both(size)
+        return lambda: set_both(1500)
 
     def stop(self) -> Callable[[], object]:
         """SIGSTOP, SIGCONT."""
@@ -254,7 +258,7 @@ class Soak:
         """Every third frame to the receiver is followed by one of random bytes, or by itself with bytes changed."""
 
         def spoil(frame: bytes) -> bytes:
-            made = bytearray(frame.ljust(15, b"\0"))
+            made = bytearray(frame.ljust(16, b"\0"))
             everything = list(range(self.rng.choice((0, 14, 15)), len(made)))
             for at in everything if self.rng.random() < 0.3 else self.rng.choices(everything, k=3):
                 made[at] = self.rng.getrandbits(8)
@@ -270,11 +274,11 @@ class Soak:
         def run() -> None:
             late: List[bytes] = []
             while not over.is_set():
-                frame = ends[0].receive(0.1)
-                if frame is not None and self.rng.random() < share:
-                    late.append(change(frame))
-                if late and self.rng.random() < 0.5:
-                    with contextlib.suppress(OSError):  # the interface is down, or narrower than it was
+                with contextlib.suppress(OSError):  # the interface is down, or narrower than it was
+                    frame = ends[0].receive(0.1)
+                    if frame is not None and self.rng.random() < share:
+                        late.append(change(frame))
+                    if late and self.rng.random() < 0.5:
                         ends[1].send(late.pop(0), padded=False)
 
         def stop() -> None:
@@ -290,19 +294,21 @@ class Soak:
     def run(self, seconds: float) -> None:
         """At most two faults at a time; one that stops or kills a process is alone, for its cure needs the process."""
         end = time.monotonic() + seconds
-        kinds = ("filtered", "carrier", "mtu", "stop", "kill", "duplicates", "garbage")
+        kinds = ["filtered", "carrier", "mtu", "stop", "kill", "duplicates", "garbage"]
         sampled = 0.0
+        bag: List[str] = []  # each comes once before any comes again
         while time.monotonic() < end:
             now = time.monotonic()
             for name, (_, until, _) in list(self.now.items()):
                 if until <= now:
                     self.cure(name)
-            free = [name for name in kinds if name not in self.now]
-            name = self.rng.choice(free)
+            bag = bag or self.rng.sample(kinds, len(kinds))
+            name = bag[0]
             alone = {"stop", "kill"} & {name, *self.now}
-            if len(self.now) < (1 if alone else 2) and self.rng.random() < 0.1:
+            if name not in self.now and len(self.now) < (1 if alone else 2) and self.rng.random() < 0.2:
+                del bag[0]
                 undo = getattr(self, name)()
-                self.now[name] = (now, now + self.rng.uniform(*FAULT_SECONDS), undo)
+                self.now[name] = (now, now + self.rng.uniform(0.2, min(FAULT_SECONDS, seconds / 4)), undo)
             if now - sampled >= SAMPLE_SECONDS:
                 sampled = now
                 for actor in self.actors:
@@ -383,12 +389,11 @@ def judge(soak: Soak) -> List[str]:
     return wrong if by_event["equal"] else [*wrong, "no stream arrived"]
 
 
-def soak(seconds: float, *, streams: int = 8, seed: int = 1) -> List[str]:
+def soak(lab: Lab, seconds: float, *, streams: int = 8, seed: int = 1) -> List[str]:
     """Run it and print its figures; everything that was wrong."""
-    with Lab() as lab:
-        under_test = Soak(lab, streams=streams, seed=seed)
-        under_test.run(seconds)
-        return judge(under_test)
+    under_test = Soak(lab, streams=streams, seed=seed)
+    under_test.run(seconds)
+    return judge(under_test)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -405,7 +410,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if os.geteuid():
         parser.error("network namespaces need root: sudo python3 tests/soak_stream.py")
     print(f"seed {options.seed}, {options.streams} streams, {options.seconds:g} s", flush=True)
-    wrong = soak(options.seconds, streams=options.streams, seed=options.seed)
+    with Lab() as lab:
+        wrong = soak(lab, options.seconds, streams=options.streams, seed=options.seed)
     print("\n".join(wrong) or "all is well")
     return int(bool(wrong))
 

@@ -476,12 +476,13 @@ def forgeries(seed: int) -> Figures:
         def spoil(host: Host, frame: Frame) -> None:
             wire = streamwire.unpack(frame.payload)
             field = rng.choice(("stream", "port", "seq", "ack", "ts", "flags"))
-            wrong = wire._replace(**{field: rng.getrandbits(7)}, tag=wire.tag ^ 1 << rng.randrange(32), payload=b"")
+            change: Any = {field: rng.getrandbits(7)}
+            wrong = wire._replace(**change, tag=wire.tag ^ 1 << rng.randrange(32), payload=b"")
             host.arrive(frame._replace(payload=streamwire.pack(wrong, frame.origin, frame.destination)))
 
         def shoot() -> None:
             for host, peer in ((one, other), (other, one)):
-                numbers = [rng.getrandbits(32) for _ in range(6)]
+                numbers: Any = [rng.getrandbits(32) for _ in range(6)]
                 wire = streamwire.Wire(rng.getrandbits(16), rng.getrandbits(7), PORT, *numbers)
                 host.arrive(Frame(peer.address, host.address, streamwire.pack(wire, peer.address, host.address)))
             sim.after(0.002, shoot)
@@ -631,11 +632,7 @@ def cells() -> List[Cell]:
     table.append(Cell("partition 200 s", partition_for_ever, (Bound("seconds", max, high=200),)))
     for who in ("sender", "receiver", "relay"):
         table += [freeze_cell(who, seconds) for seconds in (0.5, 60, 170)]
-    for who in ("sender", "receiver"):  # the user timeout is 180 s
-        name = f"freeze {who} 300 s"
-        table.append(
-            Cell(name, lambda seed, who=who: slept_too_long(seed, who), (Bound("told", max, high=20),), seeds=1)
-        )
+    table += [oversleep_cell(who) for who in ("sender", "receiver")]
     table += [
         Cell("MTU 1500-900-9000", lambda seed: mtu(seed, False), (pause, Bound("longest", max, high=900)), 1, 20),
         Cell("MTU 1500-900-9000, told", lambda seed: mtu(seed, True), (pause, Bound("longest", min, low=1472)), 1, 20),
@@ -651,12 +648,10 @@ def cells() -> List[Cell]:
         Cell("5 GB, MSS 60000", lambda seed: pump(seed, 5000000000), (jumbo,), seeds=0, seeds_max=1),
         Cell("3 PUSHes a segment", pushes, (Bound("goodput", median, low=0.95), still), seeds=1),
         Cell("forgeries", forgeries, (Bound("goodput", median, low=0.95), still), seeds=1),
-        Cell("100 and 2 Mb/s", lambda seed: transfer(seed, back={"rate": 2e6}), (Bound("goodput", median, low=0.9),)),
         Cell(
-            "killed, again in 0.5 s",
-            lambda seed: killed(seed, True),
-            (Bound("told", max, high=2.5),),
+            "100 and 2 Mb/s", lambda seed: transfer(seed, back={"rate": 2e6}), (Bound("goodput", median, low=0.9),), 1
         ),
+        Cell("killed, again in 0.5 s", lambda seed: killed(seed, True), (Bound("told", max, high=2.5),), seeds=1),
         Cell(
             "killed",
             lambda seed: killed(seed, False),
@@ -678,6 +673,12 @@ def freeze_cell(who: str, seconds: float) -> Cell:
     """Somebody is stopped for a while."""
     name = f"freeze {who} {seconds:g} s"
     return Cell(name, lambda seed: freeze(seed, who, seconds), (Bound("after", max, high=10),), seeds=1)
+
+
+def oversleep_cell(who: str) -> Cell:
+    """Somebody is stopped for longer than the user timeout of 180 s."""
+    bounds = (Bound("told", max, high=20),)
+    return Cell(f"freeze {who} 300 s", lambda seed: slept_too_long(seed, who), bounds, seeds=1)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
