@@ -941,6 +941,7 @@ class Room:
 
     def _listen(self, chat: Chat) -> None:
         """Act on what has arrived."""
+        unreadable: List[Malformed] = []
         for record in chat.receive():
             if isinstance(record, Say):
                 self.hear(chat, record)
@@ -950,9 +951,12 @@ class Room:
                 self._note_leaving(chat)
                 chat.finish()
             else:
-                self.console.note(f"{chat.name} sent a line that cannot be read: {record.reason}")
+                unreadable.append(record)
             if self._lingering:
                 self.leave_at = self.node.now() + self._linger
+        if unreadable:  # one note for all: a peer that sends a million empty lines shall not own the screen
+            more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+            self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message."""

@@ -432,6 +432,10 @@ class Lab:
         """Drop so many per cent of what arrives at a port, at random (0: none)."""
         self._filter(port, f"numgen random mod 10000 < {round(percent * 100)} drop" if percent else "")
 
+    def corrupt(self, port: Port, percent: float) -> None:
+        """Overwrite one byte, 100 into the Ethernet frame, in so many per cent of what arrives at a port (0: none)."""
+        self._filter(port, f"numgen random mod 10000 < {round(percent * 100)} @ll,800,8 set 0xa5" if percent else "")
+
     def block(self, port: Port, *, inward: bool = True, outward: bool = True) -> None:
         """Cut silently, without a carrier event: what arrives at the port, what leaves it, or both."""
         if inward:
@@ -440,7 +444,7 @@ class Lab:
             self._filter(self.other_end[port], "drop")
 
     def unblock(self, port: Port) -> None:
-        """Undo `block` and `lose` on this cable."""
+        """Undo `block`, `lose` and `corrupt` on this cable."""
         self._filter(port, "")
         self._filter(self.other_end[port], "")
 

@@ -6,6 +6,7 @@ would carry, "needless" what was sent again beyond what the network lost.
 """
 
 import argparse
+import hashlib
 import os
 import random
 import sys
@@ -15,6 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
 import streamsim
+import streamwire
 from streamsim import (
     Acked,
     Cable,
@@ -28,6 +30,9 @@ from streamsim import (
     Stalled,
     random_bytes,
 )
+from streamwire import ACK, INIT, PUSH
+
+from alexstream import Accepted, Endpoint
 
 PORT = 7
 SIZE = 2000000  # bytes
@@ -445,9 +450,136 @@ class Rigged(random.Random):
         return self.isn if k == 32 else super().getrandbits(k)
 
 
+def pushes(seed: int) -> Figures:
+    """An attacker who knows the tag adds three empty PUSHes to every data segment: answers must not cost the stream."""
+
+    def fault(sim: Simulator, one: Host, other: Host, cable: Cable) -> None:
+        def look(frame: Frame) -> bool:
+            wire = streamwire.unpack(frame.payload)
+            if wire.payload:
+                for number in (1, 2, 3):
+                    forged = wire._replace(flags=ACK | INIT | PUSH, ts=wire.ts + number, payload=b"")
+                    other.arrive(frame._replace(payload=streamwire.pack(forged, frame.origin, frame.destination)))
+            return True
+
+        cable.there.filter = look
+
+    return transfer(seed, fault=fault)
+
+
+def forgeries(seed: int) -> Figures:
+    """500 segments a second of random numbers, and a copy of every true one with another tag, to both ends."""
+
+    def fault(sim: Simulator, one: Host, other: Host, cable: Cable) -> None:
+        rng = random.Random(seed)
+
+        def spoil(host: Host, frame: Frame) -> None:
+            wire = streamwire.unpack(frame.payload)
+            field = rng.choice(("stream", "port", "seq", "ack", "ts", "flags"))
+            change: Any = {field: rng.getrandbits(7)}
+            wrong = wire._replace(**change, tag=wire.tag ^ 1 << rng.randrange(32), payload=b"")
+            host.arrive(frame._replace(payload=streamwire.pack(wrong, frame.origin, frame.destination)))
+
+        def shoot() -> None:
+            for host, peer in ((one, other), (other, one)):
+                numbers: Any = [rng.getrandbits(32) for _ in range(6)]
+                wire = streamwire.Wire(rng.getrandbits(16), rng.getrandbits(7), PORT, *numbers)
+                host.arrive(Frame(peer.address, host.address, streamwire.pack(wire, peer.address, host.address)))
+            sim.after(0.002, shoot)
+
+        def look(frame: Frame) -> bool:
+            spoil(one if frame.destination == one.address else other, frame)
+            return True
+
+        cable.there.filter = cable.back.filter = look
+        shoot()
+
+    return transfer(seed, fault=fault)
+
+
+def killed(seed: int, again: bool) -> Figures:
+    """The receiver is killed in mid-stream, and started again after half a second or never; when the sender knows."""
+    with Simulator(seed) as sim:
+        one, other = sim.host(), sim.host()
+        sim.join(one, other)
+        writer = start_transfer(sim, one, other, 8 * SIZE)
+        sim.run(0.1 + sim.rng.uniform(0, 0.1))
+        reader = other.accepted[0]
+        other.freeze(True)
+        start = sim.now
+        if again:
+            sim.run(0.5)
+            other.boot(random.Random(seed))
+            other.freeze(False)
+        sim.run(200.0, until=writer.is_over)
+        assert writer.closed is not None
+        assert writer.closed.reason == ("peer restarted" if again else "timed out"), writer.closed
+        assert writer.closed.acked <= reader.received_bytes + reader.session.readable
+        stalled = writer.happened(Stalled)
+        return {"told": sim.now - start, "stalled": stalled[0].time - start if stalled else 0.0}
+
+
+def slept_too_long(seed: int, who: str) -> Figures:
+    """Longer than the user timeout: both ends say so, and nothing was called delivered that was not."""
+    with Simulator(seed) as sim:
+        one, other, _, programs = talk(sim)
+        sim.run(0.05)
+        target = one if who == "sender" else other
+        target.freeze(True)
+        sim.run(300.0)
+        target.freeze(False)
+        start = sim.now
+        sim.run(60.0, until=lambda: all(program.is_over() for program in programs))
+        for program, peer in zip(programs, reversed(programs)):
+            assert program.closed is not None
+            assert program.closed.reason in ("timed out", "peer restarted"), program.closed
+            assert program.closed.acked <= peer.received_bytes + peer.session.readable
+        return {"told": sim.now - start}
+
+
+ISNS = (0, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 1000, 2**31 - 1000, 2**32 - 200000)
+
+
+def pump(seed: int, size: int) -> Figures:
+    """`size` bytes in segments of 60 000 from hand to hand, without a network: positions beyond 2**32 and 2**31."""
+    rng = Rigged(seed)
+    rng.isn = ISNS[seed % len(ISNS)]
+    ends = [Endpoint(bytes([2, 0, 0, 0, 0, number]), rng=rng, mtu=60000 + 23 + 36 + 28) for number in (1, 2)]
+    one, other = ends
+    other.listen(PORT)
+    writer, reader, now = one.connect(other.address, PORT, now=1.0), None, 1.0
+    block = random_bytes(random.Random(seed), 1 << 20)
+    sent, received = hashlib.blake2b(), hashlib.blake2b()
+    largest = 0
+    while writer.closed is None:
+        now += 1e-5
+        start = writer.written % len(block)
+        piece = memoryview(block)[start : start + min(writer.writable, size - writer.written)]
+        if piece:
+            sent.update(piece[: writer.send(piece)])
+        if writer.written == size:
+            writer.finish()
+        for end, peer in (ends, ends[::-1]):
+            for _, payload in end.segments_to_send(now=now):
+                largest = max(largest, len(payload))
+                peer.receive(end.address, payload, now=now)
+            for event in iter(end.next_event, None):
+                reader = event.session if isinstance(event, Accepted) else reader
+        if reader is not None:
+            received.update(reader.read(1 << 20))
+            if reader.at_eof:
+                reader.finish()
+        if one.next_deadline() is not None and not piece:
+            now += 1e-3
+    assert writer.closed.reason == "finished", writer.closed
+    assert writer.closed.acked == size
+    assert received.digest() == sent.digest()
+    return {"largest": largest - 36}
+
+
 def isn_edges(seed: int) -> Figures:
     """Streams whose numbers pass 2**32 or 2**31, or start there."""
-    for isn in (0, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 1000, 2**31 - 1000, 2**32 - 200000):
+    for isn in ISNS:
         with Simulator(seed) as sim:
             rng = Rigged(sim.rng.getrandbits(64))
             rng.isn = isn
@@ -462,7 +594,7 @@ def isn_edges(seed: int) -> Figures:
 
 def cells() -> List[Cell]:
     """The whole table."""
-    still = Bound("again", max, high=0)
+    still, jumbo = Bound("again", max, high=0), Bound("largest", min, low=60000)
     whole, pause = (Bound("seconds", max, high=60),), Bound("pause", max, high=1.0)
     table = [
         Cell(
@@ -499,7 +631,8 @@ def cells() -> List[Cell]:
         table.append(partition_cell(seconds, signalled=True))
     table.append(Cell("partition 200 s", partition_for_ever, (Bound("seconds", max, high=200),)))
     for who in ("sender", "receiver", "relay"):
-        table += [freeze_cell(who, seconds) for seconds in (0.5, 60)]
+        table += [freeze_cell(who, seconds) for seconds in (0.5, 60, 170)]
+    table += [oversleep_cell(who) for who in ("sender", "receiver")]
     table += [
         Cell("MTU 1500-900-9000", lambda seed: mtu(seed, False), (pause, Bound("longest", max, high=900)), 1, 20),
         Cell("MTU 1500-900-9000, told", lambda seed: mtu(seed, True), (pause, Bound("longest", min, low=1472)), 1, 20),
@@ -511,6 +644,20 @@ def cells() -> List[Cell]:
             (Bound("one-way p99", median, high=0.120), Bound("receipt p99", median, high=0.600)),
         ),
         Cell("ISN edges", isn_edges, (), seeds=1),
+        Cell("50 MB, MSS 60000", lambda seed: pump(seed, 50000000), (jumbo,), seeds=2, seeds_max=len(ISNS)),
+        Cell("5 GB, MSS 60000", lambda seed: pump(seed, 5000000000), (jumbo,), seeds=0, seeds_max=1),
+        Cell("3 PUSHes a segment", pushes, (Bound("goodput", median, low=0.95), still), seeds=1),
+        Cell("forgeries", forgeries, (Bound("goodput", median, low=0.95), still), seeds=1),
+        Cell(
+            "100 and 2 Mb/s", lambda seed: transfer(seed, back={"rate": 2e6}), (Bound("goodput", median, low=0.9),), 1
+        ),
+        Cell("killed, again in 0.5 s", lambda seed: killed(seed, True), (Bound("told", max, high=2.5),), seeds=1),
+        Cell(
+            "killed",
+            lambda seed: killed(seed, False),
+            (Bound("told", max, high=183), Bound("stalled", min, low=0.01), Bound("stalled", max, high=2)),
+            seeds=1,
+        ),
     ]
     return table
 
@@ -528,33 +675,49 @@ def freeze_cell(who: str, seconds: float) -> Cell:
     return Cell(name, lambda seed: freeze(seed, who, seconds), (Bound("after", max, high=10),), seeds=1)
 
 
+def oversleep_cell(who: str) -> Cell:
+    """Somebody is stopped for longer than the user timeout of 180 s."""
+    bounds = (Bound("told", max, high=20),)
+    return Cell(f"freeze {who} 300 s", lambda seed: slept_too_long(seed, who), bounds, seeds=1)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("cells", nargs="*", metavar="CELL", help="names, or their beginnings (all)")
-    parser.add_argument("--seeds", type=int, default=20, help="runs of each cell (20)")
+    parser.add_argument("--seeds", type=int, default=20, help="runs of each cell (20; at night: 1000)")
+    parser.add_argument("--golden", action="store_true", help="write the table to tests/stream_table.txt too")
     options = parser.parse_args(arguments)
-    missed = 0
+    missed, lines = 0, [f"python tests/stream_table.py --seeds {options.seeds}", ""]
     for cell in cells():
-        if options.cells and not cell.name.startswith(tuple(options.cells)):
+        if not cell.name.startswith(tuple(options.cells) or ""):
             continue
         runs = [cell.run(seed) for seed in streamsim.seeds(min(options.seeds, cell.seeds_max))]
-        missed += show(cell, runs)
+        for bound in cell.bounds or (Bound("complete", len),):
+            missed += not bound.is_kept(runs)
+            lines.append(line_of(cell, bound, runs))
+            print(lines[-1], flush=True)
     print(f"{missed} of the bounds missed" if missed else "every bound is kept")
+    if options.golden:
+        with open(os.path.join(HERE, "stream_table.txt"), "w") as file:
+            file.write(
+                "\n".join([*lines, "", *(line for cell in cells() if cell.seeds for line in fingerprint(cell)), ""])
+            )
     return int(missed > 0)
 
 
-def show(cell: Cell, runs: Sequence[Figures]) -> int:
-    """Print a cell's lines; how many bounds it missed."""
-    missed = 0
-    for bound in cell.bounds or (Bound("complete", len),):
-        value, kept = bound.measure(runs), bound.is_kept(runs)
-        missed += not kept
-        shown = "-" if value is None else f"{value:.4g}"
-        text = bound.describe() if cell.bounds else "completes"
-        print("{:24s} {:32s} {:>10s}  {}".format(cell.name, text, shown, "ok" if kept else "MISSED"))
-    sys.stdout.flush()
-    return missed
+def fingerprint(cell: Cell) -> List[str]:
+    """The figures of seed 1, bounded or not: what a test compares with the golden file."""
+    figures = cell.run(1)
+    return [f"{cell.name:24s} seed 1 {name:25s} {figures[name]:>10.6g}" for name in sorted(figures)]
+
+
+def line_of(cell: Cell, bound: Bound, runs: Sequence[Figures]) -> str:
+    """One line of the table."""
+    value, kept = bound.measure(runs), bound.is_kept(runs)
+    shown = "-" if value is None else f"{value:.4g}"
+    text = bound.describe() if cell.bounds else "completes"
+    return "{:24s} {:32s} {:>10s}  {}".format(cell.name, text, shown, "ok" if kept else "MISSED")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def test_line_unknown_type() -> None:
 
 
 def test_line_invalid_utf8() -> None:
+    """Row 82."""
     assert decode_record(b'{"type": "say", "text": "a\xc3(\xf0\x9f"}') == Say("a\ufffd(\ufffd")
 
 
@@ -199,6 +200,7 @@ def test_client_message_passed_on(person: Client, sender: str, shown: str) -> No
 
 
 def test_client_line_typed_delivered(person: Client) -> None:
+    """Row 89."""
     person.peer.stream.other.holding = True
     person.turn("one", "two")
     assert person.peer.heard() == [Say("one", 1), Say("two", 2)]
@@ -273,7 +275,7 @@ def test_client_peer_finishes_goes_on_talking(person: Client) -> None:
 
 
 def test_pipe_ends_peer_goes_on(pipe: Client) -> None:
-    """Half-close: what the peer says afterwards arrives, until he ends."""
+    """Half-close: what the peer says afterwards arrives, until he ends. (Row 87.)"""
     pipe.turn("one", "exit", at_end=True)
     assert pipe.peer.heard() == [Say("one", 1), Say("exit", 2)]
     assert pipe.peer.stream.other.finished
@@ -342,8 +344,19 @@ def test_client_malformed_lines_between_others(person: Client) -> None:
         person.turn()
     assert person.console.shown == ["bob: fine"]
     assert [note.partition(": ")[2] for note in person.console.notes] == [
-        "not JSON", "longer than 64 KiB", "not JSON",
+        "not JSON", "longer than 64 KiB (and 1 more)",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("turns", [2, pytest.param(16, marks=pytest.mark.slow)])
+def test_client_a_million_empty_lines(person: Client, turns: int) -> None:
+    """Row 85: they are told of in a few notes, and what is typed meanwhile goes out."""
+    for number in range(turns):
+        person.peer.stream.write(b"\n" * 65536)
+        person.turn(f"line {number}")
+        assert person.peer.heard() == [Say(f"line {number}", number + 1)]
+    assert len(person.console.notes) <= turns
+    assert person.console.notes[0] == "bob sent a line that cannot be read: not JSON (and 65535 more)"
 
 
 def test_client_one_line_of_64_kib(person: Client) -> None:

@@ -433,6 +433,7 @@ def test_two_interfaces_on_one_segment_give_no_duplicates() -> None:
 
 
 def test_two_nodes_with_one_address_both_raise_an_alarm_and_nothing_loops() -> None:
+    """Row 14."""
     net = Network(1)
     lan = net.segment()
     one = net.node(lan, macs=[mac_of(7, 1)], address=mac_of(7))

@@ -8,11 +8,12 @@ import os
 import re
 import signal
 import sys
-from typing import Any, Dict, List, Sequence
+import threading
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import pytest
 from lab import Host, Lab, Program, RawPort, call
-from test_real_frames import ADDRESS, address_of, digest, finish, start
+from test_real_frames import ADDRESS, address_of, digest, feed, finish, start
 from test_real_frames import lab as lab_fixture
 
 from constants import ETHERTYPE
@@ -179,6 +180,41 @@ def test_a_stream_goes_on_when_its_relay_leaves(lab: Lab, tmp_path: Any) -> None
     assert client.wait(30) == 0, str(client)
     (received,) = tmp_path.iterdir()
     assert received.read_bytes() == 80 * chunk
+
+
+def test_a_stream_over_five_relays_that_lose(lab: Lab, tmp_path: Any) -> None:
+    """14.9: 1 % on each cable; the one in the middle goes down and narrows, its relay is stopped, then killed."""
+    near, *relays, far = lab.line(7)
+    programs = start_all(relays)
+    for host in (*relays, far):
+        lab.lose(host.ports[0], 1)
+    stream = feed(near, far, "eth0", str(tmp_path / "received"))
+    cable = [relays[2].ports[1], relays[3].ports[0]]
+
+    def narrow() -> None:
+        for port in cable:
+            lab.set_mtu(port, 900)
+
+    def restart() -> None:
+        programs[2].signal(signal.SIGKILL)
+        programs[2].wait()
+        start_all(relays[2:3])
+
+    steps: List[Tuple[Callable[[], None], Callable[[], None]]] = [
+        (lambda: lab.set_up(cable[0], False), lambda: lab.set_up(cable[0], True)),
+        (narrow, lambda: None),
+        (lambda: programs[2].signal(signal.SIGSTOP), lambda: programs[2].signal(signal.SIGCONT)),
+        (restart, lambda: None),
+    ]
+    for fault, cure in steps:
+        writer = threading.Thread(target=stream.send, args=(400000,))
+        fault()
+        writer.start()
+        writer.join(1)  # long enough to be noticed
+        cure()
+        stream.wait_for_growth(100000)
+        writer.join()
+    stream.finish()
 
 
 def test_a_program_that_is_killed_does_not_hold_up_the_others_on_its_card(lab: Lab) -> None:

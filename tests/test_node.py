@@ -21,7 +21,14 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 import pytest
 
 from alexstream import Endpoint
-from constants import BUFFER_BYTES, ETHERNET_HEADER_BYTES, EVERYONE, RECEIVE_BATCH
+from constants import (
+    BUFFER_BYTES,
+    ETHERNET_HEADER_BYTES,
+    EVERYONE,
+    RECEIVE_BATCH,
+    TYPE_BROADCAST,
+    TYPE_HANDSHAKE,
+)
 from node import (
     EthernetLink,
     Link,
@@ -43,6 +50,7 @@ from node import (
     peer_address,
     read_names,
 )
+from protocol import Frame, encode_ethernet, encode_frame
 
 SECONDS = 20.0  # by which everything here has happened
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -653,15 +661,17 @@ def test_addresses() -> None:
 # --- Links in trouble -----------------------------------------------------------------------------------------------
 
 
-def test_a_link_that_goes_down_and_comes_back(pair: Pair) -> None:
+@pytest.mark.parametrize("problem", [errno.ENETDOWN, errno.ENXIO, errno.ENODEV])
+def test_a_link_that_goes_down_and_comes_back(pair: Pair, problem: int) -> None:
+    """Row 17."""
     near, far = pair.connect()
     near.write(b"before ")
     near.drain(SECONDS)
-    pair.links[0].down = errno.ENETDOWN
+    pair.links[0].down = problem
     near.write(b"during ")
     down = next_event(near.node, LinkChanged)
-    assert down == LinkChanged("mem1", False, os.strerror(errno.ENETDOWN))
-    assert describe_event(down) == "mem1: " + os.strerror(errno.ENETDOWN)
+    assert down == LinkChanged("mem1", False, os.strerror(problem))
+    assert describe_event(down) == "mem1: " + os.strerror(problem)
     wait_for(near.node, lambda: near.stalled)
     pair.links[0].down = 0
     assert next_event(near.node, LinkChanged).up
@@ -672,6 +682,7 @@ def test_a_link_that_goes_down_and_comes_back(pair: Pair) -> None:
 
 @pytest.mark.parametrize("problem", [errno.EAGAIN, errno.ENOBUFS])
 def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
+    """Row 20."""
     near, far = pair.connect()
     count = 0
 
@@ -689,6 +700,7 @@ def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
 
 
 def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
+    """Row 20."""
     near, far = pair.connect()
     tries = 0
 
@@ -711,6 +723,7 @@ def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
 
 
 def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
+    """Row 19."""
     near, far = pair.connect()
     received = in_thread(lambda: read_all(far))
     near.write(bytes(100_000))
@@ -718,6 +731,53 @@ def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
     with near:
         near.write(bytes(100_000))
     assert received() == bytes(200_000)
+
+
+def test_a_storm_of_broadcasts_leaves_a_stream_its_turn(pair: Pair) -> None:
+    """Row 16: what the cards cannot hold is lost, as on a real one."""
+    near, far = pair.connect()
+    data = os.urandom(200_000)
+    source = MemoryLink(pair.cable, 9)
+    frames = [
+        encode_ethernet(b"\xff" * 6, source.mac, encode_frame(Frame(kind, source.mac, EVERYONE, 5, number, b"storm")))
+        for number in range(25_000)
+        for kind in (TYPE_HANDSHAKE, TYPE_BROADCAST)
+    ]
+    storm = in_thread(lambda: [source.send(frame) for frame in frames])
+    received = in_thread(lambda: read_all(far))
+    near.write(data)
+    near.finish()
+    near.drain(SECONDS)
+    assert received() == data
+    storm()
+    near.close()
+    source.close()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_wall_clock_may_jump(pair: Pair, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """Row 21."""
+    near, far = pair.connect()
+    near.write(b"before ")
+    near.drain(SECONDS)
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + 3600 * hours)
+    near.write(b"after")
+    near.drain(SECONDS)
+    assert far.read(100) == b"before after"
+
+
+def test_a_machine_that_slept_five_minutes_asks_before_it_gives_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows 21 and 80: its monotonic clock jumps while bytes are under way."""
+    near, far = pair.connect()
+    pair.links[1].down = errno.ENETDOWN
+    near.write(b"sent before it slept")
+    wait_for(near.node, lambda: near.stalled)
+    true_now, asleep = Node.now, near.node
+    monkeypatch.setattr(Node, "now", lambda self: true_now(self) + (300 if self is asleep else 0))
+    pair.links[1].down = 0
+    near.drain(SECONDS)
+    assert far.read(100) == b"sent before it slept"
 
 
 # --- The command line -----------------------------------------------------------------------------------------------

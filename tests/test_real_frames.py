@@ -1,7 +1,7 @@
 """The programs as a user runs them, on real Ethernet frames in network namespaces (root, Linux).
 
 Skipped where that is not possible; with ALEXCHAT_ROOT_TESTS=required (as .ci/run sets it) it fails instead.
-ALEXCHAT_MEGABYTES is the size of the file that is sent (20).
+ALEXCHAT_MEGABYTES is the size of the file that is sent (20), ALEXCHAT_STOP_SECONDS how long a process is stopped (1).
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
@@ -25,6 +27,7 @@ ETHERTYPE = 0x88B5
 V1_NODE = b"\x06\0\0\0\0\x99"
 ADDRESS = r"((?:[0-9a-f]{2}:){5}[0-9a-f]{2})"
 MEGABYTES = int(os.environ.get("ALEXCHAT_MEGABYTES", "20"))
+STOP_SECONDS = float(os.environ.get("ALEXCHAT_STOP_SECONDS", "1"))
 SCRIPTS = (
     "node.py",
     "send_handshake.py",
@@ -206,6 +209,7 @@ def test_what_is_said_after_the_others_input_has_ended_arrives(pair: Tuple[Host,
 
 
 def test_what_is_answered_after_ones_own_input_has_ended_arrives(pair: Tuple[Host, Host]) -> None:
+    """Row 87."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0", "--name", "bob")
     client = start(left, "alexchat_client.py", "eth0", address_of(server), "--name", "alice")
@@ -222,6 +226,7 @@ def test_what_is_answered_after_ones_own_input_has_ended_arrives(pair: Tuple[Hos
 
 
 def test_a_line_that_does_not_arrive_is_named(pair: Tuple[Host, Host]) -> None:
+    """Row 89."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
     client = start(left, "alexchat_client.py", "eth0", address_of(server))
@@ -330,6 +335,7 @@ def test_a_long_transfer_shows_its_progress(pair: Tuple[Host, Host]) -> None:
 
 
 def test_streams_at_once_into_files(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+    """Row 91."""
     left, right = pair
     server = start(right, "alexstream_server.py", "eth0", "--output", str(tmp_path))
     texts = [b"x" * size for size in (0, 1, 100000)] + [b"no line end", b"\x00\xff\x1b[2J"]
@@ -413,6 +419,7 @@ def test_a_v1_handshake_makes_its_origin_known(pair: Tuple[Host, Host]) -> None:
 
 
 def test_hostile_text_is_shown_escaped(pair: Tuple[Host, Host]) -> None:
+    """Row 83."""
     left, right = pair
     node = start(right, "node.py", "eth0")
     me = raw(address_of(node))
@@ -651,6 +658,7 @@ class Transfer(NamedTuple):
 
 
 def test_the_server_is_killed_in_mid_stream_and_started_again(under_way: Transfer) -> None:
+    """Row 77."""
     under_way.server.signal(signal.SIGKILL)
     under_way.server.wait()
     again = start(under_way.right, "alexstream_server.py", "eth0")
@@ -667,8 +675,88 @@ def test_the_client_is_killed_in_mid_stream(under_way: Transfer, tmp_path: Any) 
     assert server.process.poll() is None
 
 
+class Feed(NamedTuple):
+    """A stream whose bytes the test writes, received into a file."""
+
+    client: Program
+    server: Program
+    received: str
+    sha: Any
+
+    def send(self, count: int) -> None:
+        """Write random bytes; waits as long as the stream takes none."""
+        data = os.urandom(count)
+        self.sha.update(data)
+        self.client.send(data)
+
+    def wait_for_growth(self, more: int = 1, *, timeout: float = 20) -> None:
+        """Wait until so many more bytes are in the file."""
+        size, deadline = os.path.getsize(self.received), time.monotonic() + timeout
+        while os.path.getsize(self.received) < size + more:
+            assert time.monotonic() < deadline, f"still {size} bytes\n{self.client}\n{self.server}"
+            time.sleep(0.02)
+
+    def finish(self, timeout: float = 60) -> None:
+        """End the input; both must end well and the file must be what was written."""
+        self.client.close_stdin()
+        assert self.client.wait(timeout) == 0, str(self.client)
+        assert self.server.wait(timeout) == 0, str(self.server)
+        assert digest(self.received) == self.sha.hexdigest()
+
+
+def feed(near: Host, far: Host, interface: str, path: str) -> Feed:
+    """Open a stream from one host to another."""
+    with open(path, "wb") as output:
+        server = start(far, "alexstream_server.py", interface, "--once", stdout=output)
+    client = start(near, "alexstream_client.py", interface, address_of(server), "-")
+    return Feed(client, server, path, hashlib.sha256())
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_a_process_is_stopped_for_a_while(two_places: Places, who: str, tmp_path: Any) -> None:
+    """Row 79 (ALEXCHAT_STOP_SECONDS=60 on demand): nothing is lost and it goes on at once."""
+    stream = feed(*two_places, str(tmp_path / "received"))
+    stream.send(300000)
+    stream.wait_for_growth()
+    stopped = stream.client if who == "sender" else stream.server
+    stopped.signal(signal.SIGSTOP)
+    writer = threading.Thread(target=stream.send, args=(3000000,))
+    writer.start()
+    writer.join(STOP_SECONDS)
+    assert writer.is_alive()  # the window is full, or nobody reads the pipe
+    stopped.signal(signal.SIGCONT)
+    stream.wait_for_growth(1000000)
+    writer.join()
+    stream.finish()
+
+
+@pytest.mark.parametrize("fault", ["down", "mtu", "silence"])
+def test_a_cable_changes_under_a_stream(pair: Tuple[Host, Host], fault: str, tmp_path: Any) -> None:
+    """14.9: `ip link set down` and `up`, `mtu 900`, and frames that vanish without a word."""
+    left, right = pair
+    lab, port = left.lab, left.ports[0]
+    stream = feed(left, right, "eth0", str(tmp_path / "received"))
+    stream.send(300000)
+    stream.wait_for_growth()
+    writer = threading.Thread(target=stream.send, args=(3000000,))
+    if fault == "mtu":
+        for end in (port, right.ports[0]):
+            lab.set_mtu(end, 900)
+        writer.start()
+    else:
+        (lab.block if fault == "silence" else lambda cut: lab.set_up(cut, False))(port)
+        writer.start()
+        writer.join(1)
+        assert writer.is_alive()  # nothing gets through
+        lab.unblock(port) if fault == "silence" else lab.set_up(port, True)
+    stream.wait_for_growth(500000)
+    writer.join()
+    stream.finish()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_in_mid_stream(under_way: Transfer, number: int) -> None:
+    """Row 92."""
     under_way.client.signal(number)
     assert under_way.client.wait() == 128 + number
     under_way.server.expect("reset", where="err")
@@ -694,6 +782,7 @@ def test_signals_end_what_asks(pair: Tuple[Host, Host], name: str, number: int) 
 
 
 def test_ctrl_c_in_a_chat_gives_the_terminal_back(pair: Tuple[Host, Host]) -> None:
+    """Row 92."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
     shell = left.terminal(["sh"])
@@ -723,6 +812,7 @@ def test_a_reader_that_goes_away(pair: Tuple[Host, Host]) -> None:
 
 
 def test_a_stream_whose_reader_goes_away_is_reset(pair: Tuple[Host, Host]) -> None:
+    """Row 88."""
     left, right = pair
     command = '"$0" "$@" | head -c 10 > /dev/null'
     server = right.start(["sh", "-c", command, *script("alexstream_server.py", "eth0")])
@@ -734,6 +824,7 @@ def test_a_stream_whose_reader_goes_away_is_reset(pair: Tuple[Host, Host]) -> No
 
 
 def test_a_full_disk(pair: Tuple[Host, Host], tmp_path: Any) -> None:
+    """Rows 88 and 91."""
     left, right = pair
     folder = str(tmp_path / "small")
     os.mkdir(folder)

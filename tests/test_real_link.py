@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import socket
+import struct
 import sys
 import time
 from typing import Any, Iterator, List, Tuple
@@ -245,6 +246,7 @@ def test_nodes_talk(lab: Lab, driver: str, where: str) -> None:
 
 
 def test_an_interface_that_goes_down_and_comes_back(lab: Lab) -> None:
+    """Row 17."""
     left, right = lab.line(2)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
         transfer(one, two, b"before")
@@ -256,6 +258,7 @@ def test_an_interface_that_goes_down_and_comes_back(lab: Lab) -> None:
 
 
 def test_an_interface_that_is_taken_away_and_brought_back(lab: Lab) -> None:
+    """Row 17."""
     left, right = lab.line(2)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
         transfer(one, two, b"before")
@@ -290,6 +293,43 @@ def test_a_cable_that_is_pulled_out_and_put_back_in_mid_stream(lab: Lab) -> None
         assert far.read() == b"x" * 100_000
         far.close()
         near.close()
+
+
+def test_a_card_whose_address_changes_in_mid_stream(lab: Lab) -> None:
+    """Row 18: a node's address is not its card's, once it has one."""
+    left, right = lab.line(2)
+    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two), two.listen(2) as listener:
+        near = one.connect(two.address, 2, timeout=SECONDS)
+        far = listener.accept(timeout=SECONDS)
+        assert far is not None
+        near.write(b"x" * 100_000)
+        right.run("ip", "link", "set", "eth0", "address", "02:00:00:00:77:77")
+        near.write(b"y" * 100_000)
+        near.drain(SECONDS)
+        near.finish()
+        assert far.read() == b"x" * 100_000 + b"y" * 100_000
+        far.close()
+        near.close()
+
+
+def test_what_the_card_drops_is_all_that_is_lost(lab: Lab) -> None:
+    """14.9: frames sent = frames read + the kernel's own count of those that found the buffer full."""
+    packet_statistics = struct.Struct("=II")  # of linux/if_packet.h: packets with the dropped ones, drops
+    left, right = lab.line(2)
+    with open_links((left, "eth0"), (right, "eth0")) as (one, two):
+        port = socket.socket(fileno=os.dup(two.fileno()))
+        port.setsockopt(socket.SOL_SOCKET, 33, 65536)  # SO_RCVBUFFORCE: a small one is full sooner
+        count = 500
+        for number in range(count):
+            one.send(frame(one, number.to_bytes(4, "big") + bytes(1400)))
+        got = []
+        while select.select([two], [], [], 0.2)[0]:
+            got += [int.from_bytes(one[14:18], "big") for one in two.receive()]
+        seen, dropped = packet_statistics.unpack(port.getsockopt(263, 6, packet_statistics.size))  # SOL_PACKET
+        port.close()
+    assert got == sorted(set(got))
+    assert dropped > 0
+    assert (seen, len(got)) == (count, count - dropped)
 
 
 # --- What keeps a program from starting -----------------------------------------------------------------------------

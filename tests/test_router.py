@@ -623,6 +623,7 @@ def test_neighbour_with_a_second_mac_is_listed_with_both_and_sent_to_the_first(d
 
 
 def test_neighbour_with_another_mac_is_the_same_neighbour(desk: Desk) -> None:
+    """Row 9."""
     (peer,) = desk.up(2)
     old, peer.mac = peer.mac, mac_of(2, 7)
     for _ in range(3):
@@ -636,6 +637,7 @@ def test_neighbour_with_another_mac_is_the_same_neighbour(desk: Desk) -> None:
 
 
 def test_neighbour_with_another_mac_every_time_is_bounded(desk: Desk) -> None:
+    """Row 9."""
     (peer,) = desk.up(2)
     for port in range(3, 100):
         peer.mac = mac_of(2, port)
@@ -887,6 +889,7 @@ def told_on(desk: Desk, peer: Peer, offered: Route) -> None:
 
 
 def test_route_not_below_what_was_told_is_not_used_but_asked_for(two: Desk) -> None:
+    """Row 13."""
     a, b = two.up(2, 3)
     two.up(4, interface=1)
     told_on(two, a, route(9, 10))
@@ -899,6 +902,21 @@ def test_route_not_below_what_was_told_is_not_used_but_asked_for(two: Desk) -> N
     assert [s.interface for s in sent if asked([s])] == [0]
     two.hear(b, routes=[route(9, 20, BOOT_SEQ + 1)])
     assert two.hop(mac_of(9)) == b.address
+
+
+def test_forged_nearness_takes_no_neighbour_and_lasts_no_longer_than_the_liar(desk: Desk) -> None:
+    """Row 13: without keys a liar may swallow what goes to far nodes, until he leaves or takes it back."""
+    peer, liar = desk.up(2, 3)
+    desk.hear(peer, routes=[route(9)])
+    desk.stream(mac_of(9))
+    desk.hear(liar, routes=[route(2, 1), route(9, 1)])
+    assert desk.hop(peer.address) == peer.address
+    assert desk.hop(mac_of(9)) == liar.address
+    desk.hear(liar, routes=[route(9, METRIC_UNREACHABLE)])
+    assert desk.hop(mac_of(9)) in (None, peer.address)
+    desk.run(0.1)
+    desk.hear(peer, routes=[route(9, 10, BOOT_SEQ + 1)])
+    assert desk.hop(mac_of(9)) == peer.address
 
 
 def test_starving_asks_four_times_then_once_a_second_when_a_route_is_heard(two: Desk) -> None:
@@ -1339,6 +1357,7 @@ def test_routed_frame_goes_on_with_ttl_less_one(two: Desk, kind: int) -> None:
 
 @pytest.mark.parametrize(("ttl", "onward"), [(0, []), (1, [0]), (32, [31]), (33, [31]), (255, [31])])
 def test_routed_frame_ttl(two: Desk, ttl: int, onward: List[int]) -> None:
+    """Rows 6 and 15."""
     a, b = forwarding(two)
     for _ in range(2):
         sent = two.put(0, two.macs[0], a.mac, two.frame(TYPE_STREAM, a.address, b.address, b"x", ttl=ttl))
@@ -1356,6 +1375,7 @@ def test_routed_frame_longer_than_the_next_mtu_is_dropped(two: Desk) -> None:
 
 
 def test_routed_frame_never_goes_back(two: Desk) -> None:
+    """Row 15: nor between two relays that point at each other."""
     a, _b = forwarding(two)
     two.put(0, two.macs[0], a.mac, two.frame(TYPE_MESSAGE, FAR, a.address, b"x"))
     assert two.router.drops["back"] == 1
@@ -1463,6 +1483,7 @@ def test_flood_relayed_by_another_is_cancelled_if_all_hear_that_one(two: Desk) -
 
 
 def test_flood_storm_is_limited_to_200_a_second(two: Desk) -> None:
+    """Row 16."""
     a, _b = forwarding(two)
     for _ in range(1000):
         two.put(0, BROADCAST_ADDRESS, a.mac, two.frame(TYPE_BROADCAST, a.address, EVERYONE, b"x"))
@@ -1700,6 +1721,7 @@ def test_own_frames_that_come_back_on_the_same_interface_are_dropped() -> None:
 
 
 def test_another_node_with_this_address_raises_an_alarm_every_ten_seconds(desk: Desk) -> None:
+    """Rows 8 and 14."""
     twin = Peer(1)
     twin.mac = mac_of(66)
     for _ in range(25):
@@ -1816,6 +1838,7 @@ def whole(desk: Desk, kind: int, origin: bytes, dest: bytes, destination: bytes 
 def test_bad_addresses_are_dropped(
     desk: Desk, kind: int, origin: bytes, dest: bytes, destination: bytes, reason: str
 ) -> None:
+    """Rows 5, 7 and 8."""
     desk.run(1)
     data = whole(desk, kind, origin, dest, destination)
     for _ in range(2):
@@ -1826,13 +1849,23 @@ def test_bad_addresses_are_dropped(
     assert desk.events() == []
 
 
+@pytest.mark.parametrize("size", [0, 1, 13, 14])
+def test_frames_shorter_than_their_header_are_counted(desk: Desk, size: int) -> None:
+    """Row 1."""
+    desk.run(1)
+    assert desk.router.receive(0, whole(desk, TYPE_MESSAGE, mac_of(2), ME)[:size], now=desk.now) is None
+    assert sum(desk.router.drops.values()) == 1
+    assert desk.run(0.1) == []
+
+
 def test_group_source_is_dropped(desk: Desk) -> None:
     desk.put(0, ME, b"\x01" + bytes(5), desk.frame(TYPE_MESSAGE, FAR, ME, b"x"))
     assert desk.router.drops == {"origin": 1}
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 2, 3, 255])
 def test_other_versions_are_dropped(desk: Desk, version: int) -> None:
+    """Row 5."""
     data = bytearray(whole(desk, TYPE_MESSAGE, mac_of(2), ME))
     data[14] = version
     desk.router.receive(0, bytes(data), now=desk.now)
@@ -1845,6 +1878,7 @@ def test_node_id_is_accepted_as_mac_on_other_interfaces(two: Desk) -> None:
 
 
 def test_every_truncation_is_survived(two: Desk) -> None:
+    """Rows 1 and 2."""
     a, b = forwarding(two)
     handshake = Handshake(
         FLAG_PROBE | FLAG_FULL, 5, 5.0, 1500, 2, BOOT_SEQ, 9, two.lists_me(a), (route(9),), (Request(FAR, 1, 64),), "n"
@@ -1935,6 +1969,7 @@ def test_any_bytes_never_raise(data: bytes) -> None:
 
 
 def test_ten_thousand_routes_fill_a_bounded_table_and_leave_others_their_place() -> None:
+    """Row 12."""
     desk = Desk(loopback=True, mtu=65536)
     a, b = lo_peers(desk, 2, 3)
     desk.hear(b, routes=[route(9)])
@@ -1981,6 +2016,7 @@ def test_nodes_known_by_hearsay_and_asked_are_bounded(desk: Desk) -> None:
 
 
 def test_repeated_routes_cost_no_more_than_one(desk: Desk) -> None:
+    """Row 12."""
     (peer,) = desk.up(2)
     desk.hear(peer, routes=[route(9, 10 + n) for n in range(90)])
     assert len(desk.router._routes) == 2

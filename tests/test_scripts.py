@@ -515,6 +515,7 @@ def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_arrival_stdout_full() -> None:
+    """Row 88."""
     before, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, 1)
     try:
@@ -531,6 +532,7 @@ def test_arrival_stdout_full() -> None:
 
 
 def test_shown_lines(capfd: Any) -> None:
+    """Row 83."""
     shown = Shown("02:02")
     for piece in (b"one\ntw", b"o\x1b[2J\xff\n", b"x" * 9000, b"\nlast"):
         shown.write(piece)
@@ -539,6 +541,18 @@ def test_shown_lines(capfd: Any) -> None:
     assert lines[:2] == ["02:02: one", "02:02: two^[[2J\\xff"]
     assert [len(line) for line in lines[2:5]] == [7 + 4096, 7 + 4096, 7 + 808]
     assert lines[5:] == ["02:02: last"]
+
+
+def test_shown_text_that_is_no_utf8(capfd: Any) -> None:
+    """Row 82: also where it is cut anywhere; what can be read is, the rest is shown as bytes."""
+    for cut in range(12):
+        shown = Shown("02:02")
+        text = b"\xf0\x9f\x98\x80 \xc3( \xed\xa0\x80\n"
+        for piece in (text[:cut], text[cut:], b"\xf0\x9f"):
+            shown.write(piece)
+        shown.finish()
+        out = capfd.readouterr().out.splitlines()
+        assert out == ["02:02: \U0001f600 \\xc3( \\xed\\xa0\\x80", "02:02: \\xf0\\x9f"]
 
 
 # --- what needs no node ----------------------------------------------------------------------------------------------
