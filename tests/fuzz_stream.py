@@ -433,8 +433,10 @@ def ethernet_of(kind: int, dest: bytes, payload: bytes, ttl: int = TTL_ROUTED) -
 # --- Two endpoints and a hostile network -----------------------------------------------------------------------------
 
 FORGED = (ACK, ACK | DATA, ACK | DATA | FIN, RST, RST | ACK, SYN, SYN | ACK, ACK | PUSH, INIT | ACK)
+TAGGED = (ACK, ACK | PUSH, ACK | DATA, ACK | DATA | FIN, ACK | FIN, RST | ACK, SYN, SYN | ACK)
 RULES: Dict[str, Callable[[Reader], Dict[str, Any]]] = {
     "write": lambda r: {"side": r.below(2), "size": 1 + r.number(2) % 8000, "fill": r.number(1)},
+    "write_more_than_a_window": lambda r: {"side": r.below(2)},
     "read": lambda r: {"side": r.below(2), "size": 1 + r.number(2)},
     "finish": lambda r: {"side": r.below(2)},
     "abort": lambda r: {"side": r.below(2), "sure": r.below(4)},
@@ -445,13 +447,16 @@ RULES: Dict[str, Callable[[Reader], Dict[str, Any]]] = {
     "corrupt": lambda r: {"which": r.number(1), "bit": r.number(2)},
     "cut_or_mend": lambda r: {},
     "set_mtu": lambda r: {"side": r.below(2), "mtu": r.one_of([100, 300, 600, 900, 1500, 1600])},
-    "block": lambda r: {"side": r.below(2)},
     "wait": lambda r: {"seconds": r.one_of([0.0001, 0.001, 0.005, 0.02, 0.2, 3.0])},
     "wait_for_timer": lambda r: {},
-    "restart": lambda r: {"seed": r.number(1), "sure": r.below(4)},
+    "restart": lambda r: {"side": r.below(2), "seed": r.number(1), "sure": r.below(4)},
     "inject": lambda r: {
         "side": r.below(2), "flags": r.one_of(FORGED), "numbers": [r.number(4) for _ in range(6)],
         "init": bool(r.below(2)),
+    },
+    "inject_with_the_right_tag": lambda r: {
+        "side": r.below(2), "flags": r.one_of(TAGGED), "beyond": 1 + r.number(4) % 2**30, "window": r.number(4),
+        "sack": [r.number(4) % 2**30 for _ in range(r.below(5))],
     },
     "inject_noise": lambda r: {"side": r.below(2), "data": r.take(r.below(80))},
 }  # fmt: skip
@@ -466,10 +471,10 @@ def fuzz_schedule(data: bytes) -> None:
             break
         name = reader.one_of(sorted(RULES))
         arguments = RULES[name](reader)
-        if machine.flying if "which" in arguments else name != "abort" or machine.sides[1].session:
-            getattr(machine, name)(**arguments)
-            machine.endpoints_are_sound()
-            machine.received_is_a_prefix_of_written()
+        rule = getattr(machine, name)
+        if all(allowed(machine) for allowed in rule.hypothesis_stateful_rule.preconditions):
+            rule(**arguments)
+            machine.pair.check()
     machine.teardown()
 
 

@@ -347,8 +347,8 @@ class Run:
             child.join()
             if child.exitcode:
                 raise SystemExit("the tests do not pass on the program as it is: run them first")
-        with open(kept, encoding="utf-8") as file:
-            seconds, reaching = json.load(file)
+        with open(kept, encoding="utf-8") as survey_file:
+            seconds, reaching = json.load(survey_file)
         return seconds, {int(line): tests for line, tests in reaching.items()}
 
     def tests_of(self, mutant: Mutant) -> List[str]:
