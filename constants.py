@@ -125,6 +125,7 @@ LINGERING_MAX = 1024  # tombstones
 COOKIE_SLOT = 64.0
 COOKIES_MAX = 4096  # spent cookies remembered; when full, a new secret voids them all
 BUFFER_BYTES = 512 << 10  # send and receive buffer of a stream
+WRITE_STEP = 64 << 10  # room for which a writer that waits is woken up
 PIECES_MAX = 1024  # out-of-order pieces kept (quinn's number)
 SACKS_MAX, SACKS_WITH_DATA = 16, 3  # blocks on a pure acknowledgement, and beside data
 MSS_MIN, MSS_MAX = 64, 65000

@@ -162,6 +162,7 @@ from constants import (
     TYPE_STREAM,
     UPDATE_DELAY,
     UPDATE_GAP,
+    WRITE_STEP,
     V1_SEQ_SECONDS,
 )
 from protocol import (
@@ -3095,7 +3096,8 @@ class Stream(io.RawIOBase):
                 self._step()
                 if taken == len(view) or not self._blocking:
                     return taken if taken or not view else None
-                self._wait(lambda: self._session.writable)
+                worthwhile = min(len(view) - taken, WRITE_STEP)
+                self._wait(lambda: self._session.writable >= worthwhile)
 
     def finish(self) -> None:
         """Say that nothing more will be written; reading goes on. Does nothing the second time."""
