@@ -162,8 +162,8 @@ from constants import (
     TYPE_STREAM,
     UPDATE_DELAY,
     UPDATE_GAP,
-    WRITE_STEP,
     V1_SEQ_SECONDS,
+    WRITE_STEP,
 )
 from protocol import (
     Frame,
