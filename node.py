@@ -3096,8 +3096,10 @@ class Stream(io.RawIOBase):
                 self._step()
                 if taken == len(view) or not self._blocking:
                     return taken if taken or not view else None
-                worthwhile = min(len(view) - taken, WRITE_STEP)
-                self._wait(lambda: self._session.writable >= worthwhile)
+                self._wait(functools.partial(self._has_room, min(len(view) - taken, WRITE_STEP)))
+
+    def _has_room(self, count: int) -> bool:
+        return self._session.writable >= count
 
     def finish(self) -> None:
         """Say that nothing more will be written; reading goes on. Does nothing the second time."""
