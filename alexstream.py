@@ -1532,10 +1532,10 @@ class Session:
     def _close(self, reason: str) -> None:
         self.closed = Closed(self, reason, self.written, self.acked)
         lingering = None
-        if self.state is State.TIME_WAIT:
+        if reason == "finished":
             seq, ack = self._isn + self.sender.nxt, self._peer_isn + self.receiver.nxt
             lingering = Lingering(self.port, self._isn, self._peer_isn, seq & _MASK, ack & _MASK)
-        else:
+        if self.state is not State.TIME_WAIT:
             self.state = State.CLOSED
         self._tell(Closed)
         self._endpoint.forget(self, lingering)
@@ -1785,7 +1785,9 @@ class Endpoint:
         key = Key(session.peer, session.stream, session.port, session.opener)
         del self.sessions[key], self._expecting[_expected_prefix(key)]
         if lingering is not None:
-            self._lingering[key] = (self._now + LINGER, lingering)
+            # a peer that did not see our FIN may be without a cable: it will ask, at the latest by its keepalive
+            patience = LINGER if session.state is State.TIME_WAIT else USER_TIMEOUT
+            self._lingering[key] = (self._now + patience, lingering)
             if len(self._lingering) > LINGERING_MAX:
                 self._lingering.popitem(last=False)
 
@@ -1867,7 +1869,7 @@ class Endpoint:
 
     def _receive_lingering(self, key: Key, segment: Segment, now: float) -> None:
         """TIME-WAIT (RFC 9293 section 3.10.7.4): acknowledge what is repeated, reset what is new."""
-        _, lingering = self._lingering[key]
+        end, lingering = self._lingering[key]
         if segment.flags & (FLAG_RST | FLAG_SYN) or segment.tag != lingering.isn:
             raise SegmentError("closed")
         if not segment.flags & (FLAG_DATA | FLAG_FIN | FLAG_PUSH):
@@ -1877,11 +1879,14 @@ class Endpoint:
         stop = segment.seq + len(segment.payload)
         is_new = bool(segment.payload) and unwrap(stop, lingering.ack) > lingering.ack
         if segment.flags & FLAG_FIN and not is_new:
-            self._lingering[key] = (now + LINGER, lingering)
+            self._lingering[key] = (max(end, now + LINGER), lingering)
             self._lingering.move_to_end(key)
+        flags, seq = FLAG_RST if is_new else 0, lingering.seq
+        if not is_new and segment.ack == (seq - 1) & _MASK:  # our FIN was lost, and we gave up repeating it
+            flags, seq = FLAG_FIN, segment.ack
         answer = Segment(
-            key.stream, (FLAG_RST if is_new else 0) | FLAG_ACK | (FLAG_INIT if key.opener else 0), key.port,
-            lingering.seq, lingering.ack, 0, lingering.peer_isn, self.stamp() & _MASK, segment.ts,
+            key.stream, flags | FLAG_ACK | (FLAG_INIT if key.opener else 0), key.port,
+            seq, lingering.ack, 0, lingering.peer_isn, self.stamp() & _MASK, segment.ts,
         )  # fmt: skip
         self.emit(key.peer, encode_segment(answer, self.address, key.peer))
 

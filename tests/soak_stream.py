@@ -79,6 +79,8 @@ def receive_one(stream: Stream) -> None:
                 assert piece is not None
                 sha.update(piece)
             stream.write(sha.digest())
+            stream.finish()
+            stream.drain()  # closing alone would give up after CLOSE_SECONDS
     except OSError as error:
         report(event="cut", why=str(error))
 
@@ -132,7 +134,7 @@ def work(role: str, peer: str, streams: int, seed: int) -> int:
             sender(node, parse_address(peer), streams, seed)
         endpoint: Endpoint = node._endpoint
         deadline = time.monotonic() + LINGER + 10
-        while (endpoint.sessions or endpoint._lingering) and time.monotonic() < deadline:
+        while endpoint.sessions and time.monotonic() < deadline:
             node.wait(timeout=0.1)
             node.clear_wakeup()
         report(event="over", left=len(endpoint.sessions), lingering=len(endpoint._lingering), drops=node.drops)
@@ -176,15 +178,15 @@ class Actor:
             assert found is not None
             self.lives[-1].append((time.monotonic(), int(found.group(1))))
 
-    def growth(self) -> List[int]:
-        """KB by which the peak of the last third of each life exceeds that of the first."""
-        grown = []
+    def peaks(self) -> List[List[int]]:
+        """KB at the peak of each third of each life. The first is warm-up: buffers and bounded tables fill."""
+        found = []
         for life in self.lives:
             if life and life[-1][0] - life[0][0] >= LIVED_SECONDS:
                 third = (life[-1][0] - life[0][0]) / 3
-                early = max(size for when, size in life if when <= life[0][0] + third)
-                grown.append(max(size for when, size in life if when >= life[-1][0] - third) - early)
-        return grown
+                starts = [life[0][0] + third * number for number in range(3)]
+                found.append([max(size for when, size in life if start <= when <= start + third) for start in starts])
+        return found
 
 
 class Fault(NamedTuple):
@@ -355,8 +357,9 @@ def finish(soak: Soak) -> Iterator[str]:
             yield from (str(problem), soak.receiver.program.err, soak.relay.program.err)
             return
         (over,) = [line for line in told(actor) if line["event"] == "over"]
-        print(f"drops of the {'sender' if actor is soak.sender else 'receiver'}: {json.dumps(over['drops'])}")
-        if over["left"] or over["lingering"]:
+        name = "sender" if actor is soak.sender else "receiver"
+        print(f"drops of the {name}: {json.dumps(over['drops'])}; tombstones {over['lingering']}")
+        if over["left"]:
             yield f"left in the tables: {over}"
         if actor.program.wait():
             yield f"exit status {actor.program.process.returncode}"
@@ -382,8 +385,8 @@ def judge(soak: Soak) -> List[str]:
         print(f"failed in {where}: {reasons.count((where, why))} {why}")
     for name, actor in (("sender", soak.sender), ("relay", soak.relay), ("receiver", soak.receiver)):
         peak = max(size for life in actor.lives for _, size in life)
-        print(f"memory of the {name}: peak {peak} KB, growth of each life {actor.growth()} KB")
-        wrong += [f"{name} grew by {grown} KB" for grown in actor.growth() if grown > GROWTH_MAX]
+        print(f"memory of the {name}: peak {peak} KB; in the thirds of each life {actor.peaks()} KB")
+        wrong += [f"{name} grew: {thirds} KB" for thirds in actor.peaks() if thirds[2] - thirds[1] > GROWTH_MAX]
     wrong += [f"digest differs: {line}" for line in by_event["WRONG"]]
     wrong += list(unexplained(soak, by_event["failed"]))
     return wrong if by_event["equal"] else [*wrong, "no stream arrived"]

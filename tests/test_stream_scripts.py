@@ -1676,6 +1676,16 @@ def test_last_ack_unanswered_fin_is_forgiven() -> None:
     sent = script.run(5.0)
     assert sorted({time for time, wire in sent if wire.flags & FIN}) == [0, 0.02, 0.06, 0.14, 0.3]
     assert reason(script) == "finished"
+    assert script.endpoint.sessions == {}
+    # It was only without a cable: whenever it asks within the user timeout, it is told of the end.
+    script.wait(170.0)
+    script.give(ACK | PUSH)
+    assert [(wire.flags, wire.seq, wire.ack) for wire in script.take()] == [(ACK | FIN, 5, 1)]
+    script.give(ACK, ack=6)
+    assert script.take() == []
+    script.run(30.0)
+    script.give(ACK | PUSH)
+    assert [wire.flags for wire in script.take_raw()] == [RST | INIT]
 
 
 def test_last_ack_unanswered_data_is_an_error() -> None:

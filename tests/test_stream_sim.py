@@ -36,6 +36,30 @@ def test_the_table_is_the_one_that_was_written_down() -> None:
             assert lines
 
 
+@pytest.mark.parametrize("seconds", [0.2, 1, 10, 100])
+def test_an_outage_that_swallows_the_last_fin_is_no_error(seconds: float) -> None:
+    """All was said and acknowledged but one FIN; its sender may have given up repeating it, the other hears of it."""
+    with streamsim.Simulator(1) as sim:
+        one, other = sim.host(), sim.host()
+        cable = sim.join(one, other)
+        asker = one.open(other, stream_table.PORT, b"question")
+        other.listen(
+            stream_table.PORT, lambda session: streamsim.Program(other, session, b"answer", finish=False, partner=asker)
+        )
+        assert sim.run(5.0, until=lambda: asker.received == b"answer" and other.accepted[0].session.acked == 6)
+        cable.set_up(False)
+        answerer = other.accepted[0]
+        answerer.session.finish()
+        sim.after(0, other.step)
+        sim.run(seconds)
+        cable.set_up(True)
+        assert sim.run(70.0, until=lambda: asker.is_over() and answerer.is_over())
+        for program in (asker, answerer):
+            assert program.closed is not None
+            assert program.closed.reason == "finished", program.closed
+        assert asker.ended_at is not None
+
+
 @pytest.mark.parametrize(
     "link",
     [
