@@ -7,13 +7,14 @@ import os
 import select
 import sys
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import alexchat_client as chat
 from constants import CHAT_LINE_BYTES
 from node import INFINITY, run
+from utils import LineSplitter
 
 
 class FakeStream:
@@ -28,6 +29,7 @@ class FakeStream:
         self.holding = False  # the other node takes bytes, but does not acknowledge them
         self.stalled = False
         self.error: Optional[OSError] = None
+        self.restarted = False
         self.written = 0
         self._acknowledged = 0
         self._arrived = bytearray()
@@ -81,6 +83,11 @@ class FakeStream:
         self.finish()
         self.closed = True
 
+    def restart(self) -> None:
+        """End because another program has the peer's address now."""
+        self.fail(ConnectionResetError("peer restarted"))
+        self.restarted = True
+
     def fail(self, error: OSError) -> None:
         """End as the network may end it."""
         if not self.ended:
@@ -122,6 +129,10 @@ class FakeNode:
         self.time = 1000.0
         self.events: Deque[Any] = deque()
         self.found: List[Any] = []
+        self.answering: List[Any] = []  # who answers to `ask` at once
+        self.asked: List[bytes] = []
+        self.others: Dict[bytes, FakeNode] = {}  # whom `open` reaches
+        self.listeners: Dict[int, FakeListener] = {}
         self.others_turn: Callable[[], object] = tuple  # called whenever the program looks at its node
         self._reading, self._writing = os.pipe()
         self._awake = False
@@ -150,6 +161,30 @@ class FakeNode:
 
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
+
+    def listen(self, port: int) -> FakeListener:
+        self.listeners[port] = FakeListener()
+        return self.listeners[port]
+
+    def open(self, peer: bytes, port: int) -> FakeStream:
+        node = self.others.get(peer)
+        listener = node.listeners.get(port) if node else None
+        if node is None or listener is None or listener.closed:
+            stream = FakeStream(self, peer)
+            stream.fail(ConnectionRefusedError("refused"))
+            return stream
+        stream = connect(self, node)
+        listener.arrived.append(stream.other)
+        return stream
+
+    def ask(self, dests: Iterable[bytes]) -> None:
+        self.asked = list(dests)
+
+    def answers(self) -> List[Any]:
+        return [answer for answer in self.answering if answer.address in self.asked]
+
+    def nodes(self) -> List[Any]:
+        return self.found
 
     def discover(self, wait: float) -> List[Any]:
         return self.found
@@ -212,7 +247,7 @@ class Peer:
 
     def __init__(self, stream: FakeStream, name: str) -> None:
         self.stream = stream
-        self._splitter = chat.LineSplitter(CHAT_LINE_BYTES)
+        self._splitter = LineSplitter(CHAT_LINE_BYTES)
         self.say(chat.Hello(name))
 
     def say(self, record: chat.Record) -> None:
@@ -258,7 +293,7 @@ def main() -> int:
         stream = connect(node, other)
         node.others_turn = Obedient(stream.other, "peer").obey
         with chat.Console() as console:
-            room = chat.Room(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
+            room = chat.ClientRoom(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
             room.join(stream)  # type: ignore[arg-type]
             return room.run()
 

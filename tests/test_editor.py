@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexchat_client import Act, Action, LineEditor, LineSplitter, Screen, columns
+from alexchat_client import Act, Action, LineEditor, Screen
+from utils import LineSplitter, columns
 
 pyte = pytest.importorskip("pyte")
 
