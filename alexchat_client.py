@@ -810,7 +810,8 @@ class Chat:
 
     def put(self, record: Record) -> bool:
         """Queue a record; return False when nothing can be said any more."""
-        if self._finishing or (self.stream.ended and self.lost_at == INFINITY):
+        may_return = self.stream.restarted or self.lost_at < INFINITY
+        if self._finishing or (self.stream.ended and not may_return):
             return False
         line = encode_record(record)
         self._queue += line
@@ -1427,6 +1428,8 @@ class Room:
         self._set_prompt()
         if self.console.at_end:
             self.end_typing()
+        for chat in self.chats:
+            chat.flush(now=self.node.now())
 
     def _set_prompt(self) -> None:
         away = [chat.name for chat in self.chats if chat.is_away]
@@ -1487,7 +1490,7 @@ class Room:
         """Hide, or show again, what somebody says; without a name list who is ignored."""
         if not name:
             self.console.note(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
-        elif name in self._ignored:
+        elif self.is_ignored(name):
             self._ignored -= {name, self.members().get(name, "")}
             self.console.note(f"{name} is heard again")
         elif name in self.members():
@@ -1680,7 +1683,7 @@ class Room:
         address = format_address(chat.stream.peer)
         if not chat.is_greeted:
             name = printable_name(hello.name)
-            others = {self.own_name, *(other.name for other in self.chats if other is not chat)}
+            others = {self.own_name, *(o.name for o in self.chats if o.stream.peer != chat.stream.peer)}
             if name in others or any(char >= "\x7f" for char in name):
                 name = f"{name}~{address[-5:]}"
             chat.name = name if name and name not in others else address
@@ -1849,8 +1852,8 @@ class ClientRoom(Room):
         elif now >= chat.call_at:
             self.chats.remove(chat)
             again = self.join(self.node.open(chat.stream.peer, PORT_CHAT))
-            again.succeed(chat)
             again.call_at, again.lost_at = now + RETRY_SECONDS, chat.lost_at
+            again.succeed(chat)
             self.people.clear()
 
 
@@ -1938,6 +1941,9 @@ class Lobby:
 
     def turn(self) -> None:
         """Show who has come and gone, and ask all nodes now and then."""
+        present = {known.address for known in self._node.nodes()}
+        for address in self._names.keys() - present:
+            self._forget(address)
         for answer in self._node.answers():
             if PORT_CHAT in answer.ports and answer.address not in self._names and len(self._names) < PEOPLE_MAX:
                 number = self._numbers.setdefault(answer.address, len(self._numbers) + 1)
@@ -1948,9 +1954,6 @@ class Lobby:
                 )
             elif PORT_CHAT not in answer.ports and answer.address in self._names:
                 self._forget(answer.address)
-        present = {known.address for known in self._node.nodes()}
-        for address in self._names.keys() - present:
-            self._forget(address)
         if self._node.now() >= self._ask_at:
             self._ask_at = self._node.now() + LOBBY_SECONDS
             self._node.ask(present)

@@ -181,7 +181,7 @@ class FakeNode:
         self.asked = list(dests)
 
     def answers(self) -> List[Any]:
-        return [answer for answer in self.answering if answer.address in self.asked]
+        return list(self.answering)
 
     def nodes(self) -> List[Any]:
         return self.found
@@ -243,12 +243,12 @@ class FakeConsole:
 
 
 class Peer:
-    """The other end of a chat, as a test moves it."""
+    """The other end of a chat, as a test moves it; without `can` a program that knows nothing but messages."""
 
-    def __init__(self, stream: FakeStream, name: str) -> None:
+    def __init__(self, stream: FakeStream, name: str, *, can: str = "") -> None:
         self.stream = stream
         self._splitter = LineSplitter(CHAT_LINE_BYTES)
-        self.say(chat.Hello(name))
+        self.say(chat.Hello(name, can))
 
     def say(self, record: chat.Record) -> None:
         self.stream.write(chat.encode_record(record))
@@ -288,11 +288,12 @@ class Obedient(Peer):
 
 
 def main() -> int:
-    """Run the client."""
+    """Run the client, with the chat's options."""
+    arguments = chat.chat_parser("fakes.py", "", "").parse_args(["fake0", *sys.argv[1:]])
     with FakeNode(1) as node, FakeNode(2) as other:
         stream = connect(node, other)
         node.others_turn = Obedient(stream.other, "peer").obey
-        with chat.Console() as console:
+        with chat.open_console(arguments) as console:
             room = chat.ClientRoom(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
             room.join(stream)  # type: ignore[arg-type]
             return room.run()
