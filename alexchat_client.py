@@ -724,8 +724,9 @@ Record = Union[Hello, Say, Bye, Joined, Left, Notice, Offer, Decline, Malformed]
 
 CAN = "private files"  # messages for one alone, and offers of files
 _TYPES: Dict[str, Any] = {
-    kind.__name__.lower(): kind for kind in (Hello, Say, Bye, Joined, Left, Notice, Offer, Decline)
-}
+    "hello": Hello, "say": Say, "bye": Bye, "joined": Joined, "left": Left, "notice": Notice, "offer": Offer,
+    "decline": Decline,
+}  # fmt: skip
 _KEYS = {"ident": "id", "sender": "from"}  # where JSON has another word for a field
 _NUMBERS = ("ident", "size")
 
@@ -1462,7 +1463,7 @@ class Room:
 
     def _obey(self, line: str) -> None:
         name, _, rest = line.partition(" ")
-        command = _COMMANDS.get(name.lower())
+        command = next((command for command in COMMANDS if name.lower() in command.names.split()), None)
         if command is None:
             self.console.note(f"no command {printable(name)}: /help lists them; /{printable(name)} says it")
         else:
@@ -1775,16 +1776,15 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("/help /h /?", "", "this list", Room.help),
-    Command("/who /w /names", "", "who is here: address, hops, round trip, last seen", Room.who),
+    Command("/who /w /names", "", "who is here, how far, when last heard", Room.who),
     Command("/msg /m", "NAME TEXT", "say something to one person alone", Room.msg),
-    Command("/ignore", "[NAME]", "hide what somebody says, or end that; without name: who is ignored", Room.ignore),
+    Command("/ignore", "[NAME]", "hide what somebody says, or show it again", Room.ignore),
     Command("/send", "PATH", "offer a file to everybody here", Room.send),
-    Command("/accept", "[NUMBER or NAME]", "fetch an offered file, or go on where it stopped", Room.accept),
+    Command("/accept", "[NUMBER or NAME]", "fetch an offered file, or the rest of it", Room.accept),
     Command("/decline", "[NUMBER or NAME]", "do not want it, or stop it", Room.decline),
     Command("/exit /quit /q", "", "leave", Room.leave),
 )
-_COMMANDS = {name: command for command in COMMANDS for name in command.names.split()}
-COMMAND_NAMES = tuple(_COMMANDS)
+COMMAND_NAMES = tuple(" ".join(command.names for command in COMMANDS).split())
 
 
 class ClientRoom(Room):

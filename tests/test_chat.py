@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
 from fakes import FakeConsole, FakeListener, FakeNode, FakeStream, Peer, connect
@@ -39,6 +39,7 @@ from alexchat_client import (
 )
 from alexchat_server import ServerRoom
 from node import INFINITY, DuplicateAddress, MessageReceived, SetupError
+from utils import format_address
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes.py")
 
@@ -916,7 +917,7 @@ def test_two_who_call_each_other_have_one_conversation(first: int) -> None:
         assert consoles[1].shown == ["low: one from 0", "low: 3 from 0"]
         for index, name in enumerate(("high", "low")):
             assert [note for note in consoles[index].notes if name in note] == [
-                f"{name} ({chat.format_address(nodes[1 - index].address)}) is here"
+                f"{name} ({format_address(nodes[1 - index].address)}) is here"
             ]
             assert len(rooms[index].chats) == 1
         for node in nodes:
@@ -924,7 +925,8 @@ def test_two_who_call_each_other_have_one_conversation(first: int) -> None:
         for room in rooms:
             room.turn()
         assert all(listener.closed for listener in listeners)
-        assert rooms[0].chats[0].stream.other is rooms[1].chats[0].stream
+        streams: List[Any] = [room.chats[0].stream for room in rooms]
+        assert streams[0].other is streams[1]
         rooms[0].leave()
         for _ in range(3):
             for room in rooms:
@@ -1155,11 +1157,14 @@ class OnTerminal:
 
     def expect(self, *rows: str, timeout: float = 10) -> None:
         """Wait until these are the last rows on the screen."""
+        self.wait_for(lambda: self.rows[-len(rows) :] == list(rows), timeout, f"expected {rows}, ")
+
+    def wait_for(self, ready: Callable[[], object], timeout: float = 10, what: str = "") -> None:
+        """Read on until that is so."""
         deadline = time.monotonic() + timeout
-        while self.rows[-len(rows) :] != list(rows):
-            left = deadline - time.monotonic()
-            assert left > 0, f"expected {rows}, on the screen: {self.rows}"
-            if select.select([self._master], [], [], min(left, 0.05))[0]:
+        while not ready():
+            assert time.monotonic() < deadline, f"{what}on the screen: {self.rows}"
+            if select.select([self._master], [], [], 0.05)[0]:
                 data = os.read(self._master, 65536)
                 self.raw += data
                 self._emulator.feed(data)
@@ -1309,6 +1314,105 @@ def test_terminal_tab() -> None:
         terminal.expect(HERE, ">")
         terminal.type(b"hi p\t")
         terminal.expect("> hi peer")
+        terminal.type(b"\x15/ms\tpe\t")
+        terminal.expect("> /msg peer")
+
+
+def test_terminal_messages_arrive_while_looking_through_the_history() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"one\r")
+        terminal.expect("peer: you said one", ">")
+        terminal.type(b"flood 100\rdraft\x1b[A\x1b[A\x1b[D")
+        terminal.expect("peer: message 99", "> one")
+        assert terminal.screen.cursor.x == len("> on")
+        terminal.type(b"\x1b[B\x1b[B")
+        terminal.expect("peer: message 99", "> draft")
+
+
+def test_terminal_help() -> None:
+    with OnTerminal(width=80, height=20) as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"/help\r")
+        terminal.expect(
+            "  /exit or /quit or /q             leave",
+            "  //TEXT                           say a line that begins with /",
+            ">",
+        )
+        assert len(terminal.rows) == 11  # none is wrapped
+
+
+CLOCK = r"\d\d:\d\d "
+
+
+def test_terminal_timestamps_bell_and_log(tmp_path: Any) -> None:
+    log = tmp_path / "log"
+    with OnTerminal(sys.executable, FAKES, "--timestamps", "--bell", "--log", str(log)) as terminal:
+        terminal.wait_for(lambda: len(terminal.rows) > 1)
+        terminal.type(b"flood 50\r")
+        terminal.wait_for(lambda: "message 49" in terminal.rows[-2])
+        terminal.type(b"one\rexit\r")
+        assert terminal.ends() == 0
+        terminal.wait_for(lambda: any("said one" in row for row in terminal.rows))
+        shown = [re.sub(CLOCK, "12:34 ", row) for row in terminal.rows]
+        assert "✓ 12:34 one" in shown
+        assert "12:34 peer: you said one" in shown
+        assert terminal.raw.count(b"\x07") == 1  # for 51 messages in less than five seconds
+    lines = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in log.read_text("utf-8").splitlines()]
+    assert lines[0] == HERE
+    assert [line for line in lines if "one" in line] == ["> one", "peer: you said one"]
+    assert len([line for line in lines if "message" in line]) == 50
+    assert oct(log.stat().st_mode & 0o777) == "0o600"
+
+
+@pytest.mark.parametrize("path", ["/dev/full", "/nowhere/log", "/"])
+def test_terminal_log_that_fails(path: str) -> None:
+    """It is told once, and the chat goes on."""
+    with OnTerminal(sys.executable, FAKES, "--log", path, width=80) as terminal:
+        terminal.wait_for(lambda: any(f"nothing more is logged: {path}: " in row for row in terminal.rows))
+        terminal.type(b"one\r")
+        terminal.expect("✓ one", "peer: you said one", ">")
+        assert sum("logged" in row for row in terminal.rows) == 1
+
+
+def test_no_such_folder_for_downloads() -> None:
+    done = run_piped(b"", arguments=["--downloads", "/nowhere"])
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "fakes.py: --downloads /nowhere: no such directory; to make it: mkdir /nowhere"
+    ]
+
+
+def test_output_not_a_terminal() -> None:
+    """Typed on a terminal, shown in a file: no editor and no escape sequence anywhere."""
+    with OnTerminal("sh", "-c", f"{sys.executable} {FAKES} | cat") as terminal:
+        terminal.expect(HERE)
+        terminal.type(b"hello\n")
+        terminal.expect("delivered: hello", "peer: you said hello")
+        assert b"\x1b" not in terminal.raw
+        terminal.type(b"/exit\n")
+        assert terminal.ends() == 0
+
+
+def test_input_not_a_terminal() -> None:
+    with OnTerminal("sh", "-c", f"echo hello | {sys.executable} {FAKES}") as terminal:
+        terminal.expect(HERE, "peer: you said hello")
+        assert b"\x1b" not in terminal.raw
+
+
+def test_ascii_terminal() -> None:
+    """Marks in ASCII, and what the character set lacks as a question mark."""
+    with OnTerminal(PYTHONIOENCODING="ascii") as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"hold\r")
+        terminal.expect("+ hold", ">")
+        terminal.type(b"one\r")
+        terminal.expect(". one", "peer: you said one", ">")
+        terminal.type(b"lose\r")
+        terminal.ends()
+        terminal.expect("NOT delivered to peer: lose")
+        assert {"! one", "! lose"} <= set(terminal.rows)
+        assert max(terminal.raw) < 128
 
 
 def test_dumb_terminal_lines() -> None:
@@ -1325,10 +1429,9 @@ def test_dumb_terminal_lines() -> None:
 # --- from pipes ------------------------------------------------------------------------------------------------------
 
 
-def run_piped(data: bytes, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        [sys.executable, FAKES], input=data, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+def run_piped(data: bytes, arguments: Sequence[str] = ()) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, FAKES, *arguments]
+    return subprocess.run(command, input=data, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_pipe_of_lines() -> None:
