@@ -323,14 +323,18 @@ class LineEditor:
         return row.encode(self.encoding, "replace")
 
     def _scroll(self, room: int) -> None:
-        """Move the first character shown so that the cursor and its column lie within `room` columns."""
-        first, used = self.cursor, 1
-        while first and used + columns(self.text[first - 1]) <= room:
-            first -= 1
-            used += columns(self.text[first])
-        self._left = max(first, min(self._left, self.cursor))
+        """Move the first character shown so that the cursor lies within `room` columns, and none are wasted."""
+        widest = self._reach_back(len(self.text), room - 1)
+        self._left = max(self._reach_back(self.cursor, room - 1), min(self._left, self.cursor, widest))
         while self._left < self.cursor and not columns(self.text[self._left]):
             self._left += 1  # a mark without its base
+
+    def _reach_back(self, stop: int, room: int) -> int:
+        """Return the index from which on the text up to `stop` fits into `room` columns."""
+        while stop and columns(self.text[stop - 1]) <= room:
+            stop -= 1
+            room -= columns(self.text[stop])
+        return stop
 
     def _reach(self, start: int, room: int) -> int:
         """Return the index up to which the text from `start` on fits into `room` columns."""
