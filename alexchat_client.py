@@ -34,7 +34,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from constants import CHAT_LINE_BYTES, PORT_CHAT, PORT_FILE, USER_TIMEOUT
+from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
 from node import (
     INFINITY,
     Listener,
@@ -1855,7 +1855,7 @@ class ClientRoom(Room):
             super().part(chat)
         elif now >= chat.call_at:
             self.chats.remove(chat)
-            again = self.join(self.node.open(chat.stream.peer, PORT_CHAT))
+            again = self.join(self.node.open(chat.stream.peer, chat.stream.port))
             again.call_at, again.lost_at = now + RETRY_SECONDS, chat.lost_at
             again.succeed(chat)
             self.people.clear()
@@ -1979,31 +1979,40 @@ class Lobby:
         return b""
 
 
-def call(node: Node, peer: bytes, listener: Listener) -> Tuple[Stream, bool]:
-    """Return a stream with the chat of `peer`, and whether it is ours: he may be calling us just now."""
+def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
+    """Return a stream with the chat of `peer`, and where he may be calling us just now if he is no server.
+
+    Who calls listens on PORT_CALL, not on PORT_CHAT: nobody shall take him for a server.
+    """
+    listener = node.listen(PORT_CALL)
     try:
-        return node.connect(peer, PORT_CHAT), True
+        with contextlib.suppress(ConnectionRefusedError):
+            stream = node.connect(peer, PORT_CHAT)
+            listener.close()
+            return stream, None
+        return node.connect(peer, PORT_CALL), listener
     except (ConnectionRefusedError, TimeoutError):
         deadline = node.now() + ANSWER_SECONDS
         while node.now() < deadline:
-            stream = listener.accept(timeout=deadline - node.now())
-            if stream is not None and stream.peer == peer:
-                return stream, False
-            if stream is not None:
-                stream.abort()
+            answer = listener.accept(timeout=deadline - node.now())
+            if answer is not None and answer.peer == peer:
+                return answer, None
+            if answer is not None:
+                answer.abort()
         raise
 
 
 TYPING = """\
 typing: Enter sends; the sign before your line is a dot until the other node holds it, then a check mark.
   `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and history work as in a shell.
+  /help lists the commands: who is here, messages to one alone, files.
 names: without --name the others see the login name."""
 EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin is sent, incoming lines go to stdout as `name: text`, everything else to stderr.
 examples:
   sudo python3 alexchat_client.py eth0                       # the only chat server there is
-  sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01
+  sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01     # a server, or a client that calls this one too
   uptime | sudo python3 alexchat_client.py eth0 --linger 0   # send and go
 """
 
@@ -2011,7 +2020,9 @@ examples:
 def main() -> int:
     """Talk to one chat server."""
     parser = chat_parser("alexchat_client.py", "Chat with the people on an AlexChat server.", EXAMPLES)
-    parser.add_argument("mac", metavar="MAC", nargs="?", help="the server's address; without it: the only server found")
+    parser.add_argument(
+        "mac", metavar="MAC", nargs="?", help="the server's address; without it: the only server, or a list"
+    )
     parser.add_argument(
         "--linger",
         type=float,
@@ -2027,16 +2038,13 @@ def main() -> int:
         peer = peer_address(arguments.mac, node) if arguments.mac else choose_server(node, console)
         if not peer:
             return 0
-        with node.listen(PORT_CHAT) as listener:
-            stream, is_ours = call(node, peer, listener)
-            with console:
-                console.note(f"connected to {format_address(peer)}")
-                room = ClientRoom(
-                    node, console, listener=listener if is_ours else None,
-                    name=arguments.name, linger=arguments.linger, downloads=arguments.downloads,
-                )  # fmt: skip
-                room.join(stream)
-                return room.run()
+        stream, listener = call(node, peer)
+        with console:
+            console.note(f"connected to {format_address(peer)}")
+            settings = {"name": arguments.name, "linger": arguments.linger, "downloads": arguments.downloads}
+            room = ClientRoom(node, console, listener=listener, **settings)
+            room.join(stream)
+            return room.run()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ NAME_BYTES_MAX, PORTS_MAX = 255, 256  # kept of what a node says of itself: a ta
 STREAM_HEADER_BYTES = 36
 FLAG_SYN, FLAG_ACK, FLAG_FIN, FLAG_DATA, FLAG_RST, FLAG_PUSH, FLAG_INIT = 1, 2, 4, 8, 16, 32, 64
 OPTION_SEGMENT_SIZE, OPTION_SACK = 2, 5
-PORT_CHAT, PORT_PIPE, PORT_FILE = 1, 2, 3
+PORT_CHAT, PORT_PIPE, PORT_FILE, PORT_CALL = 1, 2, 3, 4
 
 RTO_INITIAL = 0.2  # before the first round-trip sample
 PTO_MIN, PTO_MAX = 0.02, 2.0  # a LAN peer that comes back should be heard soon

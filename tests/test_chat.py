@@ -38,6 +38,7 @@ from alexchat_client import (
     encode_record,
 )
 from alexchat_server import ServerRoom
+from constants import PORT_CALL, PORT_CHAT
 from node import INFINITY, DuplicateAddress, MessageReceived, SetupError
 from utils import format_address
 
@@ -948,15 +949,24 @@ def test_third_who_calls_a_caller_finds_nobody() -> None:
 
 
 class Calling:
-    """A node whose calls fail."""
+    """A node whose calls are refused, except to `open_port`; and who calls it meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, *callers: bytes, open_port: int = 0) -> None:
         self.time = 0.0
+        self.listener = Arriving(self, *callers)
+        self.stream = FakeStream(FakeNode(9), b"\2\0\0\0\0\2")
+        self._open_port = open_port
 
     def now(self) -> float:
         return self.time
 
-    def connect(self, peer: bytes, port: int) -> None:
+    def listen(self, port: int) -> "Arriving":
+        assert port == PORT_CALL
+        return self.listener
+
+    def connect(self, peer: bytes, port: int) -> FakeStream:
+        if port == self._open_port:
+            return self.stream
         raise ConnectionRefusedError("refused")
 
 
@@ -965,8 +975,12 @@ class Arriving:
 
     def __init__(self, node: Calling, *peers: bytes) -> None:
         self._node = node
+        self.closed = False
         self.streams = [FakeStream(FakeNode(9), peer) for peer in peers]
         self._left = list(self.streams)
+
+    def close(self) -> None:
+        self.closed = True
 
     def accept(self, *, timeout: float) -> Optional[FakeStream]:
         if self._left:
@@ -975,14 +989,25 @@ class Arriving:
         return None
 
 
-def test_call_refused_while_the_other_calls() -> None:
-    node = Calling()
-    listener = Arriving(node, b"\2\0\0\0\0\7", b"\2\0\0\0\0\2")
+def test_call_to_a_server_or_a_caller() -> None:
     call: Any = chat.call
-    assert call(node, b"\2\0\0\0\0\2", listener) == (listener.streams[1], False)
-    assert listener.streams[0].ended
+    node = Calling(open_port=PORT_CHAT)
+    assert call(node, node.stream.peer) == (node.stream, None)
+    assert node.listener.closed
+    node = Calling(open_port=PORT_CALL)
+    assert call(node, node.stream.peer) == (node.stream, node.listener)
+    assert not node.listener.closed
+
+
+def test_call_refused_while_the_other_calls() -> None:
+    call: Any = chat.call
+    node = Calling(b"\2\0\0\0\0\7", b"\2\0\0\0\0\2")
+    assert call(node, node.stream.peer) == (node.listener.streams[1], None)
+    assert node.listener.streams[0].ended
+    node = Calling()
     with pytest.raises(ConnectionRefusedError):
-        call(node, b"\2\0\0\0\0\2", Arriving(node))
+        call(node, node.stream.peer)
+    assert node.time == chat.ANSWER_SECONDS
 
 
 # --- finding a server ------------------------------------------------------------------------------------------------

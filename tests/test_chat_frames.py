@@ -21,7 +21,13 @@ lab = lab_fixture
 PYTHONS = os.environ.get("ALEXCHAT_PYTHONS", sys.executable).split(":")
 
 
-@pytest.fixture(params=PYTHONS, ids=[python.split("/")[-3] if python != sys.executable else "" for python in PYTHONS])
+def version_of(python: str) -> str:
+    """Python's and scapy's."""
+    ask = "import sys, scapy; print('Python', sys.version.split()[0], 'scapy', scapy.VERSION)"
+    return subprocess.check_output([python, "-c", ask], universal_newlines=True).strip()
+
+
+@pytest.fixture(params=PYTHONS, ids=version_of)
 def python(request: Any) -> str:
     """Each of the interpreters asked for."""
     return str(request.param)

@@ -5,13 +5,17 @@ ALEXCHAT_MEGABYTES is the size of the file that is sent (20).
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import signal
+import struct
 import sys
 import tempfile
+import termios
+import time
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
@@ -108,6 +112,15 @@ def finish(host: Host, name: str, *arguments: str, status: int = 0, timeout: flo
         program.close_stdin()
     assert program.wait(timeout) == status, str(program)
     return program
+
+
+def wait_until_read(program: Program) -> None:
+    """Wait until the program has taken what was written to its standard input."""
+    assert program.process.stdin is not None
+    deadline = time.monotonic() + 10
+    while struct.unpack("i", fcntl.ioctl(program.process.stdin, termios.FIONREAD, b"1234"))[0]:
+        assert time.monotonic() < deadline, str(program)
+        time.sleep(0.01)
 
 
 # --- chat ------------------------------------------------------------------------------------------------------------
@@ -227,6 +240,7 @@ def test_a_line_that_does_not_arrive_is_named(pair: Tuple[Host, Host]) -> None:
     server.signal(signal.SIGKILL)
     server.wait()
     client.send("does not\n")
+    wait_until_read(client)
     client.signal(signal.SIGTERM)
     assert client.wait(15) == 143
     assert re.search("not delivered.*: does not$", client.err, re.MULTILINE | re.IGNORECASE), str(client)
