@@ -37,6 +37,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optio
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
 from node import (
     INFINITY,
+    Echoed,
     Listener,
     MessageReceived,
     Node,
@@ -1949,13 +1950,8 @@ class Lobby:
         for address in self._names.keys() - present:
             self._forget(address)
         for answer in self._node.answers():
-            if PORT_CHAT in answer.ports and answer.address not in self._names and len(self._names) < PEOPLE_MAX:
-                number = self._numbers.setdefault(answer.address, len(self._numbers) + 1)
-                self._names[answer.address] = printable_name(answer.name)
-                where = f"{answer.hops} hop{'s' * (answer.hops != 1)}  {1000 * answer.rtt:.2f} ms"
-                self._console.note(
-                    f"  {number}  {self._names[answer.address]:12}  {format_address(answer.address)}  {where}"
-                )
+            if PORT_CHAT in answer.ports and answer.address in present - self._names.keys():
+                self._add(answer)
             elif PORT_CHAT not in answer.ports and answer.address in self._names:
                 self._forget(answer.address)
         if self._node.now() >= self._ask_at:
@@ -1963,6 +1959,14 @@ class Lobby:
             self._node.ask(present)
         while self._node.next_event(timeout=0) is not None:
             pass
+
+    def _add(self, answer: Echoed) -> None:
+        if answer.address not in self._numbers and len(self._numbers) >= PEOPLE_MAX:
+            return
+        number = self._numbers.setdefault(answer.address, len(self._numbers) + 1)
+        name = self._names[answer.address] = printable_name(answer.name)
+        where = f"{answer.hops} hop{'s' * (answer.hops != 1)}  {1000 * answer.rtt:.2f} ms"
+        self._console.note(f"  {number}  {name:12}  {format_address(answer.address)}  {where}")
 
     def _forget(self, address: bytes) -> None:
         self._console.note(f"  {self._numbers[address]}  {self._names.pop(address):12}  is gone")

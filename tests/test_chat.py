@@ -1126,6 +1126,18 @@ def test_servers_listed_live() -> None:
         assert console.notes[3] == "  2  bob           02:00:00:00:00:12  1 hop  0.50 ms"
 
 
+def test_server_that_has_gone_is_not_listed_again_for_an_old_answer() -> None:
+    with FakeNode(1) as node:
+        console: Any = Choosing("", "", "", "exit")
+        node.answering, node.found = [Answer(ALICE, name="alice")], [Found(ALICE), Found(ALICE)]
+        console.before_wait = node.found.clear
+        choose: Any = chat.choose_server
+        assert choose(node, console) == b""
+        assert [note.split()[1:] for note in console.notes[1:]] == [
+            ["alice", "02:00:00:00:00:11", "2", "hops", "1.50", "ms"], ["alice", "is", "gone"],
+        ]  # fmt: skip
+
+
 def test_login_name(monkeypatch: Any) -> None:
     monkeypatch.setenv("SUDO_USER", "ann")
     assert chat.login_name() == "ann"
