@@ -3,7 +3,9 @@
 LineEditor      one row of typing, without I/O
 Console         stdin, stdout, stderr, the terminal's mode and the signals
 Chat            JSON lines over one stream, and what of them the other node holds
-Room            everybody this program talks to, and its one event loop
+Files           what is offered, sent and received
+Room            everybody this program talks to, and its one event loop; ClientRoom: a client's
+Lobby           the servers to choose from
 """
 
 import signal
@@ -15,20 +17,27 @@ import argparse
 import codecs
 import contextlib
 import enum
+import errno
+import fcntl
+import hashlib
 import itertools
 import json
 import os
 import re
 import select
+import stat
 import sys
 import termios
 import unicodedata
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Union
+from datetime import datetime, timedelta
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from constants import CHAT_LINE_BYTES, PORT_CHAT
+from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
 from node import (
     INFINITY,
+    Echoed,
+    Listener,
     MessageReceived,
     Node,
     NodeFound,
@@ -45,7 +54,19 @@ from node import (
     peer_address,
     run,
 )
-from utils import format_address, parse_address, printable, printable_name
+from utils import (
+    LineSplitter,
+    can_encode,
+    columns,
+    format_address,
+    is_unicast,
+    label_names,
+    parse_address,
+    printable,
+    printable_name,
+    safe_file_name,
+    wrapped_rows,
+)
 
 READ_BYTES = 4096  # of stdin at once: what a terminal gives, and in the shortest lines 0.1 MB of JSON
 RECEIVE_BYTES = 64 << 10  # of one stream before the others get their turn
@@ -55,39 +76,25 @@ FROM_BYTES = 256  # room for the name that the server adds
 LEAVE_SECONDS = 3.0  # to get the last lines and the farewell across
 LINGER_SECONDS = 5.0
 DISCOVER_SECONDS = 1.0
+LOBBY_SECONDS = 1.0  # between two questions to all nodes while a server is being chosen
+WHO_SECONDS = 1.0  # for the answers to /who
+WAITING_BYTES = 1 << 20  # said to one who is away, and not held by his node: then typed lines are refused
+RETURN_SECONDS = USER_TIMEOUT  # to call a restarted program again: as long as a stream waits for a silent one
+RETRY_SECONDS = 0.5  # between two calls
+CROSSING_SECONDS = 2.0  # after our call has succeeded, his may come: openers ask twice a second
+ANSWER_SECONDS = 1.0  # after our call was refused, his may come
+PEOPLE_MAX = 1024  # whom a server may tell of
+BELL_SECONDS = 5.0  # between two rings
+OFFERS_MAX, OFFERS_PER_NODE = 32, 8  # files offered and not decided about
+UPLOADS_MAX = 16
+REQUEST_BYTES, REQUEST_SECONDS = 1024, 10.0
+UPLOAD_SECONDS = 600.0  # without progress: also the largest file is checked by then
+RESUME_SECONDS = 15.0  # to open a new stream for the rest of a file
+PIECE_BYTES, PIECES_PER_TURN = 64 << 10, 16
+HASH_BYTES = 1 << 20
+NAMES_TRIED = 1000
 HISTORY_MAX = 500
 SEQUENCE_MAX = 32  # characters; no key sends a longer escape sequence
-
-
-# --- Lines ----------------------------------------------------------------------------------------------------------
-
-
-class LineSplitter:
-    """Cuts bytes into lines; one longer than `limit` (with its newline) comes out as None and takes no memory.
-
-    A line ends with a newline; a carriage return just before it belongs to the end. U+2028 and the like are text.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._rest = b""
-        self._skipping = False
-
-    def feed(self, data: bytes) -> List[Optional[bytes]]:
-        """Return the lines that `data` completes, without their ends."""
-        *complete, rest = (self._rest + data).split(b"\n")
-        lines = [self._line(line) for line in complete]
-        self._skipping = self._skipping or len(rest) >= self._limit
-        self._rest = b"" if self._skipping else rest
-        return lines
-
-    def finish(self) -> List[Optional[bytes]]:
-        """Return the last line, if the input ended without a newline."""
-        return self.feed(b"\n") if self._rest or self._skipping else []
-
-    def _line(self, line: bytes) -> Optional[bytes]:
-        too_long, self._skipping = self._skipping or len(line) >= self._limit, False
-        return None if too_long else line[:-1] if line.endswith(b"\r") else line
 
 
 # --- The line editor ------------------------------------------------------------------------------------------------
@@ -119,17 +126,6 @@ _TOKEN = re.compile(
 _PASTE_END = re.compile("\x1b\\[201~|\x03")  # Ctrl-C: the way out when the terminal's own mark got lost
 
 
-def columns(text: str) -> int:
-    """Return how many terminal columns `text` takes: marks and joiners none, East Asian wide characters two."""
-    return sum(
-        _COLUMNS.get(unicodedata.category(char), 2 if unicodedata.east_asian_width(char) in "WF" else 1)
-        for char in text
-    )
-
-
-_COLUMNS = {"Mn": 0, "Me": 0, "Cf": 0}
-
-
 class LineEditor:
     """One row of typing without any I/O: bytes of keys in, actions out, and the bytes that draw the row.
 
@@ -144,7 +140,7 @@ class LineEditor:
         self._left = 0  # index of the first character shown
         self.words: Callable[[], Iterable[str]] = tuple
         self.encoding = encoding
-        self._newline = "\u21b5" if _can_encode("\u21b5", encoding) else "|"
+        self._newline = "\u21b5" if can_encode("\u21b5", encoding) else "|"
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._keys = ""  # decoded, not yet understood
         self._pasting = False
@@ -332,14 +328,18 @@ class LineEditor:
         return row.encode(self.encoding, "replace")
 
     def _scroll(self, room: int) -> None:
-        """Move the first character shown so that the cursor and its column lie within `room` columns."""
-        first, used = self.cursor, 1
-        while first and used + columns(self.text[first - 1]) <= room:
-            first -= 1
-            used += columns(self.text[first])
-        self._left = max(first, min(self._left, self.cursor))
+        """Move the first character shown so that the cursor lies within `room` columns, and none are wasted."""
+        widest = self._reach_back(len(self.text), room - 1)
+        self._left = max(self._reach_back(self.cursor, room - 1), min(self._left, self.cursor, widest))
         while self._left < self.cursor and not columns(self.text[self._left]):
             self._left += 1  # a mark without its base
+
+    def _reach_back(self, stop: int, room: int) -> int:
+        """Return the index from which on the text up to `stop` fits into `room` columns."""
+        while stop and columns(self.text[stop - 1]) <= room:
+            stop -= 1
+            room -= columns(self.text[stop])
+        return stop
 
     def _reach(self, start: int, room: int) -> int:
         """Return the index up to which the text from `start` on fits into `room` columns."""
@@ -352,14 +352,6 @@ class LineEditor:
 def _is_typable(char: str) -> bool:
     """Tell whether a typed character is text; what is not assigned yet may be an emoji."""
     return unicodedata.category(char)[0] != "C" or (unicodedata.category(char) == "Cn" and char < "\U000e0000")
-
-
-def _can_encode(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # --- The person's side ----------------------------------------------------------------------------------------------
@@ -387,6 +379,7 @@ class Screen:
         self._signs = signs
         self._text = ""  # to be printed with the next paint
         self._rows = 0  # printed so far, those included
+        self._bell = ""
         self._under_way: Dict[int, OwnLine] = {}
         self._settled: List[OwnLine] = []
         self._row = b""  # as painted last
@@ -394,7 +387,11 @@ class Screen:
     def show(self, text: str, *, dim: str = "") -> None:
         """Print `text` above the row, behind the dim character, if any."""
         self._text += (self._dim.format(dim) if dim else "") + text + "\n"
-        self._rows += sum(_rows(line, self.editor.width) for line in (dim + text).split("\n"))
+        self._rows += sum(wrapped_rows(line, self.editor.width) for line in (dim + text).split("\n"))
+
+    def ring(self) -> None:
+        """Ring the terminal's bell with the next paint."""
+        self._bell = "\a"
 
     def show_own(self, ident: int, text: str) -> None:
         """Print a line that is under way."""
@@ -420,22 +417,41 @@ class Screen:
                 changes += f"\x1b[{up}A{line.sign}\r\x1b[{up}B"
             else:
                 self.show(f"{line.sign} {line.text}")
-        text = self._text + changes
+        text = self._bell + self._text + changes
         row, row_before = self.editor.paint(), self._row
-        self._text, self._settled, self._row = "", [], row
+        self._bell, self._text, self._settled, self._row = "", "", [], row
         if not text and row == row_before:
             return b""
         return (f"\r\x1b[K{text}" if text else "").encode(self.editor.encoding, "replace") + row
 
 
-def _rows(line: str, width: int) -> int:
-    """Return how many rows of `width` columns a terminal needs for `line`."""
-    rows, used = 1, 0
-    for char in line:
-        used += columns(char)
-        if used > width:
-            rows, used = rows + 1, columns(char)
-    return rows
+class Log:
+    """A file to which lines are appended with date and time; no error of it stops anything but the log."""
+
+    def __init__(self, path: str) -> None:
+        self.failure = ""  # what went wrong, once it has
+        self._path = path
+        self._descriptor = -1
+
+    def add(self, text: str, now: datetime) -> None:
+        """Append one line."""
+        if not self._path or self.failure:
+            return
+        data = f"{now:%Y-%m-%d %H:%M:%S} {text}\n".encode("utf-8", "backslashreplace")
+        try:
+            if self._descriptor < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+                self._descriptor = os.open(self._path, flags, 0o600)
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            self.failure = f"nothing more is logged: {self._path}: {error.strerror}"
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Console:
@@ -446,11 +462,27 @@ class Console:
     as SystemExit with 128 + the signal's number. After that, output no longer waits for its reader.
 
     `as_json`: stdout is for `show_json`, nothing is edited or painted. `is_quiet`: of the notes only errors are shown.
+    `log`: a file for all that is said here; `bell`: ring for messages; `timestamps`: show the time before a line.
     """
 
-    def __init__(self, *, as_json: bool = False, is_quiet: bool = False, has_color: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        is_quiet: bool = False,
+        has_color: bool = True,
+        log: str = "",
+        bell: bool = False,
+        timestamps: bool = False,
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.as_json = as_json
         self._is_quiet = is_quiet
+        self._log = Log(log)
+        self._bell = bell
+        self._rang = datetime.min
+        self._timestamps = timestamps
+        self._clock = clock
         self.is_interactive = os.isatty(0)
         self.at_end = False  # nothing more will be typed
         self.screen: Optional[Screen] = None
@@ -463,11 +495,12 @@ class Console:
         self._mode: List[Any] = []  # the terminal's, from before
         is_smart = os.environ.get("TERM", "dumb") != "dumb"
         if self.is_interactive and os.isatty(1) and is_smart and not as_json:
-            signs = "\u00b7\u2713\u2717" if _can_encode("\u00b7\u2713\u2717", self._encoding) else ".+!"
+            signs = "\u00b7\u2713\u2717" if can_encode("\u00b7\u2713\u2717", self._encoding) else ".+!"
             self.screen = Screen(LineEditor(80, encoding=self._encoding), height=24, signs=signs, has_color=has_color)
 
     def __enter__(self) -> "Console":
         with contextlib.ExitStack() as undo:
+            undo.callback(self._log.close)
             self._watch_signals(undo)
             if self.screen:
                 self._mode = termios.tcgetattr(0)
@@ -498,10 +531,16 @@ class Console:
 
     def show(self, text: str) -> None:
         """Show a line of the talk."""
-        if self.screen:
-            self.screen.show(text)
-        elif not self.as_json:
-            self._write(1, text)
+        now = self._clock()
+        if self._bell and abs(now - self._rang) >= timedelta(seconds=BELL_SECONDS):
+            self._rang = now
+            if self.screen:
+                self.screen.ring()
+            elif os.isatty(1) and not self.as_json:
+                self._write_bytes(1, b"\a")
+        if not self.as_json:
+            self._show(1, text)
+        self._add_to_log(text)
 
     def show_json(self, line: str) -> None:
         """Show an event to a program."""
@@ -509,17 +548,35 @@ class Console:
 
     def note(self, text: str, *, is_error: bool = False) -> None:
         """Show what is not part of the talk."""
-        if self._is_quiet and not is_error:
-            return
-        if self.screen and os.isatty(2):
-            self.screen.show(text)
+        if is_error or not self._is_quiet:
+            self._show(2, text)
+        self._add_to_log(text)
+
+    def reply(self, text: str) -> None:
+        """Show what the person has asked for: also where notes are not wanted."""
+        self.note(text, is_error=True)
+
+    def _show(self, descriptor: int, text: str) -> None:
+        stamped = self._stamp() + text
+        if self.screen and os.isatty(descriptor):
+            self.screen.show(stamped)
         else:
-            self._write(2, text)
+            self._write(descriptor, stamped)
+
+    def _add_to_log(self, text: str) -> None:
+        had_failed = self._log.failure
+        self._log.add(text, self._clock())
+        if self._log.failure != had_failed:
+            self._show(2, self._log.failure)
+
+    def _stamp(self) -> str:
+        return f"{self._clock():%H:%M} " if self._timestamps else ""
 
     def show_own(self, ident: int, text: str) -> None:
         """Show a line of one's own as sent; `settle` says later what became of it."""
         if self.screen:
-            self.screen.show_own(ident, printable(text))
+            self.screen.show_own(ident, self._stamp() + printable(text))
+        self._add_to_log("> " + printable(text))
 
     def settle(self, ident: int, text: str, *, delivered: bool) -> None:
         """Show a line of one's own as delivered or not."""
@@ -628,21 +685,61 @@ class Console:
 
 
 class Hello(NamedTuple):
-    """Who the other is."""
+    """Who the other is, and which of the words of CAN, if any, its program knows."""
 
     name: str
+    can: str = ""
 
 
 class Say(NamedTuple):
-    """A message; `sender` is set where the server passes it on."""
+    """A message; `sender` is set where the server passes it on, `to` where it is for one alone."""
 
     text: str
     ident: int = 0
     sender: str = ""
+    to: str = ""
 
 
 class Bye(NamedTuple):
     """The other leaves."""
+
+
+class Joined(NamedTuple):
+    """The server tells who else is in the room."""
+
+    name: str
+    address: str
+
+
+class Left(NamedTuple):
+    """The server tells who is no longer there."""
+
+    name: str
+
+
+class Notice(NamedTuple):
+    """The server tells why it did not do what it was asked for."""
+
+    text: str
+
+
+class Offer(NamedTuple):
+    """A file that may be fetched at the sender's node; the server sets `sender` and `address`."""
+
+    token: str  # 16 hex digits, to ask for it with
+    file: str
+    size: int
+    sha256: str
+    sender: str = ""
+    address: str = ""
+
+
+class Decline(NamedTuple):
+    """The file with this token, offered by `to`, is not wanted."""
+
+    token: str
+    to: str
+    sender: str = ""
 
 
 class Malformed(NamedTuple):
@@ -651,19 +748,23 @@ class Malformed(NamedTuple):
     reason: str
 
 
-Record = Union[Hello, Say, Bye, Malformed]
+Record = Union[Hello, Say, Bye, Joined, Left, Notice, Offer, Decline, Malformed]
+
+CAN = "private files"  # messages for one alone, and offers of files
+_TYPES: Dict[str, Any] = {
+    "hello": Hello, "say": Say, "bye": Bye, "joined": Joined, "left": Left, "notice": Notice, "offer": Offer,
+    "decline": Decline,
+}  # fmt: skip
+_KEYS = {"ident": "id", "sender": "from"}  # where JSON has another word for a field
+_NUMBERS = ("ident", "size")
 
 
 def encode_record(record: Record) -> bytes:
     """Return the record as one line of JSON; its length is not checked."""
-    if isinstance(record, Hello):
-        fields: Dict[str, Any] = {"type": "hello", "name": record.name}
-    elif isinstance(record, Say):
-        fields = {"type": "say", "id": record.ident, "text": record.text}
-        if record.sender:
-            fields["from"] = record.sender
-    else:
-        fields = {"type": "bye"}
+    fields: Dict[str, Any] = {"type": type(record).__name__.lower()}
+    for field, value in record._asdict().items():
+        if value != "" or field not in record._field_defaults:
+            fields[_KEYS.get(field, field)] = value
     return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
@@ -677,15 +778,14 @@ def decode_record(line: bytes) -> Optional[Record]:
         return Malformed("not JSON")
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         return Malformed("not an object with a type")
-    if fields["type"] == "hello" and isinstance(fields.get("name"), str):
-        return Hello(_whole(fields["name"]))
-    if fields["type"] == "say" and isinstance(fields.get("text"), str):
-        sender, ident = fields.get("from", ""), fields.get("id", 0)
-        if isinstance(sender, str) and isinstance(ident, int):
-            return Say(_whole(fields["text"]), ident, _whole(sender))
-    if fields["type"] == "bye":
-        return Bye()
-    return Malformed("wrong fields") if fields["type"] in ("hello", "say") else None
+    kind = _TYPES.get(fields["type"])
+    if kind is None:
+        return None
+    values = {field: fields.get(_KEYS.get(field, field), kind._field_defaults.get(field)) for field in kind._fields}
+    if any(type(value) is not (int if field in _NUMBERS else str) for field, value in values.items()):
+        return Malformed("wrong fields")
+    record: Record = kind(**{field: value if field in _NUMBERS else _whole(value) for field, value in values.items()})
+    return record
 
 
 def _whole(text: str) -> str:
@@ -693,12 +793,11 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-class Receipt(NamedTuple):
-    """The offset in the stream behind a message: once the other node holds that much, it holds the message."""
+class Unheld(NamedTuple):
+    """A record and the offset in the stream behind it: once the other node holds that much, it holds the record."""
 
     offset: int
-    ident: int
-    text: str
+    record: Record
 
 
 class Chat:
@@ -708,31 +807,55 @@ class Chat:
         stream.setblocking(False)
         self.stream = stream
         self.name = format_address(stream.peer)
+        self.can = ""
+        self.is_greeted = False  # the other has said who he is
         self.has_left = False  # said so, or was told to be gone
+        self.is_spare = False  # there is another chat with the same node: nothing more is said here
         self.at_end = False  # the other says nothing more
         self.is_hungry = False  # there may be more to read
         self.moved = now  # when it last took something, or had nothing to take (monotonic seconds)
+        self.call_at = INFINITY  # when to call a restarted program again, and until when to try
+        self.lost_at = INFINITY
+        self.unheld: Deque[Unheld] = deque()
         self._splitter = LineSplitter(CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
         self._finishing = False
-        self.receipts: Deque[Receipt] = deque()  # of what the other node does not hold yet
 
     @property
     def queued(self) -> int:
         """Bytes that the stream has not taken yet."""
         return len(self._queue)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the other node does not hold yet."""
+        return self._offset - self.stream.delivered
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the other cannot be reached at the moment, but may come back."""
+        return self.stream.stalled or self.lost_at < INFINITY
+
     def put(self, record: Record) -> bool:
         """Queue a record; return False when nothing can be said any more."""
-        if self._finishing or self.stream.ended:
+        may_return = self.stream.restarted or self.lost_at < INFINITY
+        if self._finishing or (self.stream.ended and not may_return):
             return False
         line = encode_record(record)
         self._queue += line
         self._offset += len(line)
-        if isinstance(record, Say) and not record.sender:
-            self.receipts.append(Receipt(self._offset, record.ident, record.text))
+        if not isinstance(record, (Hello, Bye)):
+            self.unheld.append(Unheld(self._offset, record))
         return True
+
+    def succeed(self, before: "Chat") -> None:
+        """Go on for a chat whose stream has failed: say all that the other node did not hold, in the same order."""
+        self.name, self.can, self.is_greeted = before.name, before.can, before.is_greeted
+        for unheld in before.unheld:
+            self.put(unheld.record)
+        before.unheld.clear()
+        self._finishing = before._finishing
 
     def finish(self) -> None:
         """Say nothing more, once all that is queued is said."""
@@ -771,46 +894,542 @@ class Chat:
                 records.append(record)
         return records
 
-    def take_receipts(self) -> List[Receipt]:
-        """Return the messages that the other node holds since the last call."""
+    def take_held(self) -> List[Record]:
+        """Return the records that the other node holds since the last call."""
         held = []
-        while self.receipts and self.receipts[0].offset <= self.stream.delivered:
-            held.append(self.receipts.popleft())
+        while self.unheld and self.unheld[0].offset <= self.stream.delivered:
+            held.append(self.unheld.popleft().record)
         return held
+
+
+# --- Files ----------------------------------------------------------------------------------------------------------
+#
+# Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
+# {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
+# SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
+
+
+class Outgoing(NamedTuple):
+    """A file of ours that others may fetch."""
+
+    path: str
+    descriptor: int
+    size: int
+    sha256: str = ""  # in hex, once it is known
+
+
+class Incoming(NamedTuple):
+    """A file that `sender` offers at the node `address`; its name is a safe one."""
+
+    sender: str
+    address: bytes
+    name: str
+    offer: Offer
+
+
+class Hasher:
+    """SHA-256 of the first `size` bytes of an open file, a piece at a time: the chat goes on meanwhile."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._left = size
+        self._offset = 0
+        self._digest = hashlib.sha256()
+
+    def step(self) -> str:
+        """Read on; return the digest in hex at the end, an empty text before. Raises OSError."""
+        piece = read_piece(self._descriptor, self._offset, min(HASH_BYTES, self._left))
+        self._offset += len(piece)
+        self._left -= len(piece)
+        self._digest.update(piece)
+        return "" if self._left else self._digest.hexdigest()
+
+
+def read_piece(descriptor: int, offset: int, count: int) -> bytes:
+    """Return up to `count` bytes of an open file, at least one if any are asked for; raise OSError at its end."""
+    piece = os.pread(descriptor, count, offset)
+    if count and not piece:
+        raise OSError(errno.ESPIPE, "the file has become shorter")
+    return piece
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"
+
+
+class Upload:
+    """One node that fetches a file: one line from it, the file to it, one line from it."""
+
+    def __init__(self, stream: Stream, *, now: float) -> None:
+        stream.setblocking(False)
+        self.stream = stream
+        self.is_over = False
+        self.is_held = False  # the other has all of it
+        self.file: Optional[Outgoing] = None
+        self.offset = 0
+        self.deadline = now + REQUEST_SECONDS  # for the next sign of life
+        self._splitter = LineSplitter(REQUEST_BYTES)
+        self._piece = b""
+
+    def turn(self, shared: Dict[str, Outgoing], *, now: float) -> str:
+        """Go on as far as the stream lets; return what to tell the person. Never raises."""
+        try:
+            data = self.stream.read(REQUEST_BYTES)
+            for line in self._splitter.feed(data or b""):
+                if self.file is None:
+                    self._begin(line, shared, now)
+                else:
+                    self.is_over, self.is_held = True, bool(_json_object(line).get("ok"))
+                    return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
+            if self.file is not None:
+                self._send(self.file, now)
+            if data == b"" or self.stream.ended or now >= self.deadline:
+                raise ConnectionAbortedError("nothing more is wanted")
+        except OSError:  # of the stream, or of the file
+            self.is_over = True
+            self.stream.abort()
+            return "stopped taking {} at " + self.percent if self.file else ""
+        return ""
+
+    @property
+    def percent(self) -> str:
+        """How much of the file the stream has taken."""
+        return f"{100 * self.offset // max(self.file.size, 1)} %" if self.file else ""
+
+    def _begin(self, line: Optional[bytes], shared: Dict[str, Outgoing], now: float) -> None:
+        fields = _json_object(line)
+        token, offset = fields.get("id"), fields.get("offset")
+        file = shared.get(token) if isinstance(token, str) else None
+        if file is None or type(offset) is not int or not 0 <= offset <= file.size:
+            raise ConnectionRefusedError("no such file")
+        self.file, self.offset, self.deadline = file, offset, now + UPLOAD_SECONDS
+
+    def _send(self, file: Outgoing, now: float) -> None:
+        for _ in range(PIECES_PER_TURN):
+            if not self._piece:
+                self._piece = read_piece(file.descriptor, self.offset, min(PIECE_BYTES, file.size - self.offset))
+            if not self._piece:
+                self.stream.finish()
+                return
+            taken = self.stream.write(self._piece)
+            if not taken:
+                return
+            self.deadline = now + UPLOAD_SECONDS
+            self.offset += taken
+            self._piece = self._piece[taken:]
+
+
+class Download:
+    """A file on its way here: fetched from where the last try stopped, checked, and given a name that was free.
+
+    Until then it is a hidden file named by its SHA-256, so that any later offer of the same file goes on with it.
+    """
+
+    def __init__(self, node: Node, incoming: Incoming, folder: str) -> None:
+        """Open the part that is there; raise OSError where that, or so large a file, is impossible."""
+        self.incoming = incoming
+        self.is_over = False
+        self.path = ""  # of the file, once it is whole
+        self.call_at = 0.0  # when to open the next stream
+        self._node = node
+        self._folder = folder
+        self._size = incoming.offer.size
+        self._stream: Optional[Stream] = None
+        self._hasher: Optional[Hasher] = None
+        self._lost_at = INFINITY
+        self._part = os.path.join(folder, f".{incoming.offer.sha256[:32]}.alexchat-part")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._descriptor = os.open(self._part, flags, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.offset = os.fstat(self._descriptor).st_size
+            if self.offset > self._size:
+                self._restart()
+            disk = os.statvfs(folder)
+            if disk.f_bavail * disk.f_frsize < self._size - self.offset:
+                raise OSError(errno.ENOSPC, "not enough room on the disk")
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    @property
+    def percent(self) -> str:
+        """How much of the file is here."""
+        return f"{100 * self.offset // max(self._size, 1)} %"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to do without the network."""
+        return self._hasher is not None and not self.is_over
+
+    def turn(self) -> str:
+        """Go on as far as possible; return what to tell the person. Never raises."""
+        try:
+            if self._hasher is not None:
+                return self._check(self._hasher)
+            if self._stream is None:
+                self._call()
+            else:
+                self._receive(self._stream)
+        except ValueError as error:
+            self._stop()
+            return str(error)
+        except OSError as error:
+            return self._pause(error)
+        return ""
+
+    def close(self) -> None:
+        """Let go; the part stays."""
+        if not self.is_over:
+            self._stop()
+
+    def _call(self) -> None:
+        if self._node.now() >= self.call_at:
+            self._stream = self._node.open(self.incoming.address, PORT_FILE)
+            self._stream.setblocking(False)
+            request = {"type": "get", "id": self.incoming.offer.token, "offset": self.offset}
+            self._stream.write(json.dumps(request).encode("ascii") + b"\n")
+
+    def _receive(self, stream: Stream) -> None:
+        for _ in range(PIECES_PER_TURN):
+            data = stream.read(PIECE_BYTES)
+            if data is None:
+                return
+            if not data:
+                break
+            if self.offset + len(data) > self._size:
+                raise ValueError("refused: it is longer than it was said to be")
+            self._lost_at = INFINITY
+            while data:
+                written = os.pwrite(self._descriptor, data, self.offset)
+                self.offset += written
+                data = data[written:]
+        else:
+            return
+        if self.offset < self._size:
+            raise ConnectionAbortedError("it ended early")
+        self._hasher = Hasher(self._descriptor, self._size)
+
+    def _pause(self, error: OSError) -> str:
+        """Try again for a while where it was the network, at once give up where it was the disk."""
+        now = self._node.now()
+        if not isinstance(error, (ConnectionError, TimeoutError)) or now >= self._lost_at:
+            self._stop()
+            return f"stopped at {self.percent}: {error.strerror or error}; /accept goes on there"
+        self._lost_at = min(self._lost_at, now + RESUME_SECONDS)
+        self.call_at = now + RETRY_SECONDS
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
+        return ""
+
+    def _check(self, hasher: Hasher) -> str:
+        digest = hasher.step()
+        if not digest:
+            return ""
+        if digest != self.incoming.offer.sha256:
+            self._say_goodbye(ok=False)
+            self._restart()
+            raise ValueError("refused: its SHA-256 is not the one that was said")
+        self.path = self._place()
+        self._say_goodbye(ok=True)
+        self._stop()
+        return f"received, {format_size(self._size)}, SHA-256 checked: {self.path}"
+
+    def _place(self) -> str:
+        """Give the file its name, or that with a number where something is there; onto the disk with it."""
+        stem, dot, ending = self.incoming.name.rpartition(".")
+        if not stem:
+            stem, dot, ending = self.incoming.name, "", ""
+        for number in range(NAMES_TRIED):
+            name = f"{stem}-{number}{dot}{ending}" if number else self.incoming.name
+            path = os.path.join(self._folder, name)
+            try:
+                claim = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            except FileExistsError:
+                continue
+            with open(claim, "wb"):
+                os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
+                os.fsync(self._descriptor)
+                os.rename(self._part, path)
+            return path
+        raise FileExistsError(errno.EEXIST, f"{NAMES_TRIED} files are called {self.incoming.name}")
+
+    def _say_goodbye(self, *, ok: bool) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # the file is here all the same
+                self._stream.write(json.dumps({"type": "got", "ok": ok}).encode("ascii") + b"\n")
+                self._stream.finish()
+
+    def _restart(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self.offset = 0
+
+    def _stop(self) -> None:
+        self.is_over = True
+        if self._stream is not None and not self._hasher:
+            self._stream.abort()
+        os.close(self._descriptor)
+
+
+def _json_object(line: Optional[bytes]) -> Dict[str, Any]:
+    """Return the object that a line holds; an empty one where it holds none."""
+    try:
+        fields = json.loads((line or b"").decode("utf-8", "replace"))
+    except (RecursionError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+class Files:
+    """The files that this person offers, was offered, sends and receives."""
+
+    def __init__(self, node: Node, console: Console, folder: str, tell: Callable[..., None]) -> None:
+        """`tell`: the room's, for programs."""
+        self._tell = tell
+        self.incoming: Dict[int, Incoming] = {}  # offers, by the number that /accept takes
+        self._node = node
+        self._console = console
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self._hashing: Deque[Tuple[Outgoing, Hasher]] = deque()  # to be offered when their digest is known
+        self._shared: Dict[str, Outgoing] = {}  # by token
+        self._listener: Optional[Listener] = None
+        self._uploads: List[Upload] = []
+        self._downloads: Dict[int, Download] = {}
+        self._is_full = False  # and said so
+
+    # -- ours
+
+    def send(self, path: str) -> None:
+        """Open a file to be offered; raise OSError, ValueError."""
+        if len(self._shared) + len(self._hashing) >= OFFERS_MAX:
+            raise ValueError(f"{OFFERS_MAX} files are offered already")
+        path = os.path.expanduser(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise ValueError(f"{path} is not a file")
+        self._hashing.append((Outgoing(path, descriptor, status.st_size), Hasher(descriptor, status.st_size)))
+
+    def next_offer(self) -> Optional[Offer]:
+        """Read on in the files to be offered; return an offer that is complete, if any."""
+        if not self._hashing:
+            return None
+        file, hasher = self._hashing[0]
+        try:
+            digest = hasher.step()
+            if not digest:
+                return None
+            if self._listener is None:
+                self._listener = self._node.listen(PORT_FILE)
+        except OSError as error:
+            self._console.note(f"{printable(file.path)}: {error.strerror}", is_error=True)
+            self._tell("file failed", path=file.path, reason=error.strerror)
+            os.close(file.descriptor)
+            digest = ""
+        self._hashing.popleft()
+        if not digest:
+            return None
+        token = os.urandom(8).hex()
+        self._shared[token] = file._replace(sha256=digest)
+        return Offer(token, os.path.basename(file.path), file.size, digest)
+
+    def path(self, token: str) -> str:
+        """Return where a file of ours is."""
+        return self._shared[token].path
+
+    def forget(self, token: str) -> None:
+        """Take an offer back."""
+        os.close(self._shared.pop(token).descriptor)
+
+    def declined(self, token: str, name: str) -> None:
+        """Say that somebody does not want a file of ours."""
+        if token in self._shared:
+            file = self._shared[token]
+            self._console.note(f"{name} does not want {printable(os.path.basename(file.path))}")
+            self._tell("file declined", name=name, path=file.path, sha256=file.sha256)
+
+    # -- others'
+
+    def take_offer(self, offer: Offer, sender: str, address: bytes) -> None:
+        """Show an offer, if it can be meant, and is not one too many."""
+        is_sound = re.fullmatch("[0-9a-f]{16}", offer.token) and re.fullmatch("[0-9a-f]{64}", offer.sha256)
+        if not is_sound or not 0 <= offer.size < 1 << 63 or not is_unicast(address) or address == self._node.address:
+            self._console.note(f"{sender} offers a file in a way that makes no sense: ignored")
+            return
+        if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
+            return
+        same = [incoming.address for incoming in self.incoming.values()].count(address)
+        if same >= OFFERS_PER_NODE or len(self.incoming) >= OFFERS_MAX:
+            if not self._is_full:
+                self._console.note(f"{sender} offers more files than are shown: /accept or /decline some")
+            self._is_full = True
+            return
+        number, name = next(self._numbers), safe_file_name(offer.file)
+        self.incoming[number] = Incoming(sender, address, name, offer)
+        self._console.show(f"{sender} offers {name} ({format_size(offer.size)}): /accept {number} or /decline {number}")
+        self._tell_of("file offered", self.incoming[number], number=number, size=offer.size)
+
+    def choose(self, which: str) -> Optional[int]:
+        """Return the number of the offer meant by a number, a sender or, if there is only one, nothing."""
+        numbers = [n for n, incoming in self.incoming.items() if which in ("", str(n), incoming.sender)]
+        if len(numbers) == 1:
+            return numbers[0]
+        lines = [f"  {n}  {self.incoming[n].name} from {self.incoming[n].sender}" for n in numbers or self.incoming]
+        self._console.reply("\n".join(["which file? Give its number:", *lines] if lines else ["no file is offered"]))
+        return None
+
+    def accept(self, number: int) -> None:
+        """Begin, or go on, to fetch a file."""
+        incoming = self.incoming[number]
+        if number in self._downloads:
+            self._console.reply(f"{incoming.name} is under way already")
+            return
+        try:
+            self._downloads[number] = Download(self._node, incoming, self._folder)
+        except OSError as error:
+            reason = f"{error.strerror} in {self._folder}"
+            self._console.note(f"NOT accepted: {incoming.name}: {reason}", is_error=True)
+            self._tell_of("file failed", incoming, number=number, reason=reason)
+        else:
+            self._tell_of("file accepted", incoming, number=number)
+
+    def decline(self, number: int) -> Decline:
+        """Forget an offer; return what to tell its sender."""
+        self._is_full = False
+        if number in self._downloads:
+            self._downloads.pop(number).close()
+        incoming = self.incoming.pop(number)
+        return Decline(incoming.offer.token, incoming.sender)
+
+    # -- both
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a file is on its way."""
+        return bool(self._downloads) or any(upload.file for upload in self._uploads)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to do without the network."""
+        return bool(self._hashing) or any(download.is_busy for download in self._downloads.values())
+
+    def next_deadline(self) -> float:
+        """Return when to look again even if nothing happens."""
+        waiting = [one.call_at for one in self._downloads.values() if one.call_at > self._node.now()]
+        return min([INFINITY, *waiting, *(one.deadline for one in self._uploads)])
+
+    def progress(self) -> str:
+        """Return how far the files have come, for the prompt."""
+        names = [f"{one.incoming.name} {one.percent}" for one in self._downloads.values()]
+        names += [f"{os.path.basename(one.file.path)} {one.percent}" for one in self._uploads if one.file]
+        return ", ".join(names)
+
+    def turn(self, name_of: Callable[[bytes], str]) -> None:
+        """Let every file go on."""
+        now = self._node.now()
+        for stream in arrivals(self._listener):
+            if len(self._uploads) < UPLOADS_MAX:
+                self._uploads.append(Upload(stream, now=now))
+            else:
+                stream.abort()
+        for upload in self._uploads:
+            told = upload.turn(self._shared, now=now)
+            if told and upload.file:
+                self._tell_of_upload(upload, upload.file, name_of(upload.stream.peer), told)
+        self._uploads = [upload for upload in self._uploads if not upload.is_over]
+        for number, download in list(self._downloads.items()):
+            told = download.turn()
+            if told:
+                self._tell_of_download(number, download, told)
+            if download.is_over:
+                del self._downloads[number]
+            if download.path:
+                del self.incoming[number]
+                self._is_full = False
+
+    def _tell_of_upload(self, upload: Upload, file: Outgoing, name: str, told: str) -> None:
+        what = told.format(printable(os.path.basename(file.path)))
+        self._console.note(f"{name} {what}", is_error=not upload.is_held)
+        reason = {} if upload.is_held else {"reason": what}
+        self._tell(
+            "file finished" if upload.is_held else "file failed",
+            **{"name": name, "address": upload.stream.peer, "path": file.path, "sha256": file.sha256, **reason},
+        )
+
+    def _tell_of_download(self, number: int, download: Download, told: str) -> None:
+        incoming = download.incoming
+        self._console.note(f"{incoming.name} from {incoming.sender}: {told}", is_error=not download.path)
+        if download.path:
+            self._tell_of("file finished", incoming, number=number, path=download.path)
+        else:
+            self._tell_of("file failed", incoming, number=number, reason=told)
+
+    def _tell_of(self, kind: str, incoming: Incoming, **fields: object) -> None:
+        who = {"name": incoming.sender, "address": incoming.address}
+        self._tell(kind, **who, file=incoming.name, sha256=incoming.offer.sha256, **fields)
+
+    def close(self) -> None:
+        """Stop everything; what was received in part stays, to be resumed."""
+        for download in self._downloads.values():
+            download.close()
+        for upload in self._uploads:
+            upload.stream.abort()
+        for file in [*self._shared.values(), *(file for file, _ in self._hashing)]:
+            os.close(file.descriptor)
+        self._downloads, self._uploads, self._shared = {}, [], {}
+        self._hashing.clear()
+        if self._listener is not None:
+            self._listener.close()
 
 
 # --- Everybody, and the loop ----------------------------------------------------------------------------------------
 
 
 class Room:
-    """Everybody this program talks to, and the one loop that serves them, the person and the signals.
-
-    As it stands it is the client's: over when the one chat in it is.
-    """
+    """Everybody this program talks to, and the one loop that serves them, the person and the signals."""
 
     def __init__(
-        self, node: Node, console: Console, *, name: str, linger: float = 0.0, is_verbose: bool = False
+        self,
+        node: Node,
+        console: Console,
+        *,
+        name: str,
+        linger: float = 0.0,
+        downloads: str = ".",
+        is_verbose: bool = False,
     ) -> None:
         self.node = node
         self._is_verbose = is_verbose
         self.console = console
         self.name = name
         self.chats: List[Chat] = []
+        self.people: Dict[str, str] = {}  # of whom the server told: name -> address
+        self.files = Files(node, console, downloads, self.tell)
         self.leave_at = INFINITY  # what is open then is left (monotonic seconds)
         self._linger = linger  # seconds to listen on after the last line of a pipe
         self._idents = itertools.count(1)
         self._missing: Dict[int, int] = {}  # message -> how many nodes do not hold it yet
+        self._ignored: Set[str] = set()  # names and addresses
+        self._who_at = INFINITY  # when the answers to /who are shown
         self._lingering = False
         self._undelivered = 0  # messages
         self._lost = 0  # streams
         if console.screen:
-            console.screen.editor.words = lambda: ["exit", *(chat.name for chat in self.chats)]
+            console.screen.editor.words = lambda: [*COMMAND_NAMES, "exit", *self.members()]
 
-    def join(self, stream: Stream) -> None:
+    def join(self, stream: Stream) -> Chat:
         """Take up the talk on a new stream."""
         chat = Chat(stream, now=self.node.now())
-        chat.put(Hello(self.name))
+        chat.put(Hello(self.name, CAN))
         self.chats.append(chat)
+        return chat
 
     def run(self) -> int:
         """Talk until it is over; return the exit status."""
@@ -821,9 +1440,11 @@ class Room:
             status = int(interruption.code or 0)
             self.leave()
             self._loop()  # a second interruption does not wait
+        self.leave_at = self.node.now()
         for chat in list(self.chats):
             self.part(chat)
             chat.stream.abort()
+        self.files.close()
         return status or int(self.has_failed())
 
     def _loop(self) -> None:
@@ -838,7 +1459,7 @@ class Room:
 
     def is_over(self) -> bool:
         """Tell whether there is nothing left to do."""
-        return not self.chats or self.node.now() >= self.leave_at
+        return not (self.chats or self.files.is_active) or self.node.now() >= self.leave_at
 
     def wants_lines(self) -> bool:
         """Tell whether a typed line would find somebody who takes it. A person may type at any time."""
@@ -846,21 +1467,21 @@ class Room:
 
     def is_congested(self) -> bool:
         """Tell whether somebody does not take what is queued for him."""
-        return any(chat.queued > QUEUE_BYTES for chat in self.chats)
+        return any(chat.queued > QUEUE_BYTES or chat.waiting > WAITING_BYTES for chat in self.chats)
 
     def may_listen(self) -> bool:
         """Tell whether to take in what others say."""
         return True
 
     def _timeout(self) -> Optional[float]:
-        if self.may_listen() and any(chat.is_hungry for chat in self.chats):
+        if self.files.is_busy or (self.may_listen() and any(chat.is_hungry for chat in self.chats)):
             return 0.0
         left = self.next_deadline() - self.node.now()
         return None if left == INFINITY else max(left, 0.0)
 
     def next_deadline(self) -> float:
         """Return when to look after everybody even if nothing happens."""
-        return self.leave_at
+        return min(self.leave_at, self._who_at, self.files.next_deadline())
 
     def turn(self) -> None:
         """Do what typing, the network and the clock ask for."""
@@ -873,10 +1494,21 @@ class Room:
         for chat in list(self.chats):
             self.serve(chat)
         self.chats = self.chats[1:] + self.chats[:1]  # who is listened to first may be the only one in a turn
-        stalled = [chat.name for chat in self.chats if chat.stream.stalled]
-        self.console.set_prompt(f"{' '.join(stalled)}: link lost, retrying> " if stalled else "> ")
+        offer = self.files.next_offer()
+        if offer is not None:
+            self._offer(offer)
+        self.files.turn(self.name_of)
+        self._show_who()
+        self._set_prompt()
         if self.console.at_end:
             self.end_typing()
+        for chat in self.chats:
+            chat.flush(now=self.node.now())
+
+    def _set_prompt(self) -> None:
+        away = [chat.name for chat in self.chats if chat.is_away]
+        said = [*([f"{' '.join(away)}: link lost, retrying"] if away else []), self.files.progress()]
+        self.console.set_prompt("; ".join(filter(None, said)) + "> ")
 
     def _report_mesh(self) -> None:
         """Show what concerns this node; who comes and goes in the mesh does not."""
@@ -884,7 +1516,7 @@ class Room:
         while event is not None:
             if isinstance(event, MessageReceived):
                 self.console.note(f"message from {format_address(event.origin)}: {printable(event.data)}")
-                self._tell("message", address=event.origin, data=event.data)
+                self.tell("message", address=event.origin, data=event.data)
             elif self._is_verbose or not isinstance(event, (NodeFound, NodeLost)):
                 self.console.note(describe_event(event, self.node.names))
             event = self.node.next_event(timeout=0)
@@ -894,27 +1526,164 @@ class Room:
     def _type(self, line: Optional[str]) -> None:
         if line is None:
             self._refuse("a line of over 64 KiB")
-        elif self.console.is_interactive and line.strip() == "exit":
-            self.leave()
-        elif self.leave_at == INFINITY:
+        elif not self.console.is_interactive:
             self._say(line)
+        elif line.strip() == "exit":
+            self.leave()
+        elif line.startswith("/") and not line.startswith("//"):
+            self._obey(line)
+        elif self.leave_at == INFINITY:
+            self._say(line[line.startswith("//") :])
 
-    def _say(self, text: str) -> None:
-        message = Say(text, next(self._idents))
+    def _obey(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        command = next((command for command in COMMANDS if name.lower() in command.names.split()), None)
+        if command is None:
+            self.console.reply(f"no command {printable(name)}: /help lists them; /{printable(name)} says it")
+        else:
+            command.act(self, rest.strip())
+
+    def help(self, _: str) -> None:
+        """List the commands."""
+        rows = [(" or ".join(command.names.split()), command.usage, command.does) for command in COMMANDS]
+        lines = [f"  {f'{names} {usage}'.strip():32} {does}" for names, usage, does in rows]
+        self.console.reply("\n".join([*lines, "  //TEXT                           say a line that begins with /"]))
+
+    def msg(self, rest: str) -> None:
+        """Say something to one person alone."""
+        name, _, text = rest.partition(" ")
+        if not text.strip():
+            self.console.reply("usage: /msg NAME TEXT")
+        elif name not in self.members():
+            self._refuse(f"nobody here is called {printable(name)}: /who lists all")
+        elif not all("private" in chat.can.split() for chat in self.audience(name)):
+            self._refuse("the other program passes on no messages to one alone")
+        else:
+            self._say(text.strip(), to=name)
+
+    def ignore(self, name: str) -> None:
+        """Hide, or show again, what somebody says; without a name list who is ignored."""
+        if not name:
+            self.console.reply(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
+        elif self.is_ignored(name):
+            self._ignored -= {name, self.members().get(name, "")}
+            self.console.reply(f"{name} is heard again")
+        elif name in self.members():
+            self._ignored |= {name, self.members()[name]}
+            self.console.reply(f"{name} is ignored; /ignore {name} ends that")
+        else:
+            self.console.reply(f"nobody here is called {printable(name)}: /who lists all")
+
+    def send(self, path: str) -> None:
+        """Offer a file to everybody here."""
+        try:
+            self.files.send(path)
+        except OSError as error:
+            self.console.reply(f"{printable(path)}: {error.strerror}")
+        except ValueError as error:
+            self.console.reply(printable(str(error)))
+
+    def accept(self, which: str) -> None:
+        """Fetch an offered file."""
+        number = self.files.choose(which)
+        if number is not None:
+            self.files.accept(number)
+
+    def decline(self, which: str) -> None:
+        """Refuse an offered file, also when it is on its way."""
+        number = self.files.choose(which)
+        if number is not None:
+            answer = self.files.decline(number)
+            for chat in self.audience(answer.to):
+                chat.put(answer)
+
+    def who(self, _: str) -> None:
+        """Ask everybody's node for an answer, to be shown in a moment."""
+        self.node.ask(self._addresses().values())
+        self._who_at = self.node.now() + WHO_SECONDS
+
+    def _addresses(self) -> Dict[str, bytes]:
+        found = {name: parse_address(address) for name, address in self.members().items() if address}
+        return {name: address for name, address in found.items() if address != self.node.address}
+
+    def _show_who(self) -> None:
+        """Show the table that /who asked for, once all have answered or their time is up."""
+        if self._who_at == INFINITY:
+            return
+        addresses, now = self._addresses(), self.node.now()
+        answers = {answer.address: answer for answer in self.node.answers()}
+        if now < self._who_at and not set(addresses.values()) <= set(answers):
+            return
+        self._who_at = INFINITY
+        heard = {known.address: known.last_heard for known in self.node.nodes()}
+        rows = [("name", "address", "hops", "round trip", "last seen")]
+        for name, address in sorted(addresses.items()):
+            hops, trip, seen = "-", "-", "-"
+            if address in answers:
+                hops, trip, seen = str(answers[address].hops), f"{1000 * answers[address].rtt:.2f} ms", "now"
+            elif address in heard:
+                seen = f"{now - heard[address]:.0f} s ago"
+            rows.append((name, format_address(address), hops, trip, seen))
+        rows.append((f"{self.own_name} (you)", format_address(self.node.address), "0", "-", "now"))
+        self.console.reply("\n".join(format_table(rows)))
+
+    @property
+    def own_name(self) -> str:
+        """What the others see."""
+        return printable_name(self.name) or format_address(self.node.address)
+
+    def members(self) -> Dict[str, str]:
+        """Return everybody's name and address."""
+        direct = {chat.name: format_address(chat.stream.peer) for chat in self.chats if not chat.is_spare}
+        return {**self.people, **direct}
+
+    def name_of(self, address: bytes) -> str:
+        """Return what a node is called here."""
+        text = format_address(address)
+        return next((name for name, known in self.members().items() if known == text), text)
+
+    def audience(self, name: str) -> List[Chat]:  # noqa: ARG002  the server's room needs it
+        """Return the chats on which a message to one person goes: that with the server, which passes it on."""
+        return list(self.chats)
+
+    def _say(self, text: str, to: str = "") -> None:
+        message = Say(text, next(self._idents), "", to)
         if len(encode_record(message)) > CHAT_LINE_BYTES - FROM_BYTES:
             self._refuse(f"a message of {len(text)} characters: too long")
             return
-        takers = sum(chat.put(message) for chat in self.chats)
+        if self.console.is_interactive and any(chat.waiting > WAITING_BYTES for chat in self.chats):
+            self._refuse(f"too much is waiting already: {printable(text)}")
+            return
+        takers = sum(chat.put(message) for chat in (self.audience(to) if to else self.chats))
         if not takers:
             self._refuse(f"nobody is here: {printable(text)}")
             return
         self._missing[message.ident] = takers
-        self.console.show_own(message.ident, text)
+        self.console.show_own(message.ident, own_line(message))
+
+    def _offer(self, offer: Offer) -> None:
+        """Tell everybody of a file of ours."""
+        takers = sum(self.put_offer(chat, offer) for chat in self.chats)
+        size = format_size(offer.size)
+        if takers:
+            self.console.note(f"offered {printable(offer.file)} ({size}); it goes to who accepts it")
+            path = self.files.path(offer.token)
+            me = {"name": self.own_name, "address": self.node.address}
+            self.tell("file offered", **me, path=path, size=offer.size, sha256=offer.sha256)
+        else:
+            self.files.forget(offer.token)
+            reason = "nobody here can take files"
+            self.console.note(f"NOT offered: {printable(offer.file)} ({size}): {reason}", is_error=True)
+            self.tell("file failed", path=offer.file, sha256=offer.sha256, reason=reason)
+
+    def put_offer(self, chat: Chat, offer: Offer) -> bool:
+        """Pass an offer to one; return False if his program does not know what that is."""
+        return "files" in chat.can.split() and chat.put(offer)
 
     def _refuse(self, what: str) -> None:
         self._undelivered += 1
         self.console.note(f"NOT delivered: {what}", is_error=True)
-        self._tell("not delivered", reason=what)
+        self.tell("not delivered", reason=what)
 
     def end_typing(self) -> None:
         """Stdin has ended. A person leaves; after a pipe's last line is delivered, the others may go on for a while."""
@@ -924,11 +1693,11 @@ class Room:
         for chat in self.chats:
             chat.finish()
             chat.flush(now=self.node.now())
-        if self.leave_at == INFINITY and not any(chat.queued or chat.receipts for chat in self.chats):
+        if self.leave_at == INFINITY and not any(chat.queued or chat.unheld for chat in self.chats):
             self._lingering = True
             self.leave_at = self.node.now() + self._linger
 
-    def leave(self) -> None:
+    def leave(self, _: str = "") -> None:
         """Say goodbye to everybody, and wait a little for their answer."""
         self._lingering = False
         self.leave_at = min(self.leave_at, self.node.now() + LEAVE_SECONDS)
@@ -936,6 +1705,7 @@ class Room:
             chat.put(Bye())
             chat.finish()
             chat.flush(now=self.node.now())
+        self.files.close()
 
     # -- what the others say
 
@@ -946,12 +1716,18 @@ class Room:
             if isinstance(record, Say):
                 self.hear(chat, record)
             elif isinstance(record, Hello):
-                self._greet(chat, record)
+                self.greet(chat, record)
             elif isinstance(record, Bye):
-                self._note_leaving(chat)
+                self.note_leaving(chat)
                 chat.finish()
-            else:
+            elif isinstance(record, Offer):
+                self.hear_offer(chat, record)
+            elif isinstance(record, Decline):
+                self.hear_decline(chat, record)
+            elif isinstance(record, Malformed):
                 unreadable.append(record)
+            else:
+                self.hear_server(record)
             if self._lingering:
                 self.leave_at = self.node.now() + self._linger
         if unreadable:  # one note for all: a peer that sends a million empty lines shall not own the screen
@@ -960,31 +1736,63 @@ class Room:
 
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message."""
-        sender = _sender(message.sender) or chat.name
-        self.console.show(f"{sender}: {printable(message.text)}")
-        self._tell("line", name=sender, address=chat.stream.peer, text=message.text)
+        sender = shown_name(message.sender) or chat.name
+        alone = " (to you alone)" if message.to else ""
+        if not self.is_ignored(sender):
+            self.console.show(f"{sender}{alone}: {printable(message.text)}")
+            address = self.members().get(sender) or chat.stream.peer
+            self.tell("line", name=sender, address=address, text=message.text, **told_to(message))
 
-    def _greet(self, chat: Chat, hello: Hello) -> None:
+    def hear_offer(self, chat: Chat, offer: Offer) -> None:
+        """Show an offer; where it names no address, it is the other's own."""
+        sender = shown_name(offer.sender) or chat.name
+        try:
+            address = parse_address(offer.address) if offer.address else chat.stream.peer
+        except ValueError:
+            address = b""
+        if not self.is_ignored(sender):
+            self.files.take_offer(offer, sender, address)
+
+    def hear_decline(self, chat: Chat, decline: Decline) -> None:
+        """Say who does not want a file of ours."""
+        self.files.declined(decline.token, shown_name(decline.sender) or chat.name)
+
+    def hear_server(self, record: Record) -> None:
+        """Act on what only a server may say: nothing."""
+
+    def is_ignored(self, name: str) -> bool:
+        """Tell whether the person does not want to hear of somebody."""
+        return not self._ignored.isdisjoint({name, self.members().get(name, name)})
+
+    def greet(self, chat: Chat, hello: Hello) -> None:
         """Name the other as he says, once; with the tail of his address where it could be mistaken for another name."""
-        name, address = printable_name(hello.name), format_address(chat.stream.peer)
-        if name and chat.name == address:
-            others = [self.name, *(other.name for other in self.chats if other is not chat)]
-            is_plain = name not in others and all(char < "\x7f" for char in name)
-            chat.name = name if is_plain else f"{name}~{address[-5:]}"
-        self.console.note(f"{chat.name} is here" if chat.name == address else f"{chat.name} ({address}) is here")
-        self._tell("joined", name=chat.name, address=chat.stream.peer)
+        chat.can = hello.can
+        address = format_address(chat.stream.peer)
+        if not chat.is_greeted:
+            name = printable_name(hello.name)
+            others = {self.own_name, *(o.name for o in self.chats if o.stream.peer != chat.stream.peer)}
+            others |= {known for owner, known in self.node.names.items() if owner != chat.stream.peer}
+            if name in others or any(char >= "\x7f" for char in name):
+                name = f"{name}~{address[-5:]}"
+            chat.name = name if name and name not in others else address
+        if not chat.is_spare and (not chat.is_greeted or chat.lost_at < INFINITY):
+            here = "is back" if chat.is_greeted else "is here"
+            self.console.note(f"{chat.name} {here}" if chat.name == address else f"{chat.name} ({address}) {here}")
+            self.tell("back" if chat.is_greeted else "joined", name=chat.name, address=address)
+        chat.is_greeted, chat.lost_at = True, INFINITY
 
-    def _note_leaving(self, chat: Chat) -> None:
-        if not chat.has_left:
-            chat.has_left = True
+    def note_leaving(self, chat: Chat) -> None:
+        """Say once that somebody has left."""
+        if not chat.has_left and not chat.is_spare:
             self.console.note(f"{chat.name} left")
-            self._tell("left", name=chat.name, address=chat.stream.peer)
+            self.tell("left", name=chat.name, address=chat.stream.peer)
+        chat.has_left = True
 
     def serve(self, chat: Chat) -> None:
         """Bring the other what is queued, the person what became of it, and see whether the stream is over."""
         chat.flush(now=self.node.now())
-        for receipt in chat.take_receipts():
-            self._settle(receipt, delivered=True)
+        for record in chat.take_held():
+            self.settle(record, delivered=True)
         if chat.stream.ended and not chat.is_hungry:
             self.part(chat)
 
@@ -992,38 +1800,170 @@ class Room:
         """Take leave of one whose stream is over, and list what he will not get."""
         self.chats.remove(chat)
         error = chat.stream.error
+        if chat.is_spare:
+            return
         if error is not None and not chat.at_end and not chat.has_left:
             self._lost += 1
             self.console.note(f"{chat.name} is lost: {error}", is_error=True)
-            self._tell("lost", name=chat.name, address=chat.stream.peer, reason=str(error))
+            self.tell("lost", name=chat.name, address=chat.stream.peer, reason=str(error))
         elif self.leave_at == INFINITY:
-            self._note_leaving(chat)
-        for receipt in chat.receipts:
-            self._undelivered += 1
-            self.console.note(f"NOT delivered to {chat.name}: {printable(receipt.text)}", is_error=True)
-            self._settle(receipt, delivered=False)
+            self.note_leaving(chat)
+        self.give_up(chat)
 
-    def _settle(self, receipt: Receipt, *, delivered: bool) -> None:
+    def give_up(self, chat: Chat) -> None:
+        """List what somebody will not get."""
+        for _, record in chat.unheld:
+            if isinstance(record, Say) and not record.sender:
+                self._undelivered += 1
+                self.console.note(f"NOT delivered to {chat.name}: {printable(own_line(record))}", is_error=True)
+                self.settle(record, delivered=False)
+
+    def settle(self, record: Record, *, delivered: bool) -> None:
         """Show what became of a message: delivered if all have it, not delivered with the first who will not get it."""
-        missing = self._missing.pop(receipt.ident, 0)
+        if not isinstance(record, Say) or record.sender:
+            return
+        missing = self._missing.pop(record.ident, 0)
         if missing > 1 and delivered:
-            self._missing[receipt.ident] = missing - 1
+            self._missing[record.ident] = missing - 1
         elif missing:
-            self.console.settle(receipt.ident, receipt.text, delivered=delivered)
-            self._tell("delivered" if delivered else "not delivered", id=receipt.ident, text=receipt.text)
+            self.console.settle(record.ident, own_line(record), delivered=delivered)
+            kind = "delivered" if delivered else "not delivered"
+            self.tell(kind, id=record.ident, text=record.text, **told_to(record))
 
-    def _tell(self, kind: str, **fields: object) -> None:
+    def tell(self, kind: str, **fields: object) -> None:
         """Tell a program, if one listens, what has happened."""
         if self.console.as_json:
             self.console.show_json(json_line(self.node, kind, fields))
 
 
-def _sender(name: str) -> str:
-    """Return how to show who said what the server passed on: a name or an address."""
-    try:
+def arrivals(listener: Optional[Listener]) -> List[Stream]:
+    """Return the streams that have come since the last call."""
+    return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
+
+
+def own_line(message: Say) -> str:
+    """Return how a message of one's own is shown to oneself."""
+    return f"(to {message.to} alone) {message.text}" if message.to else message.text
+
+
+def told_to(message: Say) -> Dict[str, str]:
+    """Return the field that only a message to one alone has."""
+    return {"to": message.to} if message.to else {}
+
+
+def shown_name(name: str) -> str:
+    """Return how to show who said what the server passed on: a name, with the end of its address or not, or that."""
+    with contextlib.suppress(ValueError):
         return format_address(parse_address(name))
-    except ValueError:
-        return printable_name(name)
+    plain, tilde, tail = name.rpartition("~")
+    return (
+        printable_name(plain) + tilde + tail if re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail) else printable_name(name)
+    )
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> List[str]:
+    """Return the rows as lines with aligned columns."""
+    widths = [max(map(columns, column)) for column in zip(*rows)]
+    return ["  ".join(cell + " " * (w - columns(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows]
+
+
+class Command(NamedTuple):
+    """What may be typed after a slash: all its spellings, what follows, what it does."""
+
+    names: str
+    usage: str
+    does: str
+    act: Callable[[Room, str], None]
+
+
+COMMANDS = (
+    Command("/help /h /?", "", "this list", Room.help),
+    Command("/who /w /names", "", "who is here, how far, when last heard", Room.who),
+    Command("/msg /m", "NAME TEXT", "say something to one person alone", Room.msg),
+    Command("/ignore", "[NAME]", "hide what somebody says, or show it again", Room.ignore),
+    Command("/send", "PATH", "offer a file to everybody here", Room.send),
+    Command("/accept", "[NUMBER or NAME]", "fetch an offered file, or the rest of it", Room.accept),
+    Command("/decline", "[NUMBER or NAME]", "do not want it, or stop it", Room.decline),
+    Command("/exit /quit /q", "", "leave", Room.leave),
+)
+COMMAND_NAMES = tuple(" ".join(command.names for command in COMMANDS).split())
+
+
+class ClientRoom(Room):
+    """The room of a client: one chat, with a server or with another client; over when that is.
+
+    `listener`: where a peer may call us just while we call him. Of the two streams the one opened by the lower address
+    stays (alexstream.md, section 2); what was said on the other still arrives.
+    """
+
+    def __init__(self, node: Node, console: Console, *, listener: Optional[Listener] = None, **settings: Any) -> None:
+        super().__init__(node, console, **settings)
+        self._listener = listener
+        self._listens_until = node.now() + CROSSING_SECONDS if listener else INFINITY
+
+    def next_deadline(self) -> float:
+        """Return also when to call a restarted peer again."""
+        again = [chat.call_at for chat in self.chats if chat.stream.ended]
+        return min([super().next_deadline(), self._listens_until, *again])
+
+    def turn(self) -> None:
+        """Take the call of who was called at the same time."""
+        if self._listener is not None:
+            for stream in arrivals(self._listener):
+                self._cross(stream)
+            if self.node.now() >= self._listens_until:
+                self._listener.close()
+                self._listener, self._listens_until = None, INFINITY
+        super().turn()
+
+    def _cross(self, stream: Stream) -> None:
+        """Keep one of two streams with the same peer; anybody else finds nobody here."""
+        mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
+        if mine is None or len(self.chats) > 1:
+            stream.abort()
+            return
+        theirs = self.join(stream)
+        keep, spare = (mine, theirs) if self.node.address < stream.peer else (theirs, mine)
+        keep.name, keep.can, keep.is_greeted = mine.name, mine.can, mine.is_greeted
+        spare.is_spare = True
+        spare.finish()
+
+    def hear_server(self, record: Record) -> None:
+        """Keep the list of who is here."""
+        if isinstance(record, Notice):
+            self.console.note(printable(record.text), is_error=True)
+            self.tell("notice", text=record.text)
+        elif isinstance(record, Joined):
+            name, address = shown_name(record.name), shown_name(record.address)
+            if name in self.people or len(self.people) >= PEOPLE_MAX or address != record.address.lower():
+                return
+            self.people[name] = address
+            self.console.note(f"{name} ({address}) is here")
+            self.tell("joined", name=name, address=address)
+        elif isinstance(record, Left):
+            name = shown_name(record.name)
+            address = self.people.pop(name, "")
+            if address:
+                self.console.note(f"{name} left")
+                self.tell("left", name=name, address=address)
+
+    def part(self, chat: Chat) -> None:
+        """Call again whose program was restarted, for some minutes."""
+        now = self.node.now()
+        if self.leave_at < INFINITY and not self._lingering:
+            chat.lost_at = now
+        elif chat.stream.restarted and chat.lost_at == INFINITY and not chat.at_end and not chat.has_left:
+            self.console.note(f"{chat.name}'s program was restarted: calling again")
+            self.tell("restarted", name=chat.name, address=chat.stream.peer)
+            chat.call_at, chat.lost_at = now, now + RETURN_SECONDS
+        if chat.lost_at == INFINITY or now >= chat.lost_at:
+            super().part(chat)
+        elif now >= chat.call_at:
+            self.chats.remove(chat)
+            again = self.join(self.node.open(chat.stream.peer, chat.stream.port))
+            again.call_at, again.lost_at = now + RETRY_SECONDS, chat.lost_at
+            again.succeed(chat)
+            self.people.clear()
 
 
 # --- The program ----------------------------------------------------------------------------------------------------
@@ -1031,46 +1971,171 @@ def _sender(name: str) -> str:
 
 def chat_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return a parser with what both ends of the chat share."""
-    return argument_parser(prog, description, epilog)
+    parser = argument_parser(prog, description, epilog)
+    parser.add_argument("--timestamps", action="store_true", help="show the time before every line")
+    parser.add_argument("--bell", action="store_true", help="ring the terminal's bell when somebody says something")
+    parser.add_argument("--log", metavar="FILE", default="", help="append the talk and all notes to a file")
+    parser.add_argument("--downloads", metavar="DIR", default=".", help="where accepted files go (the current one)")
+    return parser
+
+
+def check_downloads(arguments: argparse.Namespace) -> None:
+    """Raise SetupError if there is no place for files; opens nothing."""
+    folder = arguments.downloads
+    if not os.path.isdir(folder):
+        raise SetupError(f"--downloads {folder}: no such directory; to make it: mkdir {folder}")
 
 
 def open_console(arguments: argparse.Namespace) -> Console:
-    """Return a console that speaks as asked for."""
-    colored = has_color(arguments, sys.stdout)
-    return Console(as_json=arguments.json, is_quiet=arguments.quiet, has_color=colored)
+    """Return the console as the command line wants it; after `open_node`, so that the log is the user's file."""
+    return Console(
+        as_json=arguments.json,
+        is_quiet=arguments.quiet,
+        has_color=has_color(arguments, sys.stdout),
+        log=arguments.log,
+        bell=arguments.bell,
+        timestamps=arguments.timestamps,
+    )
 
 
-def find_server(node: Node) -> bytes:
-    """Return the address of the one chat server in the mesh.
+def linger_argument(text: str) -> float:
+    """Return a number of seconds, zero and infinity among them; raise ValueError."""
+    if not float(text) >= 0:  # also for nan
+        raise ValueError(text)
+    return float(text)
 
-    Raises SetupError with the commands to choose from if there are several, TimeoutError if there is none.
+
+def choose_server(node: Node, console: Console) -> bytes:
+    """Return the address of the only chat server in the mesh, or of that which the person chooses; or b"".
+
+    Without a person raises SetupError with the commands to choose from if there are several, TimeoutError if none.
     """
     servers = [found for found in node.discover(DISCOVER_SECONDS) if PORT_CHAT in (found.ports or ())]
     if len(servers) == 1:
         return servers[0].address
+    if console.is_interactive:
+        with console:
+            return Lobby(node, console).choose()
     if not servers:
         raise TimeoutError(
             f"no chat server answers; to start one: sudo python3 alexchat_server.py {node.links[0].name}"
         )
     command = f"sudo python3 alexchat_client.py {','.join(link.name for link in node.links)}"
+    labels = label_names({server.address: server.name or "" for server in servers}, node.names)
     lines = [
-        f"  {command} {format_address(found.address)}  # {printable_name(found.name or '')}, {found.hops} hops"
-        for found in servers
+        f"  {command} {format_address(server.address)}  # {labels[server.address]}, {server.hops} hops"
+        for server in servers
     ]
     raise SetupError("\n".join(["several chat servers answer, choose one:", *lines]))
+
+
+class Lobby:
+    """The servers of the whole mesh, listed as they come and go, until the person has chosen one."""
+
+    def __init__(self, node: Node, console: Console) -> None:
+        self._node = node
+        self._console = console
+        self._numbers: Dict[bytes, int] = {}  # a server keeps its number
+        self._names: Dict[bytes, str] = {}  # of those that are there, as they are shown
+        self._said: Dict[bytes, str] = {}  # as they call themselves
+        self._ask_at = 0.0
+
+    def choose(self) -> bytes:
+        """Return the address chosen; an empty one where the person would rather leave."""
+        self._console.reply("chat servers (a number, a name or an address chooses one):")
+        self._console.set_prompt("server> ")
+        while True:
+            self.turn()
+            for line in self._console.take_lines():
+                if (line or "").strip() in ("exit", "/exit", "/quit", "/q"):
+                    return b""
+                chosen = self._find((line or "").strip())
+                if chosen:
+                    return chosen
+            if self._console.at_end:
+                return b""
+            left = max(self._ask_at - self._node.now(), 0.0)
+            self._console.wait(self._node.fileno(), reading=True, timeout=left)
+            self._node.clear_wakeup()
+
+    def turn(self) -> None:
+        """Show who has come and gone, and ask all nodes now and then."""
+        present = {known.address for known in self._node.nodes()}
+        for address in self._names.keys() - present:
+            self._forget(address)
+        for answer in self._node.answers():
+            if PORT_CHAT in answer.ports and answer.address in present - self._names.keys():
+                self._add(answer)
+            elif PORT_CHAT not in answer.ports and answer.address in self._names:
+                self._forget(answer.address)
+        if self._node.now() >= self._ask_at:
+            self._ask_at = self._node.now() + LOBBY_SECONDS
+            self._node.ask(present)
+        while self._node.next_event(timeout=0) is not None:
+            pass
+
+    def _add(self, answer: Echoed) -> None:
+        if answer.address not in self._numbers and len(self._numbers) >= PEOPLE_MAX:
+            return
+        number = self._numbers.setdefault(answer.address, len(self._numbers) + 1)
+        self._said[answer.address] = answer.name
+        name = self._names[answer.address] = label_names(self._said, self._node.names)[answer.address]
+        where = f"{answer.hops} hop{'s' * (answer.hops != 1)}  {1000 * answer.rtt:.2f} ms"
+        self._console.reply(f"  {number}  {name:12}  {format_address(answer.address)}  {where}")
+
+    def _forget(self, address: bytes) -> None:
+        del self._said[address]
+        self._console.reply(f"  {self._numbers[address]}  {self._names.pop(address):12}  is gone")
+
+    def _find(self, text: str) -> bytes:
+        names = ((a, (str(self._numbers[a]), name, printable_name(self._said[a]))) for a, name in self._names.items())
+        found = [address for address, all_names in names if text and text in all_names]
+        with contextlib.suppress(ValueError):
+            found = [parse_address(text)]
+        if len(found) == 1 and is_unicast(found[0]) and found[0] != self._node.address:
+            return found[0]
+        if text:
+            several = "several are called" if len(found) > 1 else "no server is"
+            self._console.reply(f"{several} {printable(text)}: give a number from the list, or an address")
+        return b""
+
+
+def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
+    """Return a stream with the chat of `peer`, and where he may be calling us just now if he is no server.
+
+    Who calls listens on PORT_CALL, not on PORT_CHAT: nobody shall take him for a server.
+    """
+    listener = node.listen(PORT_CALL)
+    try:
+        with contextlib.suppress(ConnectionRefusedError):
+            stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
+            listener.close()
+            return stream, None
+        return open_stream(node, peer, PORT_CALL, "alexchat_server.py"), listener
+    except (ConnectionRefusedError, TimeoutError):
+        deadline = node.now() + ANSWER_SECONDS
+        while node.now() < deadline:
+            answer = listener.accept(timeout=deadline - node.now())
+            if answer is not None and answer.peer == peer:
+                return answer, None
+            if answer is not None:
+                answer.abort()
+        raise
 
 
 TYPING = """\
 typing: Enter sends; the sign before your line is a dot until the other node holds it, then a check mark.
   `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and history work as in a shell.
+  /help lists the commands: who is here, messages to one alone, files.
 names: without --name the others see the login name."""
 EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin is sent, incoming lines go to stdout as `name: text`, everything else to stderr.
---json: line, joined, left, lost, message, delivered, not delivered as objects on stdout.
+--json: line, joined, left, lost, restarted, back, notice, message, delivered, not delivered, and for files
+  file offered, accepted, declined, finished, failed, as objects on stdout.
 examples:
   sudo python3 alexchat_client.py eth0                       # the only chat server there is
-  sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01
+  sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01     # a server, or a client that calls this one too
   uptime | sudo python3 alexchat_client.py eth0 --linger 0   # send and go
 """
 
@@ -1079,11 +2144,11 @@ def main() -> int:
     """Talk to one chat server."""
     parser = chat_parser("alexchat_client.py", "Chat with the people on an AlexChat server.", EXAMPLES)
     parser.add_argument(
-        "node", metavar="NODE", nargs="?", help="the server's address or name; without it: the only server found"
+        "node", metavar="NODE", nargs="?", help="the server's address or name; without it: the only server, or a list"
     )
     parser.add_argument(
         "--linger",
-        type=float,
+        type=linger_argument,
         default=LINGER_SECONDS,
         metavar="SECONDS",
         help="after the last line of a pipe, listen until the other ends or is silent for so long (%(default)g; inf)",
@@ -1091,12 +2156,24 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.node:
         check_peer(arguments.node)
+    check_downloads(arguments)
     with open_node(arguments) as node:
-        peer = peer_address(arguments.node, node) if arguments.node else find_server(node)
-        stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
-        with open_console(arguments) as console:
+        console = open_console(arguments)
+        peer = peer_address(arguments.node, node) if arguments.node else choose_server(node, console)
+        if not peer:
+            return 0
+        stream, listener = call(node, peer)
+        with console:
             console.note(f"connected to {format_address(peer)}")
-            room = Room(node, console, name=arguments.name, linger=arguments.linger, is_verbose=arguments.verbose)
+            room = ClientRoom(
+                node,
+                console,
+                listener=listener,
+                name=arguments.name,
+                linger=arguments.linger,
+                downloads=arguments.downloads,
+                is_verbose=arguments.verbose,
+            )
             room.join(stream)
             return room.run()
 

@@ -6,31 +6,44 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import sys
+from typing import Any, Dict, List
 
 from alexchat_client import (
     QUEUE_BYTES,
+    RETURN_SECONDS,
     SLOW_SECONDS,
     TYPING,
     Chat,
     Console,
+    Decline,
+    Hello,
+    Joined,
+    Left,
+    Notice,
+    Offer,
     Room,
     Say,
+    arrivals,
     chat_parser,
+    check_downloads,
     encode_record,
+    format_size,
     open_console,
 )
 from constants import CHAT_LINE_BYTES, PORT_CHAT
-from node import INFINITY, Listener, Node, open_node, run
+from node import INFINITY, Listener, Node, Stream, open_node, run
+from utils import format_address, safe_file_name
+
+AWAY_MAX = 64  # clients whose return is waited for; each may miss a megabyte
 
 
 class ServerRoom(Room):
     """A room that others enter and leave, and which passes on what each of them says."""
 
-    def __init__(
-        self, node: Node, console: Console, listener: Listener, *, name: str, is_verbose: bool = False
-    ) -> None:
-        super().__init__(node, console, name=name, is_verbose=is_verbose)
+    def __init__(self, node: Node, console: Console, listener: Listener, **settings: Any) -> None:
+        super().__init__(node, console, **settings)
         self._listener = listener
+        self._away: Dict[bytes, Chat] = {}  # whose program ended without having all that was said; by address
 
     def is_over(self) -> bool:
         """Only its own person, or a signal, closes the room."""
@@ -45,30 +58,108 @@ class ServerRoom(Room):
         return not self.is_congested()
 
     def next_deadline(self) -> float:
-        """Return when somebody will have held up the others for too long."""
-        return min([self.leave_at, *(chat.moved + SLOW_SECONDS for chat in self.chats if chat.queued > QUEUE_BYTES)])
+        """Return also when somebody will have held up the others, or stayed away, for too long."""
+        slow = [chat.moved + SLOW_SECONDS for chat in self.chats if chat.queued > QUEUE_BYTES]
+        return min([super().next_deadline(), *slow, *(chat.lost_at for chat in self._away.values())])
 
     def turn(self) -> None:
-        """Let in who has come, then serve all."""
-        for stream in iter(lambda: self._listener.accept(timeout=0), None):
-            self.join(stream)
+        """Let in who has come, give up who does not come back, then serve all."""
+        for stream in arrivals(self._listener):
+            self.enter(stream)
+        too_many = len(self._away) - AWAY_MAX
+        for number, chat in enumerate(list(self._away.values())):
+            if self.node.now() >= chat.lost_at or number < too_many:
+                del self._away[chat.stream.peer]
+                self.give_up(chat)
         super().turn()
 
+    def enter(self, stream: Stream) -> None:
+        """Let somebody in; what his last program did not get comes first. One address is one program."""
+        for chat in [chat for chat in self.chats if chat.stream.peer == stream.peer]:
+            self.chats.remove(chat)
+            self._away[stream.peer] = chat
+            chat.stream.abort()
+            self._tell_left(chat)
+        chat, before = self.join(stream), self._away.pop(stream.peer, None)
+        if before is not None:
+            for record in before.take_held():
+                self.settle(record, delivered=True)
+            chat.succeed(before)
+            chat.is_greeted = False  # he may come by another name
+
+    def greet(self, chat: Chat, hello: Hello) -> None:
+        """Name the newcomer; tell him of all the others, and them of him."""
+        is_new = not chat.is_greeted
+        super().greet(chat, hello)
+        if is_new:
+            for other in self.chats:
+                if other is not chat and other.is_greeted:
+                    other.put(Joined(chat.name, format_address(chat.stream.peer)))
+                    chat.put(Joined(other.name, format_address(other.stream.peer)))
+
+    def part(self, chat: Chat) -> None:
+        """Tell all others who has left; keep for a while what a program that ended unexpectedly did not get."""
+        if chat.stream.restarted and chat.unheld and self.leave_at == INFINITY:
+            self.chats.remove(chat)
+            self._away[chat.stream.peer] = chat
+            chat.lost_at = self.node.now() + RETURN_SECONDS
+            self.console.note(f"{chat.name}'s program has ended; if it comes back it gets what it missed")
+            self.tell("restarted", name=chat.name, address=chat.stream.peer)
+        else:
+            super().part(chat)
+        self._tell_left(chat)
+
+    def _tell_left(self, chat: Chat) -> None:
+        if chat.is_greeted:
+            for other in self.chats:
+                other.put(Left(chat.name))
+
+    def audience(self, name: str) -> List[Chat]:
+        """Return the chat with that person."""
+        return [chat for chat in self.chats if chat.name == name]
+
     def hear(self, chat: Chat, message: Say) -> None:
-        """Show a message and pass it on to all the others."""
-        super().hear(chat, message._replace(sender=""))
-        passed_on = Say(message.text, message.ident, chat.name)
+        """Show a message and pass it on to all the others, or to the one it is for."""
+        passed_on = message._replace(sender=chat.name)
+        if message.to in ("", self.own_name):
+            super().hear(chat, passed_on)
         if len(encode_record(passed_on)) > CHAT_LINE_BYTES:
-            self.console.note(f"{chat.name}'s message is too long to pass on")
+            self.console.note(f"{chat.name}'s message is too long to pass on", is_error=True)
             return
-        for other in self.chats:
+        receivers = self.audience(message.to) if message.to else self.chats
+        if not receivers and message.to != self.own_name:
+            chat.put(Notice(f"NOT delivered: nobody here is called {message.to}"))
+        for other in receivers:
             if other is not chat:
                 other.put(passed_on)
+
+    def hear_offer(self, chat: Chat, offer: Offer) -> None:
+        """Show an offer and pass it on, with the address where the file is."""
+        passed_on = offer._replace(sender=chat.name, address=format_address(chat.stream.peer))
+        super().hear_offer(chat, passed_on)
+        for other in self.chats:
+            if other is not chat:
+                self.put_offer(other, passed_on)
+
+    def put_offer(self, chat: Chat, offer: Offer) -> bool:
+        """Pass an offer to one, or to a program that does not know what that is: words about it."""
+        if super().put_offer(chat, offer):
+            return True
+        words = f"(offers {safe_file_name(offer.file)}, {format_size(offer.size)}: this program cannot take it)"
+        chat.put(Say(words, 0, offer.sender or self.own_name))
+        return False
+
+    def hear_decline(self, chat: Chat, decline: Decline) -> None:
+        """Tell the one whose file is not wanted."""
+        if decline.to == self.own_name:
+            super().hear_decline(chat, decline)
+        for other in self.audience(decline.to):
+            other.put(decline._replace(sender=chat.name))
 
     def serve(self, chat: Chat) -> None:
         """Drop who holds up the others; finish where nobody is left who could say anything to this one."""
         if chat.queued > QUEUE_BYTES and self.node.now() >= chat.moved + SLOW_SECONDS:
-            self.console.note(f"{chat.name} takes nothing any more: dropped")
+            self.console.note(f"{chat.name} takes nothing any more: dropped", is_error=True)
             chat.stream.abort()
         silent = self.console.at_end and all(other.at_end for other in self.chats if other is not chat)
         if chat.at_end and silent:
@@ -85,7 +176,8 @@ EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin goes to all clients (the first waits for one to come); incoming lines go to stdout as
   `name: text`, everything else to stderr. At the end of stdin the server goes on receiving and passing on.
---json: line, joined, left, lost, message, delivered, not delivered as objects on stdout.
+--json: line, joined, left, lost, restarted, message, delivered, not delivered, and for files
+  file offered, accepted, declined, finished, failed, as objects on stdout.
 examples:
   sudo python3 alexchat_server.py eth0
   sudo python3 alexchat_server.py eth0 --name kitchen < /dev/null > log
@@ -98,10 +190,12 @@ def main() -> int:
         "alexchat_server.py", "Hold a room where everybody who connects talks to all others.", EXAMPLES
     )
     arguments = parser.parse_args()
+    check_downloads(arguments)
     with open_node(arguments, client="alexchat_client.py") as node, node.listen(PORT_CHAT) as listener, open_console(
         arguments
     ) as console:
-        return ServerRoom(node, console, listener, name=arguments.name, is_verbose=arguments.verbose).run()
+        settings = {"name": arguments.name, "downloads": arguments.downloads, "is_verbose": arguments.verbose}
+        return ServerRoom(node, console, listener, **settings).run()
 
 
 if __name__ == "__main__":

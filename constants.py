@@ -98,7 +98,7 @@ NAME_BYTES_MAX, PORTS_MAX = 255, 256  # kept of what a node says of itself: a ta
 STREAM_HEADER_BYTES = 36
 FLAG_SYN, FLAG_ACK, FLAG_FIN, FLAG_DATA, FLAG_RST, FLAG_PUSH, FLAG_INIT = 1, 2, 4, 8, 16, 32, 64
 OPTION_SEGMENT_SIZE, OPTION_SACK = 2, 5
-PORT_CHAT, PORT_PIPE = 1, 2
+PORT_CHAT, PORT_PIPE, PORT_FILE, PORT_CALL = 1, 2, 3, 4
 
 RTO_INITIAL = 0.2  # before the first round-trip sample
 PTO_MIN, PTO_MAX = 0.02, 2.0  # a LAN peer that comes back should be heard soon
@@ -152,3 +152,4 @@ CHAT_LINE_BYTES = 64 << 10  # one JSON object with its newline
 SHOWN_CHARACTERS, SHOWN_LINES = 8192, 50  # of one remote message on a terminal
 NAME_CHARACTERS = 20
 MARKS_PER_BASE = 4  # combining marks, joiners and selectors on one character; more is a smear over other lines
+FILE_NAME_BYTES = 200  # file systems take 255; room for a number where the name is taken

@@ -2824,12 +2824,8 @@ class Node:
         """
         timeout = SYN_TIMEOUT if timeout is None else timeout
         with self._lock:
-            self._check()
-            session = self._endpoint.connect(peer, port, now=self.now())
-            self._tell_mtu(peer, self.now())
-            stream = self._streams[session] = Stream(self, session)
+            stream = self.open(peer, port)
             try:
-                self._step(self.now())
                 first = min(timeout, NO_SUCH_NODE_SECONDS)
                 answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, first)
                 if not answered and self.knows(peer):
@@ -2843,6 +2839,16 @@ class Node:
             except BaseException:
                 stream.abort()
                 raise
+            return stream
+
+    def open(self, peer: bytes, port: int) -> "Stream":
+        """Begin to open a stream, as `connect` without waiting: `connected` or `error` tells what became of it."""
+        with self._lock:
+            self._check()
+            session = self._endpoint.connect(peer, port, now=self.now())
+            self._tell_mtu(peer, self.now())
+            stream = self._streams[session] = Stream(self, session)
+            self._step(self.now())
             return stream
 
     def send_message(self, dest: bytes, text: str, *, timeout: float) -> float:
@@ -2934,6 +2940,20 @@ class Node:
             for echo in [echoes.get(node.address)]
             if echo is not None
         ]
+
+    def ask(self, dests: Iterable[bytes]) -> None:
+        """Send an echo to each of these nodes, without waiting; forgets the answers that came before."""
+        with self._lock:
+            self._check()
+            self._echoes.clear()
+            for dest in dests:
+                self._router.echo(dest, now=self.now())
+            self._step(self.now())
+
+    def answers(self) -> List[Echoed]:
+        """Return the answers that have come since `ask`."""
+        with self._lock:
+            return list(self._echoes.values())
 
     def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
         """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
@@ -3172,6 +3192,11 @@ class Stream(io.RawIOBase):
     def ended(self) -> bool:
         """Whether nothing more will arrive or be delivered."""
         return self._session.closed is not None or bool(self.node._failure)
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the stream has ended because another program has the peer's address now."""
+        return self._session.closed is not None and self._session.closed.reason == "peer restarted"
 
     @property
     def error(self) -> Optional[OSError]:

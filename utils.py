@@ -23,7 +23,7 @@ from typing import (
     Union,
 )
 
-from constants import MARKS_PER_BASE, NAME_CHARACTERS, SHOWN_CHARACTERS, SHOWN_LINES
+from constants import FILE_NAME_BYTES, MARKS_PER_BASE, NAME_CHARACTERS, SHOWN_CHARACTERS, SHOWN_LINES
 
 # --- Addresses ------------------------------------------------------------------------------------------------------
 
@@ -275,6 +275,67 @@ class TokenBucket:
         return True
 
 
+# --- Lines and columns ----------------------------------------------------------------------------------------------
+
+
+class LineSplitter:
+    """Cuts bytes into lines; one longer than `limit` (with its newline) comes out as None and takes no memory.
+
+    A line ends with a newline; a carriage return just before it belongs to the end. U+2028 and the like are text.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> List[Optional[bytes]]:
+        """Return the lines that `data` completes, without their ends."""
+        *complete, rest = (self._rest + data).split(b"\n")
+        lines = [self._line(line) for line in complete]
+        self._skipping = self._skipping or len(rest) >= self._limit
+        self._rest = b"" if self._skipping else rest
+        return lines
+
+    def finish(self) -> List[Optional[bytes]]:
+        """Return the last line, if the input ended without a newline."""
+        return self.feed(b"\n") if self._rest or self._skipping else []
+
+    def _line(self, line: bytes) -> Optional[bytes]:
+        too_long, self._skipping = self._skipping or len(line) >= self._limit, False
+        return None if too_long else line[:-1] if line.endswith(b"\r") else line
+
+
+def columns(text: str) -> int:
+    """Return how many terminal columns `text` takes: marks and joiners none, East Asian wide characters two."""
+    return sum(
+        _COLUMNS.get(unicodedata.category(char), 2 if unicodedata.east_asian_width(char) in "WF" else 1)
+        for char in text
+    )
+
+
+_COLUMNS = {"Mn": 0, "Me": 0, "Cf": 0}
+
+
+def wrapped_rows(line: str, width: int) -> int:
+    """Return how many rows of `width` columns a terminal needs for `line`, which has no newline."""
+    rows, used = 1, 0
+    for char in line:
+        used += columns(char)
+        if used > width:
+            rows, used = rows + 1, columns(char)
+    return rows
+
+
+def can_encode(text: str, encoding: str) -> bool:
+    """Tell whether a character set has all characters of `text`."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 # --- Text from another machine --------------------------------------------------------------------------------------
 
 # Printable to Unicode, yet invisible: fillers and blanks, selectors of glyph variants.
@@ -282,6 +343,7 @@ _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u316
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"  # needed inside words and emoji; at any other place they only hide
 _INDENT = "\n    "  # no line of a message can pass for a line of somebody else
 _CUT = " [...]"
+_UNSAFE_IN_FILES = "\n\"$&'*/:;<>?\\`|"
 
 
 def printable(remote: Union[bytes, str]) -> str:
@@ -312,6 +374,23 @@ def printable_name(remote: Union[bytes, str]) -> str:
     """
     text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
     return "".join(char if _is_name_character(char) else "?" for char in text[:NAME_CHARACTERS])
+
+
+def safe_file_name(remote: str) -> str:
+    """Return a name for a new file from what another machine calls it: no path, not hidden, nothing that deceives.
+
+    What `printable` would escape, and what shells and other systems take for something else, becomes `_`. At most
+    FILE_NAME_BYTES in UTF-8 with its ending kept; `file` where nothing is left.
+    """
+    last = re.split(r"[/\\]", remote)[-1][-FILE_NAME_BYTES:]
+    pieces = _safe_pieces(unicodedata.normalize("NFC", last))
+    name = "".join("_" if len(piece) > 1 or piece in _UNSAFE_IN_FILES else piece for piece in pieces)
+    name = name.lstrip(" .-~").rstrip(" .") or "file"
+    stem, dot, ending = name.rpartition(".")
+    if not stem or len(ending.encode("utf-8")) > FILE_NAME_BYTES // 4:
+        stem, dot, ending = name, "", ""
+    room = FILE_NAME_BYTES - len((dot + ending).encode("utf-8"))
+    return stem.encode("utf-8")[:room].decode("utf-8", "ignore") + dot + ending
 
 
 def _safe_pieces(text: str) -> Iterator[str]:

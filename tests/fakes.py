@@ -7,14 +7,16 @@ import json
 import os
 import select
 import sys
+import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import alexchat_client as chat
 from constants import CHAT_LINE_BYTES
 from node import INFINITY, run
+from utils import LineSplitter
 
 
 class FakeStream:
@@ -29,6 +31,7 @@ class FakeStream:
         self.holding = False  # the other node takes bytes, but does not acknowledge them
         self.stalled = False
         self.error: Optional[OSError] = None
+        self.restarted = False
         self.written = 0
         self._acknowledged = 0
         self._arrived = bytearray()
@@ -88,6 +91,11 @@ class FakeStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def restart(self) -> None:
+        """End because another program has the peer's address now."""
+        self.fail(ConnectionResetError("peer restarted"))
+        self.restarted = True
+
     def fail(self, error: OSError) -> None:
         """End as the network may end it."""
         if not self.ended:
@@ -130,6 +138,10 @@ class FakeNode:
         self.time = 1000.0
         self.events: Deque[Any] = deque()
         self.found: List[Any] = []
+        self.answering: List[Any] = []  # who answers to `ask` at once
+        self.asked: List[bytes] = []
+        self.others: Dict[bytes, FakeNode] = {}  # whom `open` reaches
+        self.listeners: Dict[int, FakeListener] = {}
         self.others_turn: Callable[[], object] = tuple  # called whenever the program looks at its node
         self._reading, self._writing = os.pipe()
         self._awake = False
@@ -159,10 +171,31 @@ class FakeNode:
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
 
-    def discover(self, wait: float, *, enough: Any = None) -> List[Any]:
-        return self.found
+    def listen(self, port: int) -> FakeListener:
+        self.listeners[port] = FakeListener()
+        return self.listeners[port]
+
+    def open(self, peer: bytes, port: int) -> FakeStream:
+        node = self.others.get(peer)
+        listener = node.listeners.get(port) if node else None
+        if node is None or listener is None or listener.closed:
+            stream = FakeStream(self, peer)
+            stream.fail(ConnectionRefusedError("refused"))
+            return stream
+        stream = connect(self, node)
+        listener.arrived.append(stream.other)
+        return stream
+
+    def ask(self, dests: Iterable[bytes]) -> None:
+        self.asked = list(dests)
+
+    def answers(self) -> List[Any]:
+        return list(self.answering)
 
     def nodes(self) -> List[Any]:
+        return self.found
+
+    def discover(self, wait: float, *, enough: Any = None) -> List[Any]:
         return self.found
 
     def close(self) -> None:
@@ -181,6 +214,13 @@ def connect(one: FakeNode, two: FakeNode) -> FakeStream:
     stream, other = FakeStream(one, two.address), FakeStream(two, one.address)
     stream.other, other.other = other, stream
     return stream
+
+
+class TickingNode(FakeNode):
+    """One whose clock goes on by itself: for a program, which has to come to its end."""
+
+    def now(self) -> float:
+        return time.monotonic()
 
 
 class FakeConsole:
@@ -212,6 +252,9 @@ class FakeConsole:
     def note(self, text: str, *, is_error: bool = False) -> None:
         self.notes.append(text)
 
+    def reply(self, text: str) -> None:
+        self.notes.append(text)
+
     def show_own(self, ident: int, text: str) -> None:
         self.own[ident] = text
 
@@ -224,12 +267,12 @@ class FakeConsole:
 
 
 class Peer:
-    """The other end of a chat, as a test moves it."""
+    """The other end of a chat, as a test moves it; without `can` a program that knows nothing but messages."""
 
-    def __init__(self, stream: FakeStream, name: str) -> None:
+    def __init__(self, stream: FakeStream, name: str, *, can: str = "") -> None:
         self.stream = stream
-        self._splitter = chat.LineSplitter(CHAT_LINE_BYTES)
-        self.say(chat.Hello(name))
+        self._splitter = LineSplitter(CHAT_LINE_BYTES)
+        self.say(chat.Hello(name, can))
 
     def say(self, record: chat.Record) -> None:
         self.stream.write(chat.encode_record(record))
@@ -269,12 +312,14 @@ class Obedient(Peer):
 
 
 def main() -> int:
-    """Run the client."""
-    with FakeNode(1) as node, FakeNode(2) as other:
+    """Run the client, with the chat's options."""
+    arguments = chat.chat_parser("fakes.py", "", "").parse_args(["fake0", *sys.argv[1:]])
+    chat.check_downloads(arguments)
+    with TickingNode(1) as node, FakeNode(2) as other:
         stream = connect(node, other)
         node.others_turn = Obedient(stream.other, "peer").obey
-        with chat.Console() as console:
-            room = chat.Room(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
+        with chat.open_console(arguments) as console:
+            room = chat.ClientRoom(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
             room.join(stream)  # type: ignore[arg-type]
             return room.run()
 

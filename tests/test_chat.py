@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -12,24 +13,48 @@ import subprocess
 import sys
 import termios
 import time
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
-from fakes import FakeConsole, FakeListener, FakeNode, Peer, connect
+from fakes import FakeConsole, FakeListener, FakeNode, FakeStream, Peer, connect
 from hypothesis import given
 from hypothesis import strategies as st
 
 import alexchat_client as chat
-from alexchat_client import Bye, Chat, Hello, Malformed, Room, Say, decode_record, encode_record
+from alexchat_client import (
+    CAN,
+    Bye,
+    Chat,
+    ClientRoom,
+    Decline,
+    Hello,
+    Joined,
+    Left,
+    Malformed,
+    Notice,
+    Offer,
+    Say,
+    decode_record,
+    encode_record,
+)
 from alexchat_server import ServerRoom
+from constants import PORT_CALL, PORT_CHAT
 from node import INFINITY, DuplicateAddress, MessageReceived, SetupError
+from utils import format_address
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes.py")
 
 # --- one line of JSON ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("record", [Hello("al"), Say("é\n\t\x1b🎉", 7), Say("", 1, "bob"), Bye()])
+@pytest.mark.parametrize(
+    "record",
+    [
+        Hello("al"), Hello("al", CAN), Say("é\n\t\x1b🎉", 7), Say("", 1, "bob"), Say("x", 1, "ann", "bob"), Bye(),
+        Joined("al", "02:00:00:00:00:01"), Left("al"), Notice("no"), Decline("1" * 16, "ann"),
+        Offer("1" * 16, "a.txt", 5, "2" * 64), Offer("1" * 16, "a.txt", 5, "2" * 64, "ann", "02:00:00:00:00:01"),
+    ],
+)  # fmt: skip
 def test_record_encoded_and_decoded(record: chat.Record) -> None:
     line = encode_record(record)
     assert line.endswith(b"\n")
@@ -55,6 +80,14 @@ def test_say_on_the_wire() -> None:
 )  # fmt: skip
 def test_line_malformed(line: bytes) -> None:
     assert isinstance(decode_record(line), Malformed)
+
+
+def test_hello_on_the_wire() -> None:
+    """A program that knows only names and messages finds what it looks for."""
+    fields = json.loads(encode_record(Hello("al", CAN)).decode())
+    assert (fields.pop("type"), fields.pop("name")) == ("hello", "al")
+    assert decode_record(b'{"type": "hello", "name": "al"}') == Hello("al")
+    assert decode_record(b'{"type": "offer", "token": "", "file": "", "size": true, "sha256": ""}') is not None
 
 
 def test_line_unknown_type() -> None:
@@ -84,7 +117,7 @@ def test_line_any_bytes(line: bytes) -> None:
 class Client(NamedTuple):
     """A client's room, what the person sees, and the peer."""
 
-    room: Room
+    room: ClientRoom
     console: Any
     peer: Peer
 
@@ -108,17 +141,17 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def client(*, is_interactive: bool, as_json: bool = False) -> Iterator[Client]:
+def client(*, is_interactive: bool, as_json: bool = False, can: str = "", **settings: Any) -> Iterator[Client]:
     with FakeNode(1) as node, FakeNode(2) as other:
         console: Any = FakeConsole(is_interactive=is_interactive, as_json=as_json)
-        room = Room(node, console, name="me", linger=5.0)  # type: ignore[arg-type]
+        room = ClientRoom(node, console, name="me", linger=5.0, **settings)  # type: ignore[arg-type]
         stream = connect(node, other)
         room.join(stream)  # type: ignore[arg-type]
-        yield Client(room, console, Peer(stream.other, "bob"))
+        yield Client(room, console, Peer(stream.other, "bob", can=can))
 
 
 @contextlib.contextmanager
-def server(*, is_interactive: bool, names: Tuple[str, ...] = ("ann", "bob", "eve")) -> Iterator[Server]:
+def server(*, is_interactive: bool, names: Tuple[str, ...] = ("ann", "bob", "eve"), can: str = "") -> Iterator[Server]:
     with FakeNode(1) as node, contextlib.ExitStack() as nodes:
         console: Any = FakeConsole(is_interactive=is_interactive)
         listener = FakeListener()
@@ -127,10 +160,10 @@ def server(*, is_interactive: bool, names: Tuple[str, ...] = ("ann", "bob", "eve
         for number, name in enumerate(names, 2):
             stream = connect(node, nodes.enter_context(FakeNode(number)))
             listener.arrived.append(stream)
-            peers.append(Peer(stream.other, name))
+            peers.append(Peer(stream.other, name, can=can))
         room.turn()
         for peer in peers:
-            assert peer.heard() == [Hello("hub")]
+            assert peer.heard()[0] == Hello("hub", CAN)
         yield Server(room, console, peers)
 
 
@@ -138,8 +171,20 @@ def server(*, is_interactive: bool, names: Tuple[str, ...] = ("ann", "bob", "eve
 def person() -> Iterator[Client]:
     with client(is_interactive=True) as one:
         one.turn()
-        assert one.peer.heard() == [Hello("me")]
+        assert one.peer.heard() == [Hello("me", CAN)]
         assert one.console.notes == ["bob (02:00:00:00:00:02) is here"]
+        one.console.notes.clear()
+        yield one
+
+
+@pytest.fixture
+def member() -> Iterator[Client]:
+    """A person in a room whose server knows everything."""
+    with client(is_interactive=True, can=CAN) as one:
+        one.peer.say(Joined("ann", "02:00:00:00:00:07"))
+        one.peer.say(Joined("eve", "02:00:00:00:00:08"))
+        one.turn()
+        one.peer.heard()
         one.console.notes.clear()
         yield one
 
@@ -441,7 +486,7 @@ def test_server_client_leaves(hub: Server) -> None:
     assert len(hub.room.chats) == 2
     hub.turn("exit")
     for peer in hub.peers[1:]:
-        assert peer.heard() == [Bye()]
+        assert peer.heard() == [Left("ann"), Bye()]
         peer.stream.finish()
     hub.turn()
     assert hub.room.run() == 0
@@ -498,7 +543,7 @@ def test_server_slow_client(hub: Server) -> None:
     for _ in range(5):
         hub.turn()
     assert hub.console.notes[0] == "bob takes nothing any more: dropped"
-    assert len(hub.console.shown) == len(eve.heard()) == 3
+    assert len(hub.console.shown) == sum(isinstance(record, Say) for record in eve.heard()) == 3
     assert hub.room.next_deadline() == INFINITY
 
 
@@ -530,7 +575,7 @@ def test_server_name_that_could_mislead(name: str, shown: str) -> None:
         one.peers[3].say(Hello("ann"))
         one.peers[3].say(Say("hi"))
         one.turn()
-        assert one.console.shown == [f"{shown if name else 'ann~00:05'}: hi"]
+        assert one.console.shown == [f"{shown}: hi"]
 
 
 def test_chat_bytes_queued_until_taken() -> None:
@@ -541,12 +586,464 @@ def test_chat_bytes_queued_until_taken() -> None:
         one.put(Say("x" * 100, 1))
         one.finish()
         one.flush(now=1.0)
-        assert (one.queued > 0, stream.finished, one.take_receipts()) == (True, False, [])
+        assert (one.queued > 0, stream.finished, one.take_held()) == (True, False, [])
         stream.room = 1000
         one.flush(now=2.0)
         assert stream.finished
-        assert [receipt.ident for receipt in one.take_receipts()] == [1]
+        assert one.take_held() == [Say("x" * 100, 1)]
         assert not one.put(Say("too late", 2))
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_every_spelling_in_the_help_is_accepted(member: Client) -> None:
+    member.turn("/help")
+    (text,) = member.console.notes
+    spellings = set(re.findall(r"(?<!\S)/[a-z?]+", text))
+    assert {"/help", "/who", "/msg", "/ignore", "/send", "/accept", "/decline", "/exit", "/quit"} <= spellings
+    assert set(chat.COMMAND_NAMES) == spellings
+    for spelling in sorted(spellings, key=lambda name: name in ("/exit", "/quit", "/q")):  # leaving comes last
+        member.console.notes.clear()
+        member.turn(spelling.upper())
+        assert not any("no command" in note for note in member.console.notes)
+    assert [record for record in member.peer.heard() if isinstance(record, Say)] == []
+
+
+def test_unknown_command_is_not_said(member: Client) -> None:
+    member.turn("/usr/bin/\x1b is where", "//usr is said")
+    assert member.console.notes == ["no command /usr/bin/^[: /help lists them; //usr/bin/^[ says it"]
+    assert [record.text for record in member.peer.heard() if isinstance(record, Say)] == ["/usr is said"]
+
+
+def test_commands_in_a_pipe_are_text(pipe: Client) -> None:
+    pipe.turn("/exit", "/who")
+    assert [record.text for record in pipe.peer.heard() if isinstance(record, Say)] == ["/exit", "/who"]
+
+
+@pytest.mark.parametrize("word", ["/exit", "/quit", "exit", " exit "])
+def test_leaving(member: Client, word: str) -> None:
+    member.turn(word)
+    assert member.peer.heard() == [Bye()]
+
+
+class Answer(NamedTuple):
+    """What an echo brings."""
+
+    address: bytes
+    hops: int = 2
+    rtt: float = 0.0015
+    name: str = ""
+    ports: Tuple[int, ...] = (1,)
+
+
+class Known(NamedTuple):
+    """What the mesh knows of a node."""
+
+    address: bytes
+    last_heard: float
+
+
+def test_who(member: Client) -> None:
+    """All who are here with what their nodes answer; who does not answer is waited for a second."""
+    node: Any = member.room.node
+    node.answering = [Answer(b"\2\0\0\0\0\2", 1, 0.0005), Answer(b"\2\0\0\0\0\7")]
+    node.found = [Known(b"\2\0\0\0\0\x08", 988.0)]
+    member.turn("/who")
+    assert member.console.notes == []
+    assert member.room.next_deadline() == node.time + chat.WHO_SECONDS
+    node.time += chat.WHO_SECONDS
+    member.turn()
+    (table,) = member.console.notes
+    assert table.splitlines() == [
+        "name      address            hops  round trip  last seen",
+        "ann       02:00:00:00:00:07  2     1.50 ms     now",
+        "bob       02:00:00:00:00:02  1     0.50 ms     now",
+        "eve       02:00:00:00:00:08  -     -           13 s ago",
+        "me (you)  02:00:00:00:00:01  0     -           now",
+    ]
+    node.answering.append(Answer(b"\2\0\0\0\0\x08"))
+    member.turn("/w")
+    assert len(member.console.notes) == 2  # nobody to wait for
+
+
+def test_joining_and_leaving_are_told(hub: Server) -> None:
+    """To all others, and the newcomer hears who is here."""
+    ann, bob, eve = hub.peers
+    with FakeNode(9) as node:
+        stream = connect(hub.room.node, node)  # type: ignore[arg-type]
+        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        dan = Peer(stream.other, "dan")
+        hub.turn()
+        hub.turn()
+        assert hub.console.notes == ["dan (02:00:00:00:00:09) is here"]
+        assert ann.heard() == bob.heard() == eve.heard() == [Joined("dan", "02:00:00:00:00:09")]
+        assert {record.name for record in dan.heard() if isinstance(record, Joined)} == {"ann", "bob", "eve"}
+        dan.stream.abort()
+        hub.turn()
+        assert ann.heard() == bob.heard() == eve.heard() == [Left("dan")]
+
+
+def test_members_come_and_go(member: Client) -> None:
+    member.peer.say(Joined("d\x1ban~00:09", "02:00:00:00:00:09"))
+    member.peer.say(Joined("nowhere", "x\x1b"))
+    member.peer.say(Left("ann"))
+    member.peer.say(Left("ann"))
+    member.peer.say(Notice("watch\x1bout"))
+    member.turn()
+    assert member.console.notes == ["d?an~00:09 (02:00:00:00:00:09) is here", "ann left", "watch^[out"]
+    assert "ann" not in member.room.members()
+
+
+def test_members_are_bounded(member: Client) -> None:
+    for number in range(chat.PEOPLE_MAX + 10):
+        member.peer.say(Joined(f"n{number}", "02:00:00:00:00:09"))
+    for _ in range(10):
+        member.turn()
+    assert len(member.room.people) == chat.PEOPLE_MAX
+
+
+def test_message_for_one_alone(member: Client) -> None:
+    member.turn("/msg ann see you at six")
+    assert member.peer.heard() == [Say("see you at six", 1, "", "ann")]
+    assert member.console.own == {1: True}
+    member.peer.say(Say("fine", 2, "ann", "me"))
+    member.turn()
+    assert member.console.shown == ["ann (to you alone): fine"]
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("/msg", "usage: /msg NAME TEXT"),
+        ("/msg ann", "usage: /msg NAME TEXT"),
+        ("/msg \x1bnobody hello", "NOT delivered: nobody here is called ^[nobody: /who lists all"),
+    ],
+)
+def test_message_for_nobody(member: Client, line: str, note: str) -> None:
+    member.turn(line)
+    assert member.console.notes == [note]
+    assert member.peer.heard() == []
+
+
+def test_message_for_one_alone_is_not_entrusted_to_a_program_that_would_tell_all(person: Client) -> None:
+    person.turn("/msg bob psst")
+    assert person.console.notes == ["NOT delivered: the other program passes on no messages to one alone"]
+    assert person.peer.heard() == []
+
+
+def test_server_message_for_one_alone(hub: Server) -> None:
+    """It reaches one person, whoever runs the server does not see it, and a wrong name is told to who used it."""
+    ann, bob, eve = hub.peers
+    ann.say(Say("psst", 5, "", "bob"))
+    ann.say(Say("for you", 6, "", "hub"))
+    ann.say(Say("hm", 7, "", "nobody"))
+    hub.turn()
+    hub.turn()
+    assert hub.console.shown == ["ann (to you alone): for you"]
+    assert bob.heard() == [Say("psst", 5, "ann", "bob")]
+    assert eve.heard() == []
+    assert ann.heard() == [Notice("NOT delivered: nobody here is called nobody")]
+
+
+def test_server_person_says_to_one_alone() -> None:
+    with server(is_interactive=True, can=CAN) as one:
+        one.turn("/msg eve psst")
+        assert [len(peer.heard()) for peer in one.peers] == [0, 0, 1]
+
+
+def test_ignored(member: Client) -> None:
+    """Messages and offers of somebody are not shown, by whatever name he comes back, until he is heard again."""
+    member.turn("/ignore ann")
+    member.peer.say(Say("hello", 1, "ann"))
+    member.peer.say(Offer("1" * 16, "x", 1, "2" * 64, "ann", "02:00:00:00:00:07"))
+    member.peer.say(Left("ann"))
+    member.peer.say(Joined("anna", "02:00:00:00:00:07"))
+    member.peer.say(Say("hello again", 2, "anna"))
+    member.peer.say(Say("me too", 3, "eve"))
+    member.turn()
+    member.turn()
+    assert member.console.shown == ["eve: me too"]
+    member.console.notes.clear()
+    member.turn("/ignore", "/ignore anna", "/ignore nobody")
+    assert member.console.notes[0] == "ignored: 02:00:00:00:00:07 ann"
+    assert "nobody here is called nobody" in member.console.notes[-1]
+    member.peer.say(Say("free", 4, "anna"))
+    member.turn()
+    assert member.console.shown[-1] == "anna: free"
+
+
+def test_server_ignores_for_its_own_person_only(hub: Server) -> None:
+    hub.turn("/ignore ann")
+    hub.peers[0].say(Say("hello"))
+    hub.turn()
+    hub.turn()
+    assert hub.console.shown == []
+    assert hub.peers[1].heard() == [Say("hello", 0, "ann")]
+
+
+# --- who comes back ---------------------------------------------------------------------------------------------------
+
+
+def test_lines_for_a_silent_peer_are_bounded(person: Client) -> None:
+    """What is typed while the link is lost waits, up to a limit; more is refused and named."""
+    stream = person.peer.stream.other
+    stream.holding, stream.stalled = True, True
+    person.turn(*["x" * 60000] * 20)
+    refused = [note for note in person.console.notes if note.startswith("NOT delivered: too much is waiting")]
+    assert 0 < len(refused) < 5
+    stream.holding, stream.stalled = False, False
+    person.turn()
+    assert len(person.peer.heard()) == 20 - len(refused)
+
+
+@pytest.mark.parametrize("refusals", [0, 3])
+def test_client_calls_a_restarted_peer_again(person: Client, refusals: int) -> None:
+    """What it held is not sent again; the rest, a line held in part too, comes whole, once and in order."""
+    node: Any = person.room.node
+    person.turn("held")
+    person.peer.stream.other.holding = True
+    person.turn("two", "three")
+    person.peer.heard()
+    with FakeNode(2) as again:
+        node.others[again.address] = again
+        person.peer.stream.other.restart()
+        for _ in range(refusals):
+            person.turn()
+            assert person.console.prompt == "bob: link lost, retrying> "
+            assert person.room.next_deadline() <= node.time + chat.RETRY_SECONDS
+            node.time += chat.RETRY_SECONDS
+        listener = again.listen(1)
+        person.turn("four")
+        person.turn("five")
+        peer = Peer(listener.arrived.popleft().other.other, "bob")
+        person.turn()
+        assert peer.heard() == [Hello("me", CAN), Say("two", 2), Say("three", 3), Say("four", 4), Say("five", 5)]
+        assert person.console.own == {1: True, 2: True, 3: True, 4: True, 5: True}
+        assert person.console.notes[0] == "bob's program was restarted: calling again"
+        assert person.console.notes[-1] == "bob (02:00:00:00:00:02) is back"
+        assert person.console.prompt == "> "
+        assert not listener.arrived
+        assert not person.room.has_failed()
+
+
+def test_client_gives_up_a_peer_that_does_not_come_back(person: Client) -> None:
+    node: Any = person.room.node
+    person.peer.stream.other.holding = True
+    person.turn("one")
+    person.peer.stream.other.restart()
+    person.turn("two")
+    for _ in range(int(chat.RETURN_SECONDS / chat.RETRY_SECONDS) + 5):
+        person.turn()
+        node.time += chat.RETRY_SECONDS
+    assert person.console.notes[-2:] == ["NOT delivered to bob: one", "NOT delivered to bob: two"]
+    assert person.console.own == {1: False, 2: False}
+    assert person.room.run() == 1
+
+
+def test_pipe_calls_a_restarted_peer_again(pipe: Client) -> None:
+    """Also for the last lines of a pipe, which has ended."""
+    node: Any = pipe.room.node
+    pipe.peer.stream.other.holding = True
+    pipe.turn("one", at_end=True)
+    with FakeNode(2) as again:
+        node.others[again.address] = again
+        listener = again.listen(1)
+        pipe.peer.stream.other.restart()
+        pipe.turn()
+        pipe.turn()
+        stream = listener.arrived.popleft()
+        assert Peer(stream, "bob").heard() == [Hello("me", CAN), Say("one", 1)]
+        assert stream.other.finished
+
+
+def test_leaving_while_calling_again(person: Client) -> None:
+    person.peer.stream.other.holding = True
+    person.turn("one")
+    person.peer.stream.other.restart()
+    person.turn()
+    person.turn("/exit")
+    person.turn()
+    assert person.console.notes[-1] == "NOT delivered to bob: one"
+    assert person.room.is_over()
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+def test_server_client_restarted(hub: Server, told_first: bool) -> None:
+    """It gets what its last program did not hold, its own and others' words in order, whichever is noticed first."""
+    node: Any = hub.room.node
+    ann, bob, _ = hub.peers
+    hub.turn("held")
+    bob.stream.other.holding = True
+    ann.say(Say("from ann", 3))
+    hub.turn("from hub")
+    hub.turn()
+    if told_first:
+        bob.stream.other.restart()
+        hub.turn()
+        hub.turn("while bob is away")  # for those who are here
+        assert Left("bob") in ann.heard()
+    with FakeNode(3) as again:
+        stream = connect(node, again)
+        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        bob = Peer(stream.other, "bob")
+        hub.turn()
+        hub.turn()
+        said = [(record.text, record.sender) for record in bob.heard() if isinstance(record, Say)]
+        assert said == [("from hub", ""), ("from ann", "ann")]
+        assert hub.console.own[1] is hub.console.own[2] is True
+        assert [chat.name for chat in hub.room.chats].count("bob") == 1
+
+
+def test_server_client_restarted_does_not_come_back(hub: Server) -> None:
+    node: Any = hub.room.node
+    hub.peers[1].stream.other.holding = True
+    hub.turn("from hub")
+    hub.peers[1].stream.other.restart()
+    hub.turn()
+    assert hub.console.own == {1: "from hub"}
+    node.time = hub.room.next_deadline()
+    hub.turn()
+    assert hub.console.own == {1: False}
+    assert hub.console.notes[-1] == "NOT delivered to bob: from hub"
+    assert hub.room.next_deadline() == INFINITY
+
+
+def test_server_remembers_only_so_many(hub: Server) -> None:
+    from alexchat_server import AWAY_MAX
+
+    node: Any = hub.room.node
+    with contextlib.ExitStack() as nodes:
+        for number in range(10, 15 + AWAY_MAX):
+            stream = connect(node, nodes.enter_context(FakeNode(number)))
+            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+            hub.turn()
+            stream.holding = True
+            hub.turn("for you")
+            stream.restart()
+            hub.turn()
+            hub.turn()
+    assert len(hub.room._away) <= AWAY_MAX
+    assert any(note.startswith("NOT delivered to 02:00:00:00:00:0a") for note in hub.console.notes)
+
+
+# --- two who call each other -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_two_who_call_each_other_have_one_conversation(first: int) -> None:
+    """Whoever is first: what both said on either stream arrives once, and one stream is left."""
+    with FakeNode(1) as low, FakeNode(2) as high:
+        consoles: List[Any] = [FakeConsole(is_interactive=True) for _ in range(2)]
+        nodes = [low, high]
+        listeners = [node.listen(1) for node in nodes]
+        low.others, high.others = {high.address: high}, {low.address: low}
+        rooms = []
+        for node, console, listener, name in zip(nodes, consoles, listeners, ("low", "high")):
+            room = ClientRoom(node, console, name=name, listener=listener)  # type: ignore[arg-type]
+            rooms.append(room)
+        for index in (first - 1, 2 - first):
+            rooms[index].join(nodes[index].open(nodes[1 - index].address, 1))  # type: ignore[arg-type]
+            consoles[index].typed.append(f"one from {index}")
+            rooms[index].turn()
+        for number in range(6):
+            for index in (0, 1):
+                consoles[index].typed += [f"{number} from {index}"] if number == 3 else []
+                rooms[index].turn()
+        assert consoles[0].shown == ["high: one from 1", "high: 3 from 1"]
+        assert consoles[1].shown == ["low: one from 0", "low: 3 from 0"]
+        for index, name in enumerate(("high", "low")):
+            assert [note for note in consoles[index].notes if name in note] == [
+                f"{name} ({format_address(nodes[1 - index].address)}) is here"
+            ]
+            assert len(rooms[index].chats) == 1
+        for node in nodes:
+            node.time += chat.CROSSING_SECONDS
+        for room in rooms:
+            room.turn()
+        assert all(listener.closed for listener in listeners)
+        streams: List[Any] = [room.chats[0].stream for room in rooms]
+        assert streams[0].other is streams[1]
+        rooms[0].leave()
+        for _ in range(3):
+            for room in rooms:
+                room.turn()
+        assert consoles[1].notes[-1] == "low left"
+        assert all(room.is_over() for room in rooms)
+
+
+def test_third_who_calls_a_caller_finds_nobody() -> None:
+    with FakeNode(5) as node:
+        listener = FakeListener()
+        with client(is_interactive=True, listener=listener) as one, FakeNode(7) as third:
+            stream = connect(one.room.node, third)  # type: ignore[arg-type]
+            listener.arrived.append(stream)
+            one.turn()
+            assert isinstance(stream.other.error, ConnectionResetError)
+            assert len(one.room.chats) == 1
+            assert node.time
+
+
+class Calling:
+    """A node whose calls are refused, except to `open_port`; and who calls it meanwhile."""
+
+    def __init__(self, *callers: bytes, open_port: int = 0) -> None:
+        self.time = 0.0
+        self.listener = Arriving(self, *callers)
+        self.stream = FakeStream(FakeNode(9), b"\2\0\0\0\0\2")
+        self._open_port = open_port
+
+    def now(self) -> float:
+        return self.time
+
+    def listen(self, port: int) -> "Arriving":
+        assert port == PORT_CALL
+        return self.listener
+
+    def connect(self, peer: bytes, port: int) -> FakeStream:
+        if port == self._open_port:
+            return self.stream
+        raise ConnectionRefusedError("refused")
+
+
+class Arriving:
+    """A listener to which streams come when it is asked; at the end its time is up."""
+
+    def __init__(self, node: Calling, *peers: bytes) -> None:
+        self._node = node
+        self.closed = False
+        self.streams = [FakeStream(FakeNode(9), peer) for peer in peers]
+        self._left = list(self.streams)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def accept(self, *, timeout: float) -> Optional[FakeStream]:
+        if self._left:
+            return self._left.pop(0)
+        self._node.time += timeout
+        return None
+
+
+def test_call_to_a_server_or_a_caller() -> None:
+    call: Any = chat.call
+    node = Calling(open_port=PORT_CHAT)
+    assert call(node, node.stream.peer) == (node.stream, None)
+    assert node.listener.closed
+    node = Calling(open_port=PORT_CALL)
+    assert call(node, node.stream.peer) == (node.stream, node.listener)
+    assert not node.listener.closed
+
+
+def test_call_refused_while_the_other_calls() -> None:
+    call: Any = chat.call
+    node = Calling(b"\2\0\0\0\0\7", b"\2\0\0\0\0\2")
+    assert call(node, node.stream.peer) == (node.listener.streams[1], None)
+    assert node.listener.streams[0].ended
+    node = Calling()
+    with pytest.raises(ConnectionRefusedError):
+        call(node, node.stream.peer)
+    assert node.time == chat.ANSWER_SECONDS
 
 
 # --- finding a server ------------------------------------------------------------------------------------------------
@@ -561,21 +1058,120 @@ class Found(NamedTuple):
     hops: int = 1
 
 
-def test_servers_none_one_many() -> None:
+def test_servers_none_one_many_to_a_pipe() -> None:
     with FakeNode(1) as node:
-        find: Any = chat.find_server
+        console: Any = FakeConsole(is_interactive=False)
+        choose: Any = chat.choose_server
         node.found = [Found(b"\2" * 6, ports=(2,)), Found(b"\4" * 6, ports=None)]
         with pytest.raises(TimeoutError, match="no chat server"):
-            find(node)
+            choose(node, console)
         node.found.append(Found(b"\6" * 6))
-        assert find(node) == b"\6" * 6
+        assert choose(node, console) == b"\6" * 6
         node.found.append(Found(b"\2" * 6, name=None))
         with pytest.raises(SetupError) as raised:
-            find(node)
+            choose(node, console)
         lines = str(raised.value).splitlines()
         assert len(lines) == 3
         assert "alexchat_client.py fake0 06:06:06:06:06:06" in lines[1]
         assert "\x1b" not in str(raised.value)
+
+
+class Choosing(FakeConsole):
+    """A person who types one line each time the program waits."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(is_interactive=True)
+        self._lines = list(lines)
+        self.before_wait: Any = tuple
+
+    def __enter__(self) -> "Choosing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self, network: int, *, reading: bool, timeout: Optional[float]) -> None:
+        self.before_wait()
+        self.typed += self._lines[:1]
+        self._lines = self._lines[1:]
+        self.at_end = not self._lines and not self.typed
+
+
+ALICE, BOB, BOBBY = (bytes((2, 0, 0, 0, 0, number)) for number in (0x11, 0x12, 0x13))
+
+
+@pytest.mark.parametrize(
+    ("lines", "chosen"),
+    [
+        (("2",), BOB),
+        (("alice",), ALICE),
+        (("02:00:00:00:00:12",), BOB),
+        (("2:0:0:0:0:99",), b"\2\0\0\0\0\x99"),  # also one that is not listed
+        (("nobody", "ff:ff:ff:ff:ff:ff", "02:00:00:00:00:01", "7", "1"), ALICE),
+        (("b?b", "3"), BOBBY),
+        (("exit",), b""),
+        (("/quit",), b""),
+        ((), b""),
+    ],
+)
+def test_server_chosen(lines: Tuple[str, ...], chosen: bytes) -> None:
+    """By number, name or address."""
+    with FakeNode(1) as node:
+        console: Any = Choosing(*lines)
+        node.answering = [
+            Answer(ALICE, name="alice"), Answer(BOB, name="b\x1bb"), Answer(BOBBY, name="b b"),
+            Answer(b"\2\0\0\0\0\x14", ports=(2,)),
+        ]  # fmt: skip
+        node.found = [Found(answer.address) for answer in node.answering]
+        choose: Any = chat.choose_server
+        assert choose(node, console) == chosen
+        if len(lines) > 2:
+            assert len(console.notes) == 4 + len(lines) - 1
+        if "b?b" in lines:
+            assert console.notes[-1].startswith("several are called b?b")
+
+
+def test_servers_listed_live() -> None:
+    """One that comes is listed, one that goes is said to be gone, and numbers stay."""
+    with FakeNode(1) as node:
+        console: Any = Choosing("", "", "", "", "2")
+        steps = iter(
+            ([Answer(ALICE, name="alice")], [Answer(BOB, 1, 0.0005, "bob")], [Answer(ALICE, name="alice")], [])
+        )
+
+        def change() -> None:
+            node.time += chat.LOBBY_SECONDS
+            node.answering = next(steps, [Answer(BOB, name="bob")])
+            node.found = [Found(answer.address) for answer in node.answering]
+
+        console.before_wait = change
+        choose: Any = chat.choose_server
+        assert choose(node, console) == BOB
+        assert [note.split()[:2] for note in console.notes[1:]] == [
+            ["1", "alice"], ["1", "alice"], ["2", "bob"], ["2", "bob"], ["1", "alice"], ["1", "alice"], ["2", "bob"],
+        ]  # fmt: skip
+        assert [note.endswith("is gone") for note in console.notes[1:]] == [
+            False,
+            True,
+            False,
+            True,
+            False,
+            True,
+            False,
+        ]
+        assert console.notes[3] == "  2  bob           02:00:00:00:00:12  1 hop  0.50 ms"
+
+
+def test_server_that_has_gone_is_not_listed_again_for_an_old_answer() -> None:
+    with FakeNode(1) as node:
+        console: Any = Choosing("", "", "", "exit")
+        node.answering, node.found = [Answer(ALICE, name="alice")], [Found(ALICE), Found(ALICE)]
+        console.before_wait = node.found.clear
+        choose: Any = chat.choose_server
+        assert choose(node, console) == b""
+        assert [note.split()[1:] for note in console.notes[1:]] == [
+            ["alice", "02:00:00:00:00:11", "2", "hops", "1.50", "ms"], ["alice", "is", "gone"],
+        ]  # fmt: skip
 
 
 # --- on a real pseudo-terminal ---------------------------------------------------------------------------------------
@@ -612,7 +1208,8 @@ class OnTerminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):  # the shell's children too
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self._master)
         os.close(self._slave)
@@ -626,11 +1223,14 @@ class OnTerminal:
 
     def expect(self, *rows: str, timeout: float = 10) -> None:
         """Wait until these are the last rows on the screen."""
+        self.wait_for(lambda: self.rows[-len(rows) :] == list(rows), timeout, f"expected {rows}, ")
+
+    def wait_for(self, ready: Callable[[], object], timeout: float = 10, what: str = "") -> None:
+        """Read on until that is so."""
         deadline = time.monotonic() + timeout
-        while self.rows[-len(rows) :] != list(rows):
-            left = deadline - time.monotonic()
-            assert left > 0, f"expected {rows}, on the screen: {self.rows}"
-            if select.select([self._master], [], [], min(left, 0.05))[0]:
+        while not ready():
+            assert time.monotonic() < deadline, f"{what}on the screen: {self.rows}"
+            if select.select([self._master], [], [], 0.05)[0]:
                 data = os.read(self._master, 65536)
                 self.raw += data
                 self._emulator.feed(data)
@@ -780,6 +1380,105 @@ def test_terminal_tab() -> None:
         terminal.expect(HERE, ">")
         terminal.type(b"hi p\t")
         terminal.expect("> hi peer")
+        terminal.type(b"\x15/ms\tpe\t")
+        terminal.expect("> /msg peer")
+
+
+def test_terminal_messages_arrive_while_looking_through_the_history() -> None:
+    with OnTerminal() as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"one\r")
+        terminal.expect("peer: you said one", ">")
+        terminal.type(b"flood 100\rdraft\x1b[A\x1b[A\x1b[D")
+        terminal.expect("peer: message 99", "> one")
+        assert terminal.screen.cursor.x == len("> on")
+        terminal.type(b"\x1b[B\x1b[B")
+        terminal.expect("peer: message 99", "> draft")
+
+
+def test_terminal_help() -> None:
+    with OnTerminal(width=80, height=20) as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"/help\r")
+        terminal.expect(
+            "  /exit or /quit or /q             leave",
+            "  //TEXT                           say a line that begins with /",
+            ">",
+        )
+        assert len(terminal.rows) == 11  # none is wrapped
+
+
+CLOCK = r"\d\d:\d\d "
+
+
+def test_terminal_timestamps_bell_and_log(tmp_path: Any) -> None:
+    log = tmp_path / "log"
+    with OnTerminal(sys.executable, FAKES, "--timestamps", "--bell", "--log", str(log)) as terminal:
+        terminal.wait_for(lambda: len(terminal.rows) > 1)
+        terminal.type(b"flood 50\r")
+        terminal.wait_for(lambda: "message 49" in terminal.rows[-2])
+        terminal.type(b"one\rexit\r")
+        assert terminal.ends() == 0
+        terminal.wait_for(lambda: any("said one" in row for row in terminal.rows))
+        shown = [re.sub(CLOCK, "12:34 ", row) for row in terminal.rows]
+        assert "✓ 12:34 one" in shown
+        assert "12:34 peer: you said one" in shown
+        assert terminal.raw.count(b"\x07") == 1  # for 51 messages in less than five seconds
+    lines = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in log.read_text("utf-8").splitlines()]
+    assert lines[0] == HERE
+    assert [line for line in lines if "one" in line] == ["> one", "peer: you said one"]
+    assert len([line for line in lines if "message" in line]) == 50
+    assert oct(log.stat().st_mode & 0o777) == "0o600"
+
+
+@pytest.mark.parametrize("path", ["/dev/full", "/nowhere/log", "/"])
+def test_terminal_log_that_fails(path: str) -> None:
+    """It is told once, and the chat goes on."""
+    with OnTerminal(sys.executable, FAKES, "--log", path, width=80) as terminal:
+        terminal.wait_for(lambda: any(f"nothing more is logged: {path}: " in row for row in terminal.rows))
+        terminal.type(b"one\r")
+        terminal.expect("✓ one", "peer: you said one", ">")
+        assert sum("logged" in row for row in terminal.rows) == 1
+
+
+def test_no_such_folder_for_downloads() -> None:
+    done = run_piped(b"", arguments=["--downloads", "/nowhere"])
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "fakes.py: --downloads /nowhere: no such directory; to make it: mkdir /nowhere"
+    ]
+
+
+def test_output_not_a_terminal() -> None:
+    """Typed on a terminal, shown in a file: no editor and no escape sequence anywhere."""
+    with OnTerminal("sh", "-c", f"{sys.executable} {FAKES} | cat") as terminal:
+        terminal.expect(HERE)
+        terminal.type(b"hello\n")
+        terminal.expect("delivered: hello", "peer: you said hello")
+        assert b"\x1b" not in terminal.raw
+        terminal.type(b"/exit\n")
+        assert terminal.ends() == 0
+
+
+def test_input_not_a_terminal() -> None:
+    with OnTerminal("sh", "-c", f"echo hello | {sys.executable} {FAKES}") as terminal:
+        terminal.expect(HERE, "peer: you said hello")
+        assert b"\x1b" not in terminal.raw
+
+
+def test_ascii_terminal() -> None:
+    """Marks in ASCII, and what the character set lacks as a question mark."""
+    with OnTerminal(PYTHONIOENCODING="ascii") as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"hold\r")
+        terminal.expect("+ hold", ">")
+        terminal.type(b"one\r")
+        terminal.expect(". one", "peer: you said one", ">")
+        terminal.type(b"lose\r")
+        terminal.ends()
+        terminal.expect("NOT delivered to peer: lose")
+        assert {"! one", "! lose"} <= set(terminal.rows)
+        assert max(terminal.raw) < 128
 
 
 def test_dumb_terminal_lines() -> None:
@@ -796,10 +1495,9 @@ def test_dumb_terminal_lines() -> None:
 # --- from pipes ------------------------------------------------------------------------------------------------------
 
 
-def run_piped(data: bytes, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        [sys.executable, FAKES], input=data, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+def run_piped(data: bytes, arguments: Sequence[str] = ()) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, FAKES, *arguments]
+    return subprocess.run(command, input=data, timeout=20, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_pipe_of_lines() -> None:

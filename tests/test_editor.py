@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexchat_client import Act, Action, LineEditor, LineSplitter, Screen, columns
+from alexchat_client import Act, Action, LineEditor, Screen
+from utils import LineSplitter, columns
 
 pyte = pytest.importorskip("pyte")
 
@@ -270,8 +271,17 @@ def test_long_line_cursor_keys() -> None:
     assert shown(editor) == ("> cdefghij", 10)
 
 
+def test_long_line_deleted_from_its_end() -> None:
+    """What was scrolled out comes back as room for it appears."""
+    editor = editor_with("0123456789abcdefghij", width=12)
+    editor.paint()
+    editor.feed(b"\x7f" * 10)
+    assert shown(editor) == ("> 23456789", 10)
+
+
 def test_long_line_resize() -> None:
     editor = editor_with("0123456789abcdefghij", width=12)
+    assert shown(editor) == ("> cdefghij", 10)
     editor.width = 40
     assert shown(editor) == ("> 0123456789abcdefghij", 22)
     editor.width = 8

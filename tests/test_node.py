@@ -265,6 +265,17 @@ def test_discover_returns_who_answers_with_its_ports(pair: Pair) -> None:
         one.echo(b"\2\0\0\0\0\x99", timeout=0.1)
 
 
+def test_asking_without_waiting(pair: Pair) -> None:
+    one, two = pair.nodes
+    next_event(one, NodeFound)
+    with two.listen(1):
+        one.ask([two.address, b"\2\0\0\0\0\x99"])
+        (answer,) = next_result(one, one.answers)
+    assert (answer.address, answer.hops, answer.name, tuple(answer.ports)) == (two.address, 1, "n2", (1,))
+    one.ask([])
+    assert one.answers() == []
+
+
 def test_a_ping_counts_what_is_lost(pair: Pair) -> None:
     one, two = pair.nodes
     next_event(one, NodeFound)
@@ -447,6 +458,34 @@ def test_connecting_fails_in_the_ways_of_sockets(pair: Pair) -> None:
         one.connect(one.address, 1)
     with pytest.raises(ValueError, match="address"):
         one.connect(b"\xff" * 6, 1)
+
+
+def test_opening_without_waiting(pair: Pair) -> None:
+    one, two = pair.nodes
+    with two.listen(1) as listener:
+        near = one.open(two.address, 1)
+        near.setblocking(False)
+        near.write(b"at once")
+        wait_for(one, lambda: near.connected)
+        far = listener.accept(timeout=SECONDS)
+    assert far is not None
+    assert far.read(7) == b"at once"
+    refused = one.open(two.address, 9)
+    wait_for(one, lambda: refused.ended)
+    assert isinstance(refused.error, ConnectionRefusedError)
+    assert not refused.restarted
+
+
+def test_another_program_at_the_address_of_the_peer(pair: Pair) -> None:
+    one, _ = pair.nodes
+    near, _far = pair.connect()
+    pair.links[1].fault = lambda frame: errno.EPERM  # it dies without a word
+    pair.nodes[1].close(abort=True)
+    with Node([MemoryLink(pair.cable, 2)]):
+        near.write(b"who is there?")
+        wait_for(one, lambda: near.ended)
+    assert near.restarted
+    assert isinstance(near.error, ConnectionResetError)
 
 
 def test_what_arrived_before_a_reset_is_read_first(pair: Pair) -> None:

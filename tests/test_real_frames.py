@@ -5,14 +5,17 @@ ALEXCHAT_MEGABYTES is the size of the file that is sent (20), ALEXCHAT_STOP_SECO
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import sys
 import tempfile
+import termios
 import threading
 import time
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
@@ -115,6 +118,15 @@ def finish(host: Host, name: str, *arguments: str, status: int = 0, timeout: flo
         program.close_stdin()
     assert program.wait(timeout) == status, str(program)
     return program
+
+
+def wait_until_read(program: Program) -> None:
+    """Wait until the program has taken what was written to its standard input."""
+    assert program.process.stdin is not None
+    deadline = time.monotonic() + 10
+    while struct.unpack("i", fcntl.ioctl(program.process.stdin, termios.FIONREAD, b"1234"))[0]:
+        assert time.monotonic() < deadline, str(program)
+        time.sleep(0.01)
 
 
 # --- chat ------------------------------------------------------------------------------------------------------------
@@ -225,19 +237,37 @@ def test_what_is_answered_after_ones_own_input_has_ended_arrives(pair: Tuple[Hos
     assert client.wait() == 0, str(client)
 
 
-def test_a_line_that_does_not_arrive_is_named(pair: Tuple[Host, Host]) -> None:
-    """Row 89."""
+def test_a_line_that_does_not_arrive_is_sent_to_the_next_program_there(pair: Tuple[Host, Host]) -> None:
+    """Row 89: once, and nothing that had arrived before."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
-    client = start(left, "alexchat_client.py", "eth0", address_of(server))
+    client = start(left, "alexchat_client.py", "eth0", address_of(server), "--linger", "0")
     client.send("arrives\n")
     server.expect("arrives$")
     server.signal(signal.SIGSTOP)
     client.send("does not\n")
     server.signal(signal.SIGKILL)
     server.wait()
-    start(right, "alexchat_server.py", "eth0")
-    assert client.wait(15) == 1
+    again = start(right, "alexchat_server.py", "eth0")
+    again.expect("does not$")
+    client.close_stdin()
+    assert client.wait(15) == 0, str(client)
+    assert len(again.out.splitlines()) == 1
+
+
+def test_a_line_that_does_not_arrive_is_named(pair: Tuple[Host, Host]) -> None:
+    left, right = pair
+    server = start(right, "alexchat_server.py", "eth0")
+    client = start(left, "alexchat_client.py", "eth0", address_of(server))
+    client.send("arrives\n")
+    server.expect("arrives$")
+    client.expect("is here$", where="err")
+    server.signal(signal.SIGKILL)
+    server.wait()
+    client.send("does not\n")
+    wait_until_read(client)
+    client.signal(signal.SIGTERM)
+    assert client.wait(15) == 143
     assert re.search("not delivered.*: does not$", client.err, re.MULTILINE | re.IGNORECASE), str(client)
     assert "arrives" not in client.err
 
