@@ -613,6 +613,8 @@ class Sender:
             head.start = self._starts[0] = ack
             if head.fate is Fate.LOST:
                 heapq.heappush(self._lost, ack)
+        if self.sent and self.sent[0].fate is Fate.SACKED:  # the peer goes back on its word (RFC 2018 section 8)
+            self.lose(self.sent[0])
         del self._buffer[: min(ack, self.end) - (self.end - len(self._buffer))]
         self.una = ack
         return delivered
