@@ -265,7 +265,7 @@ class StreamMachine(RuleBasedStateMachine):
             if side.session is not None:
                 side.session.finish()
                 side.finished = True
-        end, rounds = self.now + 400.0, 0
+        fair, end, rounds = self.now, self.now + 400.0, 0
         while self.now < end and not all(side.closed or side.session is None for side in self.sides):
             rounds += 1
             assert rounds < 5000, "for ever at one time"
@@ -282,6 +282,8 @@ class StreamMachine(RuleBasedStateMachine):
             if self.sides[1].session is not None and not self.sides[1].finished:
                 self.sides[1].session.finish()
                 self.sides[1].finished = True
+            if self.now < fair + 2.5:  # whoever was to give up by then may not have asked once more
+                self.spoilt = self.spoilt or any(side.closed and side.closed.reason in gave_up for side in self.sides)
         for side in self.sides:
             if side.session is not None:
                 side.got += side.session.read(1 << 20)
