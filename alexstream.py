@@ -689,6 +689,8 @@ class Sender:
             head.start = self._starts[0] = ack
             if head.fate is Fate.LOST:
                 heapq.heappush(self._lost, ack)
+        if self._sent and self._sent[0].fate is Fate.SACKED:  # the peer goes back on its word (RFC 2018 section 8)
+            self.lose(self._sent[0])
         return delivered
 
     def _acknowledge_block(self, block: Range, echo: int) -> int:

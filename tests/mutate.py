@@ -19,6 +19,7 @@ import ast
 import copy
 import glob
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -39,7 +40,7 @@ import pytest
 TESTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(TESTS)
 REVIEWED = os.path.join(TESTS, "mutants_reviewed.txt")
-SLOW_TEST = 1.0  # seconds of computing; a slower one is left out: what survives meets every test
+ENOUGH = 4.0  # seconds of computing in all the tests that one mutant meets: what is slowest is left out
 PATIENCE = 4.0  # a test may take so many times as long as without the mutant, and half as many seconds more
 LOAD_SECONDS = 20.0  # of computing, before the first test
 MEMORY_MAX = 2 << 30
@@ -94,6 +95,24 @@ class Mutant(NamedTuple):
     def key(self) -> str:
         """What it changes, whatever its line."""
         return f"{self.where}: {self.before} -> {self.after}"
+
+
+class Place(NamedTuple):
+    """Where a node stands in its parent."""
+
+    parent: Any
+    field: str
+    index: Optional[int] = None
+
+    def node(self) -> Any:
+        value = getattr(self.parent, self.field)
+        return value if self.index is None else value[self.index]
+
+    def put(self, node: Any) -> None:
+        if self.index is None:
+            setattr(self.parent, self.field, node)
+        else:
+            getattr(self.parent, self.field)[self.index] = node
 
 
 def replacements(node: Any) -> Iterator[Any]:
@@ -153,7 +172,7 @@ def mutants(tree: ast.Module, names: Tuple[str, ...]) -> List[Mutant]:
     numbers = {id(node): number for number, node in enumerate(ast.walk(tree))}
     found: List[Mutant] = []
 
-    def visit(node: Any, where: str, statement: Any, is_statistics: bool) -> None:
+    def visit(node: Any, place: Place, where: str, statement: Any, is_statistics: bool) -> None:
         if isinstance(node, ast.stmt):
             statement = node
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -161,14 +180,17 @@ def mutants(tree: ast.Module, names: Tuple[str, ...]) -> List[Mutant]:
         is_statistics = is_statistics or counts_only(node)
         for new in replacements(node):
             lines = range(statement.lineno, (node.lineno if hasattr(node, "body") else node.end_lineno) + 1)
-            before, after = show(node), show(new)
+            before = show(statement)
+            place.put(new)
+            after = show(new if node is statement else statement)
+            place.put(node)
             found.append(Mutant(numbers[id(node)], new, where, lines, before, after, is_statistics))
         for child in children(node):
-            visit(child, where, statement, is_statistics)
+            visit(child.node(), child, where, statement, is_statistics)
 
-    for node in tree.body:
+    for index, node in enumerate(tree.body):
         if not names or names_of(node) & set(names):
-            visit(node, "", None, False)
+            visit(node, Place(tree, "body", index), "", None, False)
     return found
 
 
@@ -180,19 +202,25 @@ def names_of(node: Any) -> Set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def children(node: Any) -> Iterator[Any]:
+def children(node: Any) -> Iterator[Place]:
     """Yield the parts of a node that may be mutated: no annotations, decorators, docstrings, tests' own checks."""
     if isinstance(node, (ast.Import, ast.ImportFrom, ast.Assert, ast.JoinedStr)):
         return
-    for name, value in ast.iter_fields(node):
+    for name, value in list(ast.iter_fields(node)):
         if name in ("annotation", "returns", "decorator_list", "ctx", "bases"):
             continue
-        for child in value if isinstance(value, list) else [value]:
+        places = (
+            [Place(node, name, index) for index in range(len(value))]
+            if isinstance(value, list)
+            else [Place(node, name)]
+        )
+        for place in places:
+            child = place.node()
             is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
             is_check = isinstance(child, ast.FunctionDef) and child.name == "check"
             is_slots = isinstance(child, ast.Assign) and "__slots__" in names_of(child)
             if isinstance(child, ast.AST) and not (is_docstring or is_check or is_slots):
-                yield child
+                yield place
 
 
 def counts_only(node: Any) -> bool:
@@ -203,11 +231,11 @@ def counts_only(node: Any) -> bool:
 
 
 def show(node: Any) -> str:
-    """One line of source."""
-    if isinstance(node, (ast.If, ast.While)):
-        return f"{type(node).__name__.lower()} {show(node.test)}"
+    """One line of source: of a statement with a body, its head."""
+    if hasattr(node, "body") and isinstance(node, ast.stmt):
+        node = changed(node, body=[ast.Pass()], orelse=[])
     text = ast.unparse(ast.fix_missing_locations(copy.deepcopy(node)))  # novm
-    return " ".join(text.split())
+    return " ".join(text.split()).replace(": pass", ":")
 
 
 def apply(tree: ast.Module, mutant: Mutant) -> ast.Module:
@@ -330,8 +358,7 @@ class Run:
         __import__("hypothesis.stateful")
         forget_own_modules()
         files = [os.path.join(TESTS, test + ".py") for test in self.tests]
-        seconds, self.reaching = self.surveyed([file for file in files if os.path.exists(file)])
-        self.seconds = {test: taken for test, taken in seconds.items() if taken <= SLOW_TEST}
+        self.seconds, self.reaching = self.surveyed([file for file in files if os.path.exists(file)])
         print(f"{len(self.seconds)} tests, {sum(self.seconds.values()):.1f} s; {len(self.mutants)} mutants", flush=True)
 
     def surveyed(self, files: List[str]) -> Tuple[Dict[str, float], Dict[int, List[str]]]:
@@ -352,10 +379,11 @@ class Run:
         return seconds, {int(line): tests for line, tests in reaching.items()}
 
     def tests_of(self, mutant: Mutant) -> List[str]:
-        """The tests that reach the mutant, the quickest first; all where it takes effect at import."""
+        """The tests that reach the mutant, the quickest first, ENOUGH seconds of them; all if it acts at import."""
         reached = {test for line in mutant.lines for test in self.reaching.get(line, ())}
-        chosen = set(self.seconds) if "" in reached else reached & set(self.seconds)
-        return sorted(chosen, key=lambda test: self.seconds[test])
+        chosen = sorted(self.seconds if "" in reached else reached, key=lambda test: self.seconds.get(test, 0.0))
+        total = itertools.accumulate(self.seconds.get(test, ENOUGH) for test in chosen)
+        return [test for test, until in zip(chosen, total) if until <= ENOUGH]
 
     def try_all(self, chosen: List[Mutant], jobs: int) -> Iterator[Tuple[Mutant, str]]:
         """Yield each mutant with what became of it: dead, survived, unreached."""

@@ -224,7 +224,7 @@ class StreamMachine(RuleBasedStateMachine):
         gave_up = ("no answer", "timed out", "peer silent")  # after so long without a frame they may
         pair.spoilt = pair.spoilt or any(side.closed and side.closed.reason in gave_up for side in self.sides)
         self.let_finish()
-        end, rounds = pair.now + 400.0, 0
+        fair, end, rounds = pair.now, pair.now + 400.0, 0
         while pair.now < end and not all(side.closed or side.session is None for side in self.sides):
             rounds += 1
             assert rounds < 5000, "for ever at one time"
@@ -238,6 +238,8 @@ class StreamMachine(RuleBasedStateMachine):
             if not pair.flying:
                 self.wait_for_timer()
             self.let_finish()
+            if pair.now < fair + 2.5:  # whoever was to give up by then may not have asked once more
+                pair.spoilt = pair.spoilt or any(side.closed and side.closed.reason in gave_up for side in self.sides)
         for side in self.sides:
             side.read()
         pair.check()
