@@ -102,17 +102,17 @@ class Place(NamedTuple):
 
     parent: Any
     field: str
-    index: Optional[int] = None
+    position: Optional[int] = None
 
     def node(self) -> Any:
         value = getattr(self.parent, self.field)
-        return value if self.index is None else value[self.index]
+        return value if self.position is None else value[self.position]
 
     def put(self, node: Any) -> None:
-        if self.index is None:
+        if self.position is None:
             setattr(self.parent, self.field, node)
         else:
-            getattr(self.parent, self.field)[self.index] = node
+            getattr(self.parent, self.field)[self.position] = node
 
 
 def replacements(node: Any) -> Iterator[Any]:
