@@ -254,8 +254,8 @@ def _quick_import() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        if hasattr(gc, "freeze"):  # from 3.7 on
-            gc.freeze()  # what scapy defined lives for ever: a full collection need not look at it
+        # What scapy defined lives for ever: a full collection need not look at it. (From Python 3.7 on.)
+        getattr(gc, "freeze", int)()
 
 
 class EthernetLink(Link):
