@@ -228,6 +228,35 @@ def test_client_told_in_json() -> None:
     ]
 
 
+def test_client_told_in_json_of_the_others_in_the_room() -> None:
+    with client(is_interactive=True, as_json=True, can=CAN) as one:
+        one.turn()
+        del one.console.events[:]
+        one.peer.say(Joined("eve", "02:00:00:00:00:07"))
+        one.peer.say(Say("psst", 1, "eve", "me"))
+        one.turn("/msg eve back")
+        one.peer.say(Notice("no"))
+        one.peer.say(Left("eve"))
+        one.turn("/msg eve gone")
+    eve = {"name": "eve", "address": "02:00:00:00:00:07"}
+    assert one.console.events == [
+        {"type": "not delivered", "reason": "nobody here is called eve: /who lists all"},
+        {"type": "joined", **eve},
+        {"type": "line", **eve, "text": "psst", "to": "me"},
+        {"type": "notice", "text": "no"},
+        {"type": "left", **eve},
+        {"type": "delivered", "id": 1, "text": "gone", "to": "eve"},
+    ]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])
+def test_linger_refused(seconds: str, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["alexchat_client.py", "eth0", f"--linger={seconds}"])
+    with pytest.raises(SystemExit, match="2"):
+        chat.main()
+    assert seconds in capsys.readouterr().err
+
+
 def test_client_message_arrives(person: Client) -> None:
     person.peer.say(Say("hello\n\x1b[2Jthere"))
     person.turn()
@@ -1439,6 +1468,17 @@ def test_terminal_log_that_fails(path: str) -> None:
         terminal.type(b"one\r")
         terminal.expect("✓ one", "peer: you said one", ">")
         assert sum("logged" in row for row in terminal.rows) == 1
+
+
+def test_terminal_goes_away_while_the_output_is_a_pipe() -> None:
+    """The program comes to its end, and does not spin for ever."""
+    master, slave = pty.openpty()
+    with subprocess.Popen([sys.executable, FAKES], stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+        os.close(slave)
+        assert done.stderr is not None
+        assert HERE.encode() in done.stderr.readline()
+        os.close(master)
+        assert done.wait(20) == 0
 
 
 def test_no_such_folder_for_downloads() -> None:

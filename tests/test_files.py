@@ -109,6 +109,46 @@ def offer(world: World, sender: Person, path: str) -> None:
 # --- what people do --------------------------------------------------------------------------------------------------
 
 
+def test_files_told_in_json(world: World, file: str) -> None:
+    """Both ends: what is offered, accepted, received, declined and damaged, each with its SHA-256."""
+    ann, bob = world.enter("ann"), world.enter("bob")
+    ann.console.as_json = bob.console.as_json = True
+    offer(world, ann, file)
+    bob.type("/accept 1")
+    world.run()
+    offer(world, ann, file)
+    bob.type("/decline 2")
+    world.run()
+    offer(world, ann, file)
+    with open(file, "r+b") as out:
+        out.write(b"other")
+    bob.type("/accept 3")
+    world.run()
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    sent = {"name": "ann", "address": "02:00:00:00:00:02", "sha256": digest}
+    got = {"file": "photo.jpg", **sent}
+    bad = "refused: its SHA-256 is not the one that was said"
+    assert bob.console.events == [
+        {"type": "file offered", **got, "number": 1, "size": len(CONTENT)},
+        {"type": "file accepted", **got, "number": 1},
+        {"type": "file finished", **got, "number": 1, "path": os.path.join(bob.folder, "photo.jpg")},
+        {"type": "file offered", **got, "number": 2, "size": len(CONTENT)},
+        {"type": "file offered", **got, "number": 3, "size": len(CONTENT)},
+        {"type": "file accepted", **got, "number": 3},
+        {"type": "file failed", **got, "number": 3, "reason": bad},
+    ]
+    mine = {"type": "file offered", **sent, "path": file, "size": len(CONTENT)}
+    taken = {"name": "bob", "address": "02:00:00:00:00:03", "path": file, "sha256": digest}
+    assert ann.console.events == [
+        mine,
+        {"type": "file finished", **taken},
+        mine,
+        {"type": "file declined", "name": "bob", "path": file, "sha256": digest},
+        mine,
+        {"type": "file failed", **taken, "reason": "got photo.jpg damaged"},
+    ]
+
+
 def test_file_from_guest_to_guest(world: World, file: str) -> None:
     """Offered through the hub, carried between the two nodes alone, the same at the end, and both are told."""
     ann, bob = world.enter("ann"), world.enter("bob")
