@@ -1,11 +1,11 @@
 """More of test_router.py: what mutation showed to be untested. One rule a test."""
 
 import random
-from typing import Any, List, Sequence, Set
+from typing import Any, List, Optional, Sequence, Set
 
 import pytest
 from meshsim import BOOT_SEQ, mac_of
-from test_router import FAR, ME, Desk, Peer, Sent, asked, lo_peers, of_type, route, told
+from test_router import FAR, ME, Desk, Peer, Sent, asked, lo_peers, near, of_type, probes, route, told
 
 from constants import (
     BROADCAST_ADDRESS,
@@ -15,14 +15,15 @@ from constants import (
     FLAG_PROBE,
     FLAG_REPLY,
     METRIC_UNREACHABLE,
+    NEIGHBOURS_MAX,
     TTL_V1,
     TYPE_BROADCAST,
     TYPE_HANDSHAKE,
     TYPE_MESSAGE,
     TYPE_STREAM,
 )
-from node import Echoed, Interface, NodeLost, Router
-from protocol import Handshake, Heard, Request, decode_handshake, encode_ethernet, encode_frame, encode_handshake
+from node import Echoed, Interface, NodeLost, RouteChanged, Router
+from protocol import Handshake, Heard, Request, Route, decode_handshake, encode_ethernet, encode_frame, encode_handshake
 
 
 def test_interface_that_is_up_already_and_says_so_again_floods_once() -> None:
@@ -296,6 +297,7 @@ def test_request_is_answered_for_a_v1_neighbour_and_kept_to() -> None:
     assert [r.seq for r in told(desk.run(0.1), 1) if r.dest == mac_of(7)] == [high]
     desk.hear_v1(7)
     assert {r.seq for r in told(desk.run(6.0), 1) if r.dest == mac_of(7)} <= {high}
+    assert desk.hop(mac_of(7)) == mac_of(7)
 
 
 def test_neighbour_that_lists_thousands_is_believed_some() -> None:
@@ -371,3 +373,205 @@ def cost(desk: Desk, peer: Peer) -> int:
     path = desk.router.path_to(peer.address)
     assert path is not None
     return path.metric
+
+
+def test_full_table_of_v1_neighbours_takes_a_newcomer_in_place_of_one() -> None:
+    desk = Desk()
+    for number in range(1000, 1000 + NEIGHBOURS_MAX):
+        desk.hear_v1(number)
+    desk.now += 1
+    two = Peer(2)
+    desk.hear(two, heard=desk.lists_me(two))
+    assert desk.hop(two.address) == two.address
+    assert desk.hop(mac_of(1000)) is None
+    assert desk.hop(mac_of(1001)) == mac_of(1001)
+
+
+def test_full_table_of_neighbours_that_are_not_up_takes_a_newcomer_in_place_of_one() -> None:
+    desk = Desk()
+    for number in range(1000, 1000 + NEIGHBOURS_MAX):
+        desk.hear(Peer(number))
+    desk.now += 1
+    desk.hear_v1(7)
+    assert desk.hop(mac_of(7)) == mac_of(7)
+    assert len(desk.router.neighbours()) == NEIGHBOURS_MAX
+
+
+def test_full_table_of_neighbours_that_are_up_takes_nobody() -> None:
+    desk = Desk()
+    for number in range(1000, 1000 + NEIGHBOURS_MAX):
+        peer = Peer(number)
+        desk.hear(peer, heard=desk.lists_me(peer))
+    desk.hear_v1(7)
+    assert desk.hop(mac_of(7)) is None
+    assert desk.router.drops["neighbours"] == 1
+
+
+def test_round_trip_is_none_until_measured_then_smoothed_by_an_eighth() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    rtts = [rtt_of(desk)]
+    for seconds in (0.008, 0.016):
+        desk.router.hint(two.address, now=desk.now)
+        (question,) = probes(desk.take())
+        assert question.handshake is not None
+        desk.now += seconds
+        desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token)
+        rtts.append(rtt_of(desk))
+    assert rtts == [None, near(0.008), near(0.009)]
+
+
+def rtt_of(desk: Desk) -> Optional[float]:
+    (info,) = desk.router.nodes()
+    return info.rtt
+
+
+def test_retraction_of_a_route_to_us_does_not_make_us_newer() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(Route(ME, BOOT_SEQ + 5, METRIC_UNREACHABLE, 0),))
+    desk.run(6.0)
+    assert {s.handshake.seq for s in desk.hear(two, FLAG_PROBE, ttl0=0) if s.handshake} == {BOOT_SEQ}
+
+
+def test_frame_that_a_neighbour_passes_on_shows_that_it_lives() -> None:
+    """Data went to it, and something came from it, though not its own: no probe after 75 ms."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)
+    desk.router.send_stream(FAR, b"data", now=desk.now)
+    desk.router.receive(
+        0, encode_ethernet(desk.macs[0], two.mac, encode_frame(desk.frame(TYPE_STREAM, FAR, ME, b"data"))), now=desk.now
+    )
+    assert probes(desk.run(0.2)) == []
+
+
+def test_interface_that_is_down_stays_down_when_its_mtu_changes() -> None:
+    desk = Desk(2)
+    desk.router.interface_changed(1, up=False, now=desk.now)
+    desk.router.interface_changed(1, mtu=1400, now=desk.now)
+    desk.router.broadcast(b"text", now=desk.now)
+    assert [s.interface for s in of_type(desk.take(), TYPE_BROADCAST)] == [0]
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_route_in_use_is_retracted_at_once(in_use: bool) -> None:
+    """Others may hold it for ten milliseconds in which more may change; this one would swallow data meanwhile."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(3.0)
+    if in_use:
+        for wait in (1.5, 0.5):  # the second is forwarded by the fast path
+            desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"data"))
+            desk.hear(three, ttl0=0)
+            desk.now += wait
+    at_once = desk.hear(three, routes=(route(99, metric=METRIC_UNREACHABLE),))
+    assert (FAR in [r.dest for r in told(at_once)]) == in_use
+    assert (FAR in [r.dest for r in told(desk.run(0.02))]) == (not in_use)
+
+
+def test_route_in_use_that_grows_longer_is_told_with_others() -> None:
+    desk = Desk(2)
+    desk.up(2)
+    (three,) = desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(3.0)
+    desk.router.send_stream(FAR, b"data", now=desk.now)
+    at_once = desk.hear(three, routes=(route(99, metric=20, seq=BOOT_SEQ + 1),))
+    assert told(at_once) == []
+    assert [r.metric for r in told(desk.run(0.02)) if r.dest == FAR] == [30]
+
+
+def test_neighbour_whose_card_now_takes_more_is_asked_with_padding() -> None:
+    desk = Desk(mtu=9000)
+    (two,) = desk.up(2)
+    two.mtu = 4000
+    sent = desk.hear(two)
+    assert [23 + len(s.frame.payload) for s in sent if s.handshake and s.handshake.pad] == [4000]
+
+
+def test_who_was_forgotten_is_missing_from_the_next_list() -> None:
+    """Though nobody new is there: the list is told again."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    for _ in range(8):
+        desk.run(4.5)
+        desk.alive(two, three)
+    desk.hear(three, flags=FLAG_BYE)
+    lists = listed(desk.run(5.6))
+    assert lists[:1] == [{two.mac}]
+
+
+def test_greeting_has_no_token() -> None:
+    desk = Desk()
+    desk.up(2)
+    assert {s.handshake.token for s in desk.run(6.0) if s.handshake and s.frame.ttl == TTL_V1} == {0}
+
+
+def test_neighbour_that_does_not_hear_us_is_told_no_routes() -> None:
+    """What it would make of them is not known, and what it was told would have to be taken back."""
+    desk = Desk(2)
+    (three,) = desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.hear(Peer(2))
+    assert told(desk.run(1.0), 0) == []
+
+
+def test_bye_on_the_second_interface_is_a_bye() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2, interface=1)
+    desk.events()
+    desk.hear(two, flags=FLAG_BYE)
+    desk.run(0.01)
+    assert desk.events(NodeLost) == [NodeLost(two.address, "left")]
+
+
+def test_node_lost_twice_in_a_second_is_told_once() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    lost = route(99, metric=METRIC_UNREACHABLE)
+    desk.hear(two, routes=(route(99),))
+    desk.events()
+    for seq in (1, 2):
+        desk.hear(two, routes=(lost,))
+        desk.run(0.3)
+        if seq == 1:
+            desk.hear(two, routes=(route(99, seq=BOOT_SEQ + 1),))
+            desk.run(0.3)
+    desk.run(2.0)
+    assert desk.events(NodeLost) == [NodeLost(FAR, "unreachable")]
+
+
+def test_one_missed_handshake_costs_nothing() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    for pause in (4.9, 9.8):
+        for _ in range(int(pause / 4.9) - 1):
+            desk.run(4.9)
+            desk.hear(two, ttl0=0)
+        desk.run(4.9)
+        desk.alive(two)
+        assert cost(desk, two) == 10
+
+
+def test_routes_are_told_to_who_asked_for_them_when_they_change() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.router.tells_routes = True
+    seen = []
+    for item in (route(99), route(99, seq=BOOT_SEQ + 1), route(99, metric=20, seq=BOOT_SEQ + 2)):
+        desk.hear(two, routes=(item,))
+        seen.append([(event.hops, event.next_hop) for event in desk.events(RouteChanged)])
+    assert seen == [[(2, two.address)], [], [(3, two.address)]]
+
+
+def test_update_asks_nothing() -> None:
+    """Else every one of a segment would answer it."""
+    desk = Desk(2)
+    desk.up(2)
+    (three,) = desk.up(3, interface=1)
+    desk.run(1.0)
+    desk.hear(three, routes=(route(99),))
+    assert {s.handshake.flags for s in desk.run(0.05) if s.handshake and told([s])} == {0}

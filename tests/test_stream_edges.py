@@ -448,6 +448,29 @@ def test_established_two_overtaken_segments_are_repaired_each_in_its_time() -> N
     assert [(round(time, 4), wire.seq) for time, wire in script.run(0.002)] == [(0.0004, 0), (0.0009, MSS)]
 
 
+def test_round_trip_keeps_the_least() -> None:
+    trip = RoundTrip()
+    for milliseconds in (8, 5, 7):
+        trip.sample(milliseconds / 1000)
+    assert trip.minimum == 0.005
+
+
+@pytest.mark.parametrize(("milliseconds", "queue"), [(9.9, False), (10.0, True)])
+def test_round_trips_show_a_queue_when_a_quarter_longer_than_the_least(milliseconds: float, queue: bool) -> None:
+    trip = RoundTrip()
+    for sample in (8.0, *[milliseconds] * 4):
+        trip.sample(sample / 1000)
+    assert trip.shows_queue == queue
+
+
+def test_congestion_collapse_is_not_undone() -> None:
+    window = Congestion(1000)
+    window.on_loss(queueing=False)
+    window.collapse()
+    window.on_spurious()
+    assert window.window == 2000
+
+
 def test_round_trips_show_a_queue_when_all_of_the_last_four_had_grown() -> None:
     trip = RoundTrip()
     seen = []
@@ -485,3 +508,120 @@ def test_established_plain_data_is_acknowledged_after_5_ms_too() -> None:
         assert script.take() == []
     script.give(payload=b"x", echo=0)
     assert [(wire.flags, wire.ack) for wire in script.take()] == [(ACK, 7)]
+
+
+@pytest.mark.parametrize("news", ["ack", "window"])
+def test_established_data_that_says_something_else_too_is_heard_in_full(news: str) -> None:
+    """The fast path leaves alone what carries an acknowledgement or opens the window."""
+    script = opened(window=5 * MSS)
+    script.session.send(bytes(10 * MSS))
+    assert len(script.take()) == 5
+    script.give(payload=b"x", echo=0)
+    script.take()
+    if news == "window":
+        script.window = 7 * MSS
+    script.give(payload=b"x", ack=2 * MSS if news == "ack" else None, echo=0)
+    assert shape(script.take())[:2] == [(5 * MSS, MSS), (6 * MSS, MSS)]
+    assert script.session.read(10) == b"xx"
+
+
+def test_established_loss_acknowledged_in_part_is_repaired_from_there() -> None:
+    script = in_flight(5)
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 4 * MSS)])
+    script.give(ACK, ack=MSS // 2, sacks=[(MSS, 4 * MSS)])
+    assert shape(script.take()) == [(MSS // 2, MSS - MSS // 2)]
+
+
+def test_established_burst_is_32_segments_and_what_was_just_delivered() -> None:
+    script = opened()
+    script.session.send(bytes(300 * MSS))
+    counts, sent = [], 0
+    for _ in range(4):
+        counts.append(len(script.take()))
+        sent += counts[-1]
+        script.wait(RTT)
+        script.give(ACK, ack=(sent - 1) * MSS)  # one stays on the way: else it is a new beginning
+    assert counts == [10, 18, 36, 68]
+
+
+def test_blocked_puts_off_timers_too() -> None:
+    script = in_flight(2)
+    due = script.endpoint.next_deadline() or 0.0
+    script.now = due - 0.0002
+    script.endpoint.blocked(now=script.now)
+    assert script.endpoint.next_deadline() == pytest.approx(script.now + 0.001)
+
+
+def test_established_repeated_fin_is_no_contradiction() -> None:
+    script = opened()
+    for _ in range(2):
+        script.give(ACK | FIN, seq=0)
+        assert [(wire.flags, wire.ack) for wire in script.take()] == [(ACK, 1)]
+    assert script.endpoint.drops == {}
+
+
+def test_established_fin_beyond_a_full_window_waits_for_its_turn() -> None:
+    script = filled(WINDOW)
+    script.give(ACK | FIN, seq=WINDOW)
+    assert [(wire.ack, wire.window) for wire in script.take()] == [(WINDOW, 0)]
+    script.session.read(WINDOW)
+    script.take()
+    assert not script.session.at_eof
+    script.give(ACK | FIN, seq=WINDOW)
+    assert script.session.at_eof
+
+
+def test_syn_sent_path_changes_size_of_the_next_syn() -> None:
+    script = Script()
+    script.connect()
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=900)
+    (syn,) = script.take_raw()
+    assert syn.segment_size == 900 - 23 - 36 - 28
+
+
+def test_listen_cookie_without_init_opens_nothing() -> None:
+    script = Script()
+    script.endpoint.listen(PORT)
+    (answer,) = answer_to(script, script.syn())
+    echo = script.cookie_echo(answer)
+    assert [reply.flags for reply in answer_to(script, echo._replace(flags=echo.flags & ~INIT))] == [RST | INIT]
+    assert script.endpoint.sessions == {}
+
+
+def test_listen_accepting_takes_one_acknowledgement() -> None:
+    script = Script()
+    script.endpoint.listen(PORT)
+    (answer,) = answer_to(script, script.syn())
+    assert [reply.flags for reply in answer_to(script, script.cookie_echo(answer, b"x"))] == [ACK]
+
+
+def over_with_data() -> Script:
+    """Both sides have finished; the peer had sent four bytes."""
+    script = opened()
+    script.give(payload=b"data")
+    script.session.finish()
+    script.take()
+    script.give(ACK | FIN, ack=1)
+    assert [(wire.flags, wire.ack) for wire in script.take()] == [(ACK, 5)]
+    assert reason(script) == "finished"
+    return script
+
+
+def test_time_wait_repeated_data_is_acknowledged() -> None:
+    script = over_with_data()
+    script.give(seq=0, payload=b"data")
+    assert [(wire.flags, wire.ack) for wire in script.take()] == [(ACK, 5)]
+
+
+def test_time_wait_acknowledgement_is_not_answered() -> None:
+    script = over_with_data()
+    script.give(ACK)
+    assert script.take() == []
+
+
+def test_time_wait_fin_with_a_wrong_tag_is_not_answered() -> None:
+    script = over_with_data()
+    script.give(ACK | FIN, seq=4, tag=1)
+    assert script.take() == []
+    assert script.endpoint.drops == {"closed": 1}
