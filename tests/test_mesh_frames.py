@@ -206,13 +206,13 @@ def test_a_stream_over_five_relays_that_lose(lab: Lab, tmp_path: Any) -> None:
         (lambda: programs[2].signal(signal.SIGSTOP), lambda: programs[2].signal(signal.SIGCONT)),
         (restart, lambda: None),
     ]
-    for fault, cure in steps:
+    for number, (fault, cure) in enumerate(steps):
         writer = threading.Thread(target=stream.send, args=(400000,))
         fault()
         writer.start()
         writer.join(1)  # long enough to be noticed
         cure()
-        stream.wait_for_growth(100000)
+        stream.wait_for(400000 * number + 100000)
         writer.join()
     stream.finish()
 

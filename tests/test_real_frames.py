@@ -719,11 +719,11 @@ class Feed(NamedTuple):
         self.sha.update(data)
         self.client.send(data)
 
-    def wait_for_growth(self, more: int = 1, *, timeout: float = 20) -> None:
-        """Wait until so many more bytes are in the file."""
-        size, deadline = os.path.getsize(self.received), time.monotonic() + timeout
-        while os.path.getsize(self.received) < size + more:
-            assert time.monotonic() < deadline, f"still {size} bytes\n{self.client}\n{self.server}"
+    def wait_for(self, count: int, *, timeout: float = 20) -> None:
+        """Wait until so many bytes in all are in the file."""
+        deadline = time.monotonic() + timeout
+        while os.path.getsize(self.received) < count:
+            assert time.monotonic() < deadline, f"not {count} bytes\n{self.client}\n{self.server}"
             time.sleep(0.02)
 
     def finish(self, timeout: float = 60) -> None:
@@ -747,7 +747,7 @@ def test_a_process_is_stopped_for_a_while(two_places: Places, who: str, tmp_path
     """Row 79 (ALEXCHAT_STOP_SECONDS=60 on demand): nothing is lost and it goes on at once."""
     stream = feed(*two_places, str(tmp_path / "received"))
     stream.send(300000)
-    stream.wait_for_growth()
+    stream.wait_for(1)
     stopped = stream.client if who == "sender" else stream.server
     stopped.signal(signal.SIGSTOP)
     writer = threading.Thread(target=stream.send, args=(3000000,))
@@ -755,7 +755,7 @@ def test_a_process_is_stopped_for_a_while(two_places: Places, who: str, tmp_path
     writer.join(STOP_SECONDS)
     assert writer.is_alive()  # the window is full, or nobody reads the pipe
     stopped.signal(signal.SIGCONT)
-    stream.wait_for_growth(1000000)
+    stream.wait_for(1300000)
     writer.join()
     stream.finish()
 
@@ -767,7 +767,7 @@ def test_a_cable_changes_under_a_stream(pair: Tuple[Host, Host], fault: str, tmp
     lab, port = left.lab, left.ports[0]
     stream = feed(left, right, "eth0", str(tmp_path / "received"))
     stream.send(300000)
-    stream.wait_for_growth()
+    stream.wait_for(1)
     writer = threading.Thread(target=stream.send, args=(3000000,))
     if fault == "mtu":
         for end in (port, right.ports[0]):
@@ -779,7 +779,7 @@ def test_a_cable_changes_under_a_stream(pair: Tuple[Host, Host], fault: str, tmp
         writer.join(1)
         assert writer.is_alive()  # nothing gets through
         lab.unblock(port) if fault == "silence" else lab.set_up(port, True)
-    stream.wait_for_growth(500000)
+    stream.wait_for(800000)
     writer.join()
     stream.finish()
 
