@@ -545,14 +545,6 @@ def test_established_burst_is_32_segments_and_what_was_just_delivered() -> None:
     assert counts == [10, 18, 36, 68]
 
 
-def test_blocked_puts_off_timers_too() -> None:
-    script = in_flight(2)
-    due = script.endpoint.next_deadline() or 0.0
-    script.now = due - 0.0002
-    script.endpoint.blocked(now=script.now)
-    assert script.endpoint.next_deadline() == pytest.approx(script.now + 0.001)
-
-
 def test_established_repeated_fin_is_no_contradiction() -> None:
     script = opened()
     for _ in range(2):
