@@ -120,6 +120,17 @@ def test_files_belong_to_the_user(lab: Lab, user: User) -> None:
     assert (status.st_uid, status.st_gid, status.st_size) == (user.uid, user.uid, 6)
 
 
+def test_the_chats_log_belongs_to_the_user(lab: Lab, user: User) -> None:
+    left, right = lab.line(2)
+    path = os.path.join(user.home, "log")
+    server = user.sudo(right, "alexchat_server.py", "eth0", "--name", "bob", "--log", path, "--json", "-q")
+    finish(left, "alexchat_client.py", "eth0", "bob", "--name", "ann", "--linger", "0")
+    server.expect('"left"')
+    with open(path, encoding="utf-8") as log:
+        assert [line.split()[2:] for line in log][1:] == [["ann", "left"]]
+    assert (os.stat(path).st_uid, os.stat(path).st_gid) == (user.uid, user.uid)
+
+
 @pytest.mark.parametrize("away", ["down", "removed"])
 def test_an_interface_that_comes_back_is_heard_without_root(lab: Lab, user: User, away: str) -> None:
     left, right = lab.line(2)
