@@ -75,6 +75,10 @@ class PlacedLink(EthernetLink):
         with inside(self._namespace):
             super().__init__(name)
 
+    def claim(self) -> bool:
+        with inside(self._namespace):
+            return super().claim()
+
     def refresh(self) -> bool:
         with inside(self._namespace):
             return super().refresh()
