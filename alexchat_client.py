@@ -1438,6 +1438,8 @@ class Room:
             self._loop()
         except SystemExit as interruption:
             status = int(interruption.code or 0)
+            for line in self.console.take_lines():  # typed just before
+                self._type(line)
             self.leave()
             self._loop()  # a second interruption does not wait
         self.leave_at = self.node.now()
