@@ -20,6 +20,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True, env=environment, check=False)
 
 
+@pytest.mark.slow  # a minute
 def test_a_sample_of_mutants_dies() -> None:
     """Of the rules for the receive window, and of who is a survivor when nobody looks."""
     only = ["alexstream", "--only", r"^Receiver\.(take|window|_advance)", "--sample", "6", "--seed", "1"]
