@@ -102,17 +102,17 @@ class Place(NamedTuple):
 
     parent: Any
     field: str
-    index: Optional[int] = None
+    at: Optional[int] = None  # in a list
 
     def node(self) -> Any:
         value = getattr(self.parent, self.field)
-        return value if self.index is None else value[self.index]
+        return value if self.at is None else value[self.at]
 
     def put(self, node: Any) -> None:
-        if self.index is None:
+        if self.at is None:
             setattr(self.parent, self.field, node)
         else:
-            getattr(self.parent, self.field)[self.index] = node
+            getattr(self.parent, self.field)[self.at] = node
 
 
 def replacements(node: Any) -> Iterator[Any]:
@@ -374,8 +374,8 @@ class Run:
             child.join()
             if child.exitcode:
                 raise SystemExit("the tests do not pass on the program as it is: run them first")
-        with open(kept, encoding="utf-8") as file:
-            seconds, reaching = json.load(file)
+        with open(kept, encoding="utf-8") as result:
+            seconds, reaching = json.load(result)
         return seconds, {int(line): tests for line, tests in reaching.items()}
 
     def tests_of(self, mutant: Mutant) -> List[str]:
