@@ -5,7 +5,7 @@ from typing import List, Tuple
 
 import pytest
 from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, opened, shape
-from streamwire import ACK, FIN, INIT, PUSH, RST
+from streamwire import ACK, DATA, FIN, INIT, PUSH, RST
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
 from alexstream import Closed, Congestion, Endpoint, RoundTrip, Stalled
@@ -617,3 +617,40 @@ def test_time_wait_fin_with_a_wrong_tag_is_not_answered() -> None:
     script.give(ACK | FIN, seq=4, tag=1)
     assert script.take() == []
     assert script.endpoint.drops == {"closed": 1}
+
+
+def test_blocked_lets_later_timers_be() -> None:
+    script = in_flight(2)
+    due = script.endpoint.next_deadline()
+    script.endpoint.blocked(now=script.now)
+    assert script.endpoint.next_deadline() == due
+
+
+def test_established_path_back_starts_the_probes_anew() -> None:
+    """At once, and then after 20 ms, however long the silence had grown."""
+    script = in_flight(2)
+    script.run(3.0)
+    script.endpoint.path_changed(THEIRS, now=script.now)
+    times = sorted({round(time, 4) for time, _ in script.run(0.07)})
+    assert times == [0, 0.02, 0.06]
+
+
+def test_established_silence_is_told_anew_after_the_peer_was_heard() -> None:
+    """Four silent probes each time: those before it spoke do not count."""
+    script = in_flight(2)
+    script.run(0.15)  # three
+    script.give(ACK, ack=1)
+    script.events()
+    script.run(0.15)
+    assert script.names() == []
+
+
+def test_congestion_begins_with_two_large_segments_or_ten_small_ones() -> None:
+    """RFC 6928 section 2."""
+    assert [Congestion(mss).window for mss in (100, 1413, 5000, 9000)] == [1000, 14130, 14600, 18000]
+
+
+def test_established_fin_is_acknowledged_at_once_before_the_stream_is_whole() -> None:
+    script = opened()
+    script.give(payload=b"x", flags=ACK | DATA | FIN)
+    assert [(wire.flags, wire.ack) for wire in script.take()] == [(ACK, 2)]
