@@ -619,13 +619,6 @@ def test_time_wait_fin_with_a_wrong_tag_is_not_answered() -> None:
     assert script.endpoint.drops == {"closed": 1}
 
 
-def test_blocked_lets_later_timers_be() -> None:
-    script = in_flight(2)
-    due = script.endpoint.next_deadline()
-    script.endpoint.blocked(now=script.now)
-    assert script.endpoint.next_deadline() == due
-
-
 def test_established_path_back_starts_the_probes_anew() -> None:
     """At once, and then after 20 ms, however long the silence had grown."""
     script = in_flight(2)
