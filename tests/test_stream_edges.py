@@ -1,9 +1,10 @@
 """More of test_stream_scripts.py: what mutation showed to be untested. One rule a test, exact numbers."""
 
 import random
+from typing import Callable
 
 import pytest
-from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, opened, shape
+from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
@@ -708,3 +709,15 @@ def test_first_segments_echo_the_stamps_of_the_handshake() -> None:
     (reply,) = answer_to(script, script.syn())
     echo = script.cookie_echo(reply)
     assert [wire.echo for wire in answer_to(script, echo)] == [echo.ts]
+
+
+@pytest.mark.parametrize("kind", [opened, accepted])
+def test_established_beginning_of_an_expected_segment_is_dropped(kind: Callable[[], Script]) -> None:
+    """Every truncation, those that begin like the next data segment too; then the whole is taken."""
+    script = kind()
+    segment = script.packed(ACK, payload=b"payload")
+    for length in range(len(segment)):
+        script.feed(segment[:length])
+    assert sum(script.endpoint.drops.values()) == len(segment)
+    script.feed(segment)
+    assert script.session.read(10) == b"payload"

@@ -189,7 +189,7 @@ class StreamMachine(RuleBasedStateMachine):
     def restart(self, seed: int, sure: int) -> None:
         """kill -9 of side 1: everything is forgotten."""
         if sure == 0:
-            self.sides[1].start(seed)
+            self.sides[1].start(seed + 2)  # never one that was there: the secret of the cookies is another
             self.sides[1].session = None
             self.sides[1].got.clear()
             self.spoilt = True
