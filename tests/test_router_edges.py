@@ -575,3 +575,46 @@ def test_update_asks_nothing() -> None:
     desk.run(1.0)
     desk.hear(three, routes=(route(99),))
     assert {s.handshake.flags for s in desk.run(0.05) if s.handshake and told([s])} == {0}
+
+
+@pytest.mark.parametrize("metrics", [(20, 30), (30, 20)])
+def test_when_the_best_way_is_gone_the_better_of_the_others_is_taken(metrics: Sequence[int]) -> None:
+    desk = Desk()
+    first, *others = desk.up(2, 3, 4)
+    desk.hear(first, routes=(route(99, metric=10),))
+    for other, metric in zip(others, metrics):
+        desk.hear(other, routes=(route(99, metric=metric),))
+    assert desk.hop(FAR) == first.address
+    desk.hear(first, routes=(route(99, metric=METRIC_UNREACHABLE),))
+    assert desk.hop(FAR) == others[metrics.index(20)].address
+
+
+def test_next_hop_of_forwarded_frames_is_probed_when_it_falls_silent() -> None:
+    """Also where they take the fast path: 75 ms after the first of them that nothing came back for."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    for _ in range(2):
+        assert len(desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"data"))) == 1
+        desk.hear(three)
+    desk.run(0.02)
+    began = desk.now
+    desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"data"))
+    (question,) = probes(desk.run(0.1))
+    assert question.destination == three.mac
+    assert question.time - began == near(0.075)
+
+
+def test_neighbour_with_two_ports_is_sent_to_the_first_until_that_is_silent_for_seven_seconds() -> None:
+    """1.4 of its intervals of 5 s."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    first, second = two.mac, mac_of(222)
+    used = []
+    for mac in (first, second, second, second):
+        two.mac = mac
+        desk.run(2.9)
+        (answer,) = [s for s in desk.hear(two, FLAG_PROBE, ttl0=0, token=5) if s.handshake and s.handshake.token == 5]
+        used.append(answer.destination)
+    assert used == [first, first, first, second]

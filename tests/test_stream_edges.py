@@ -4,7 +4,7 @@ import random
 from typing import List, Tuple
 
 import pytest
-from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, opened, shape
+from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
@@ -647,3 +647,65 @@ def test_established_fin_is_acknowledged_at_once_before_the_stream_is_whole() ->
     script = opened()
     script.give(payload=b"x", flags=ACK | DATA | FIN)
     assert [(wire.flags, wire.ack) for wire in script.take()] == [(ACK, 2)]
+
+
+def test_round_trip_is_smoothed_by_rfc_6298() -> None:
+    """Section 2: the first sample R gives R and R/2; then an eighth and a quarter of the news."""
+    trip = RoundTrip()
+    trip.sample(0.010)
+    assert (trip.srtt, trip.rttvar) == (pytest.approx(0.010), pytest.approx(0.005 * 3 / 4))
+    trip.sample(0.018)
+    assert (trip.srtt, trip.rttvar) == (pytest.approx(0.011), pytest.approx(0.00375 + (0.008 - 0.00375) / 4))
+    assert trip.probe_timeout(0) == pytest.approx(0.011 + 4 * 0.0048125 + 0.005)
+
+
+def test_writable_is_nothing_after_the_end() -> None:
+    script = opened()
+    script.session.abort()
+    assert script.session.writable == 0
+
+
+def test_readable_is_told_once_until_it_is_fetched() -> None:
+    script = opened()
+    for _ in range(3):
+        script.give(payload=b"x")
+    assert script.names() == ["Readable"]
+    script.give(payload=b"x")
+    assert script.names() == ["Readable"]
+
+
+def test_writable_is_told_once_for_one_refusal() -> None:
+    script = opened()
+    assert script.session.send(bytes(BUFFER_BYTES + 1)) == BUFFER_BYTES
+    told = []
+    for ack in (MSS, 2 * MSS):
+        script.take()
+        script.give(ACK, ack=ack)
+        told += script.names()
+    assert told.count("Writable") == 1
+
+
+def test_first_segments_echo_the_stamps_of_the_handshake() -> None:
+    """So the peer has its first round trip, too."""
+    script = Script()
+    script.connect()
+    answer = script.syn_ack()
+    script.raw(answer)
+    assert [wire.echo for wire in script.take_raw()] == [answer.ts]
+    script = Script()
+    script.endpoint.listen(PORT)
+    (reply,) = answer_to(script, script.syn())
+    echo = script.cookie_echo(reply)
+    assert [wire.echo for wire in answer_to(script, echo)] == [echo.ts]
+
+
+@pytest.mark.parametrize("kind", [opened, accepted])
+def test_established_beginning_of_an_expected_segment_is_dropped(kind: Callable[[], Script]) -> None:
+    """Every truncation, those that begin like the next data segment too; then the whole is taken."""
+    script = kind()
+    segment = script.packed(ACK, payload=b"payload")
+    for length in range(len(segment)):
+        script.feed(segment[:length])
+    assert sum(script.endpoint.drops.values()) == len(segment)
+    script.feed(segment)
+    assert script.session.read(10) == b"payload"
