@@ -1379,8 +1379,8 @@ class Session:
         """Return segments without options: `_encode_range` for many, with what they share computed once."""
         sender, receiver = self.sender, self.receiver
         if receiver.ranges:
-            *others, tail = train.segments()
-            return [*(self._encode_range(sent, 0) for sent in others), self._encode_range(tail, last_flags)]
+            segments = train.segments()
+            return [self._encode_range(sent, last_flags if sent is segments[-1] else 0) for sent in segments]
         flags = FLAG_ACK | FLAG_DATA | (FLAG_INIT if self.opener else 0)
         stream, port, tag, words = self.stream, self.port, self._peer_isn, STREAM_HEADER_BYTES // 4
         ack, window = (tag + receiver.nxt) & _MASK, receiver.window(sender.congestion.mss)
