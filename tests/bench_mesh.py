@@ -57,7 +57,7 @@ def run_sink(names: str) -> None:
     """Note when probes arrive, until standard input ends; then say what the longest silence was."""
     node = open_links(names)
     arrivals: List[float] = []
-    node._endpoint.receive = lambda origin, payload, *, now: arrivals.append(time.monotonic())
+    node._endpoint.receive_all = lambda origin, payloads, *, now: arrivals.append(time.monotonic())
     print("ready", node.address.hex(), flush=True)
     sys.stdin.read()
     report(arrivals)
@@ -77,6 +77,7 @@ def run_probes(names: str, peer: str) -> None:
                 transmit = node._router.send_stream(dest, MARK, now=node.now())
                 if transmit is not None:
                     node._send(*transmit, node.now())
+                    node._step(node.now())  # as Stream.write does
         if lane and not told:
             told = True
             due = time.monotonic()
@@ -408,11 +409,11 @@ def run_count(names: str) -> None:
     node = open_links(names)
     count = 0
 
-    def note(origin: bytes, payload: bytes, *, now: float) -> None:
+    def note(origin: bytes, payloads: Sequence[bytes], *, now: float) -> None:
         nonlocal count
-        count += 1
+        count += len(payloads)
 
-    node._endpoint.receive = note
+    node._endpoint.receive_all = note
     print("ready", flush=True)
     while not count:
         time.sleep(0.05)
