@@ -3526,7 +3526,12 @@ def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
         hint = "try again later" if str(error) == "busy" else f"start {server} there"
         raise ConnectionRefusedError(f"{format_address(peer)} says: {error}; {hint}") from None
     except TimeoutError as error:
-        raise TimeoutError(f"{error}; who is there: {_command('send_handshake.py', node.links)}") from None
+        raise TimeoutError(f"{error}; {who_is_there(node)}") from None
+
+
+def who_is_there(node: Node) -> str:
+    """Return the next command for one who found nobody."""
+    return f"who is there: {_command('send_handshake.py', node.links)}"
 
 
 def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None) -> str:

@@ -22,6 +22,7 @@ from node import (
     peer_address,
     run,
     seconds_argument,
+    who_is_there,
 )
 from utils import format_address, label_names
 
@@ -90,7 +91,8 @@ class Ping:
             pass
         self._show_statistics()
         if not self._times and not self._node.knows(self._peer):
-            print(f"no such node {format_address(self._peer)}: nobody in the mesh knows it", file=sys.stderr)
+            unknown = f"no such node {format_address(self._peer)}: nobody in the mesh knows it"
+            print(f"{unknown}; {who_is_there(self._node)}", file=sys.stderr)
         return 0 if self._times else 1
 
     def _show(self, number: int, answer: Echoed) -> None:

@@ -19,6 +19,7 @@ from node import (
     peer_address,
     run,
     seconds_argument,
+    who_is_there,
 )
 from utils import format_address
 
@@ -79,6 +80,8 @@ def main() -> int:
             return send(node, arguments)
         except ValueError as error:  # too long, or no text
             raise SetupError(str(error)) from None
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; {who_is_there(node)}") from None
 
 
 if __name__ == "__main__":
