@@ -697,9 +697,9 @@ class Sender:
         self._uncouple()
         delivered = 0
         index = bisect_left(self._starts, block.start)
-        while index < len(self.sent) and self.sent[index].stop <= block.stop:
-            if self.sent[index].fate is not Fate.SACKED:
-                delivered += self._deliver(self.sent[index], echo)
+        while index < len(self._sent) and self._sent[index].stop <= block.stop:
+            if self._sent[index].fate is not Fate.SACKED:
+                delivered += self._deliver(self._sent[index], echo)
                 index = self._merge(index)
             index += 1
         return delivered
@@ -721,10 +721,10 @@ class Sender:
     def _merge(self, index: int) -> int:
         """Join the range at `index` with its neighbours that are SACKED too, so that blocks are cheap to walk."""
         for left in (index, index - 1):
-            pair = self.sent[left : left + 2] if left >= 0 else []
+            pair = self._sent[left : left + 2] if left >= 0 else []
             if len(pair) == 2 and pair[0].fate is pair[1].fate is Fate.SACKED:
                 pair[0].stop = pair[1].stop
-                del self.sent[left + 1], self._starts[left + 1]
+                del self._sent[left + 1], self._starts[left + 1]
                 index = left
         return index
 
@@ -890,7 +890,7 @@ class Session:
         self._limited = False  # whether the congestion window was what ended the last burst
         self._refused = False  # whether `send` had to refuse bytes
         self._burst = BURST
-        self._stimuli = 0  # segments heard since the last burst; each is one to send another
+        self._stimulated = False  # whether the peer was heard since the last burst; each time is one to send another
         # What the next call of `transmit` owes
         self._ack_now = False
         self._push_now = opener
@@ -1118,8 +1118,8 @@ class Session:
         self.heard = now
         self._silent = self._keepalives = 0
         self._keepalive_at = now + KEEPALIVE
-        self._burst = BURST if not self._stimuli else self._burst + BURST
-        self._stimuli += 1
+        self._burst = self._burst + BURST if self._stimulated else BURST
+        self._stimulated = True
         if self.sender.idle:
             self._progress = now  # the answered probe of a closed window is progress
         if self.stalled:
@@ -1320,7 +1320,7 @@ class Session:
         elif self._ack_now:
             out.append(self._encode(0, self._empty_position()))
         self._push_now = False
-        self._stimuli = 0
+        self._stimulated = False
         self._set_probe_timer(now)
         return out
 
