@@ -2972,8 +2972,7 @@ class Node:
 
     def _silence(self, peer: bytes, what: str) -> TimeoutError:
         """Return what to raise when a peer did not answer."""
-        unknown = f"no such node {format_address(peer)}: nobody in the mesh knows it"
-        return TimeoutError(what if self.knows(peer) else unknown)
+        return TimeoutError(what if self.knows(peer) else no_such_node(peer))
 
     def tell_routes(self) -> None:
         """Let `next_event` tell of every change of a route too, and first of the routes there are."""
@@ -3527,6 +3526,11 @@ def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
         raise ConnectionRefusedError(f"{format_address(peer)} says: {error}; {hint}") from None
     except TimeoutError as error:
         raise TimeoutError(f"{error}; {who_is_there(node)}") from None
+
+
+def no_such_node(peer: bytes) -> str:
+    """Return what is to be said of a node that nobody has spoken of."""
+    return f"no such node {format_address(peer)}: nobody in the mesh knows it"
 
 
 def who_is_there(node: Node) -> str:

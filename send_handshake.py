@@ -18,6 +18,7 @@ from node import (
     count_argument,
     emphasis,
     json_line,
+    no_such_node,
     open_node,
     peer_address,
     run,
@@ -91,8 +92,7 @@ class Ping:
             pass
         self._show_statistics()
         if not self._times and not self._node.knows(self._peer):
-            unknown = f"no such node {format_address(self._peer)}: nobody in the mesh knows it"
-            print(f"{unknown}; {who_is_there(self._node)}", file=sys.stderr)
+            print(f"{no_such_node(self._peer)}; {who_is_there(self._node)}", file=sys.stderr)
         return 0 if self._times else 1
 
     def _show(self, number: int, answer: Echoed) -> None:
