@@ -2130,11 +2130,13 @@ typing: Enter sends; the sign before your line is a dot until the other node hol
   `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and history work as in a shell.
   /help lists the commands: who is here, messages to one alone, files.
 names: without --name the others see the login name."""
+JSON_EVENTS = """\
+line, joined, left, lost, restarted, back, message, delivered, not delivered, and for files
+  file offered, accepted, declined, finished, failed, as objects on stdout."""
 EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin is sent, incoming lines go to stdout as `name: text`, everything else to stderr.
---json: line, joined, left, lost, restarted, back, notice, message, delivered, not delivered, and for files
-  file offered, accepted, declined, finished, failed, as objects on stdout.
+--json: notice, {JSON_EVENTS}
 examples:
   sudo python3 alexchat_client.py eth0                       # the only chat server there is
   sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01     # a server, or a client that calls this one too

@@ -9,6 +9,7 @@ import sys
 from typing import Any, Dict, List
 
 from alexchat_client import (
+    JSON_EVENTS,
     QUEUE_BYTES,
     RETURN_SECONDS,
     SLOW_SECONDS,
@@ -176,8 +177,7 @@ EXAMPLES = f"""\
 {TYPING}
 pipes: every line of stdin goes to all clients (the first waits for one to come); incoming lines go to stdout as
   `name: text`, everything else to stderr. At the end of stdin the server goes on receiving and passing on.
---json: line, joined, left, lost, restarted, message, delivered, not delivered, and for files
-  file offered, accepted, declined, finished, failed, as objects on stdout.
+--json: {JSON_EVENTS}
 examples:
   sudo python3 alexchat_server.py eth0
   sudo python3 alexchat_server.py eth0 --name kitchen < /dev/null > log
