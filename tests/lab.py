@@ -338,7 +338,7 @@ class Lab:
         """End the programs, delete the namespaces and with them every cable."""
         for program in self.programs:
             program.close()
-        with contextlib.suppress(RuntimeError):  # no server, or none any more
+        with contextlib.suppress(RuntimeError, FileNotFoundError):  # no server, or none any more; no tmux
             call("tmux", "-L", self.prefix, "kill-server")
         with contextlib.suppress(OSError):  # tmux leaves its socket behind
             os.unlink(os.path.join(os.environ.get("TMUX_TMPDIR", "/tmp"), f"tmux-{os.getuid()}", self.prefix))
