@@ -368,6 +368,13 @@ def test_help_needs_no_scapy(lab: Lab) -> None:
     assert program.wait() == 0, str(program)
 
 
+def test_scapys_tables_are_not_read_and_no_cache_of_root_is_left_in_the_users_home(lab: Lab, tmp_path: Any) -> None:
+    body = "import node; node.EthernetLink('lo'); import scapy.data; print(len(list(scapy.data.MANUFDB)))"
+    program = lab.host().start(["env", f"HOME={tmp_path}", f"XDG_CACHE_HOME={tmp_path}", sys.executable, "-c", body])
+    assert (program.wait(), program.out) == (0, "0\n"), str(program)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "scapy leaves its cache there otherwise"
+
+
 def test_the_node_program_reports_prints_and_ends_cleanly(lab: Lab) -> None:
     host = lab.host()
     script = [sys.executable, "-bb", "-W", "error", "node.py", "lo", "--name", "watcher"]
