@@ -90,7 +90,7 @@ from utils import ByteQueue, Range, RangeSet, TokenBucket, is_unicast, unwrap
 _HEADER = struct.Struct(">HBBHHIIIIIII")
 _CRC_AT = 32  # offset of the checksum, which counts as zero in its own sum
 _NO_CRC = b"\0\0\0\0"
-_EXPECTED_BYTES = 6  # stream to port: how a plain data segment of a stream begins
+_EXPECTED_BYTES = 6  # stream to port: how the usual segments of a stream begin
 _BLOCK = struct.Struct(">II")
 _SACK_OPTION_BYTES = 28  # three blocks, padded to words: room that every data segment keeps
 _MASK = 0xFFFFFFFF
@@ -599,7 +599,7 @@ class Sender:
         """Record the first transmission of everything from `nxt` to `stop`, in segments of `length`."""
         train = Train(self.nxt, stop, length, self.last_number + 1, now, ts)
         self._trains.append(train)
-        self.last_number += len(train)
+        self.last_number += -((self.nxt - stop) // length)
         self.pipe += stop - self.nxt
         self.nxt = stop
         return train
@@ -646,7 +646,7 @@ class Sender:
         return delivered
 
     def _acknowledge_below(self, ack: int, echo: int) -> int:
-        delivered = self._acknowledge_segments(ack, echo)
+        delivered = self._acknowledge_segments(ack, echo) if self._sent else 0
         if not self._sent and self._trains:
             delivered += self._acknowledge_trains(ack)
             if self._trains and self._trains[0].start < ack:
@@ -730,11 +730,13 @@ class Sender:
 
     def detect_losses(self, *, now: float) -> bool:
         """Mark what must be lost by now (RFC 8985 section 6.2); return whether that begins a new round of loss."""
+        self.reorder_at = None
+        if not self._flying:
+            return False  # what goes by train has not been overtaken
         trip = self.round_trip
         reorder = min(max((trip.minimum or 0.0) / 4, REO_MIN) * self._reorder_scale, trip.srtt)
         patience = max(trip.srtt, trip.latest) + reorder
         lost = []
-        self.reorder_at = None
         for number, sent in self._flying.items():
             if number >= self._newest_delivered:
                 break
@@ -1025,7 +1027,7 @@ class Session:
         """Take from the peer's first segment what the handshakes of both sides have in common."""
         self._newest_ts = self._echo = segment.ts
         self.heard = now
-        self._sample(segment.echo, now)
+        self._sample(unwrap(segment.echo, self._endpoint.last_stamp) if segment.echo else 0, now)
         self._take_window(1, segment.window)
         if segment.segment_size is not None:
             self._peer_mss = max(MSS_MIN, segment.segment_size)
@@ -1067,17 +1069,19 @@ class Session:
         self._newest_ts = max(self._newest_ts, ts)
 
     def receive_expected(self, batch: Sequence[bytes], first: int, *, now: float) -> int:
-        """Header prediction (Jacobson, 1990): take data segments that follow the last one and say nothing else.
+        """Header prediction (Jacobson, 1990): take data that follows the last, or acknowledgements, and nothing else.
 
-        They are those of `batch` from `first` on; return how many, with nothing changed by the one after them. The
-        general way would come to the same (a test compares them) in five times the time: 2 against 10 us a segment.
+        They are those of `batch` from `first` on that begin alike; return how many, with nothing changed by the one
+        after them. The general way would come to the same (a test compares them) in five times the time.
         """
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
-        if receiver.ranges or receiver.fin_at is not None:
+        if receiver.ranges or receiver.fin_at is not None or self.state is State.SYN_SENT:
             return 0
         prefix, nxt, shift, newest = batch[first][:_EXPECTED_BYTES], receiver.nxt, self._peer_isn, self._newest_ts
         tag, known_ack, known_window = self._isn, self._known_ack, self._known_window
+        with_data, limit = bool(prefix[2] & FLAG_DATA), receiver.edge - nxt
         pieces: List[bytes] = []
+        size, heard = 0, False
         for data in itertools.islice(batch, first, None):
             if len(data) < STREAM_HEADER_BYTES or data[:_EXPECTED_BYTES] != prefix:
                 break
@@ -1085,33 +1089,53 @@ class Session:
             payload = data[STREAM_HEADER_BYTES : STREAM_HEADER_BYTES + length]
             age = (ts - newest) & _MASK
             if (
-                seq != (shift + nxt) & _MASK
+                seq != (shift + nxt + size) & _MASK
                 or to != tag
-                or ack != known_ack
-                or window != known_window
-                or echo
                 or not 0 < age < 0x80000000
-                or not 0 < length == len(payload)
-                or nxt + length > receiver.edge
-                or crc32(payload, crc32(_NO_CRC, crc32(data[:_CRC_AT], seed))) != crc
+                or length != len(payload)
+                or (length > 0) is not with_data
+                or size + length > limit
+                or crc32(payload, crc32(data[:_CRC_AT] + _NO_CRC, seed)) != crc
             ):
                 break
-            nxt += length
+            if ack != known_ack or window != known_window or echo:
+                if not self._hear_acknowledgement(ack, window, echo, now):
+                    break
+                known_ack, known_window, heard = ack, window, True
+            size += length
             newest += age
             pieces.append(payload)
         if pieces:
-            receiver.nxt = nxt
-            receiver.unread.extend(pieces)
-            self._newest_ts = self._echo = newest
-            self._unacknowledged += len(pieces)
-            if self._unacknowledged >= ACK_EVERY:
-                self._ack_now = True
-            elif self._ack_at is None:
-                self._ack_at = now + ACK_DELAY
-            self._hear(now)
-            self._tell(Readable)
+            if not heard:
+                self._hear(now)
+            self._newest_ts = newest
             self._endpoint.touch(self)
+            if with_data:
+                self._store_expected(pieces, bool(prefix[2] & FLAG_PUSH), now)
         return len(pieces)
+
+    def _store_expected(self, pieces: List[bytes], push: bool, now: float) -> None:
+        receiver = self.receiver
+        receiver.nxt += sum(map(len, pieces))
+        receiver.unread.extend(pieces)
+        self._echo = self._newest_ts
+        self._unacknowledged += len(pieces)
+        if push or self._unacknowledged >= ACK_EVERY:
+            self._ack_now = True
+        elif self._ack_at is None:
+            self._ack_at = now + ACK_DELAY
+        self._tell(Readable)
+
+    def _hear_acknowledgement(self, ack: int, window: int, echo: int, now: float) -> bool:
+        """Take an acknowledgement of data or of nothing new; return False, with nothing changed, for another one."""
+        sender = self.sender
+        position = unwrap(ack - self._isn, sender.una)
+        if not sender.una <= position <= sender.nxt - (sender.fin_at is not None):
+            return False
+        self._hear(now)
+        self._known_ack, self._known_window = ack, window
+        self._acknowledge(position, window, echo, (), now)
+        return True
 
     def _hear(self, now: float) -> None:
         """Note that the peer lives."""
@@ -1138,14 +1162,19 @@ class Session:
         if not max(1, sender.una - sender.max_window) <= ack <= sender.nxt:
             self._challenge(now)
             raise SegmentError("ack")
-        self._take_window(ack, segment.window)
         self._known_ack, self._known_window = segment.ack, segment.window
         una = sender.una
         sacks = [Range(*(unwrap(edge - self._isn, una) for edge in block)) for block in segment.sacks]
-        echo = unwrap(segment.echo, self._endpoint.last_stamp) if segment.echo else 0
+        self._acknowledge(ack, segment.window, segment.echo, sacks, now)
+
+    def _acknowledge(self, ack: int, window: int, wire_echo: int, sacks: Sequence[Range], now: float) -> None:
+        sender = self.sender
+        self._take_window(ack, window)
+        una = sender.una
+        echo = unwrap(wire_echo, self._endpoint.last_stamp) if wire_echo else 0
         delivered = sender.acknowledge(ack, sacks, echo=echo)
         if delivered:
-            self._sample(segment.echo, now)
+            self._sample(echo, now)
             self._note_progress(delivered, now)
             self._detect_losses(now)
         elif echo and echo == self._small_ts:
@@ -1223,13 +1252,10 @@ class Session:
         if self._challenges.take(now=now):
             self._ack_now = True
 
-    def _sample(self, wire_echo: int, now: float) -> None:
+    def _sample(self, echo: int, now: float) -> None:
         """Take a round-trip sample, unless the echo is none, was never sent or is too old to be believed."""
-        if wire_echo:
-            echo = unwrap(wire_echo, self._endpoint.last_stamp)
-            trip = now - echo / 1e6
-            if echo <= self._endpoint.last_stamp and 0 <= trip <= RTT_MAX:
-                self.sender.round_trip.sample(trip)
+        if 0 < echo <= self._endpoint.last_stamp and 0 <= now - echo / 1e6 <= RTT_MAX:
+            self.sender.round_trip.sample(now - echo / 1e6)
 
     def _only_fin_missing(self) -> bool:
         """Whether everything but the acknowledgement of our FIN is done."""
@@ -1345,11 +1371,10 @@ class Session:
         if sender.idle:
             self._burst = BURST
         launched: List[Union[Sent, Train]] = []
-        while self._burst > 0:
-            count = self._whole_segments()
-            if count > 0:
-                launched.append(self._launch_train(count, now))
-                self._burst -= count
+        while self._burst > 0 and (sender.unsent or sender.lost):
+            stop = self._train_stop()
+            if stop > sender.nxt:
+                launched.append(self._launch_train(stop, now))
                 continue
             sent = self._next_range()
             if sent is None:
@@ -1366,14 +1391,20 @@ class Session:
             out += self._encode_train(piece, flags) if isinstance(piece, Train) else [self._encode_range(piece, flags)]
         return out
 
-    def _whole_segments(self) -> int:
-        """Return how many full segments of new data may leave now."""
+    def _train_stop(self) -> int:
+        """Return up to where new data may leave at once, cut as `next_new` would: full segments, and the last of all.
+
+        A last one that carries the FIN too is left to `next_new`, as is what waits for a larger window.
+        """
         sender = self.sender
+        nxt, mss = sender.nxt, sender.congestion.mss
         if not self._confirmed or sender.lost:
-            return 0
-        congestion = sender.congestion
-        room = min(sender.end - 1 - sender.nxt, sender.edge - sender.nxt, congestion.window - sender.pipe)
-        return min(self._burst, int(room // congestion.mss))
+            return nxt
+        left = sender.end - nxt
+        room = min(left, sender.edge - nxt, int(sender.congestion.window) - sender.pipe, self._burst * mss)
+        if room == left and sender.fin_at is None:
+            return sender.end
+        return nxt + (room - (room == left)) // mss * mss
 
     def _encode_train(self, train: Train, last_flags: int) -> List[bytes]:
         """Return segments without options: `_encode_range` for many, with what they share computed once."""
@@ -1386,13 +1417,13 @@ class Session:
         ack, window = (tag + receiver.nxt) & _MASK, receiver.window(sender.congestion.mss)
         shift, ts, echo = self._isn + sender.una, train.ts, self._echo & _MASK
         pack, crc32, seed = _HEADER.pack, zlib.crc32, zlib.crc32(self._endpoint.address + self.peer)
-        length = train.length
-        last = train.stop - length - sender.una
+        length, stop = train.length, train.stop - sender.una
         out = []
         with sender.view() as buffer:
-            for at in range(train.start - sender.una, last + 1, length):
-                if at == last:
+            for at in range(train.start - sender.una, stop, length):
+                if at + length >= stop:
                     flags |= last_flags
+                    length = stop - at
                 head = pack(
                     stream, flags, words, port, length, (shift + at) & _MASK, ack, window, tag, ts & _MASK, echo, 0
                 )
@@ -1439,12 +1470,14 @@ class Session:
         self._note_launch(now)
         self.sender.launch(sent, ts=self._endpoint.stamp(), now=now)
 
-    def _launch_train(self, count: int, now: float) -> Train:
+    def _launch_train(self, stop: int, now: float) -> Train:
         self._limited = False
         self._note_launch(now)
         sender = self.sender
         mss = sender.congestion.mss
-        return sender.launch_train(sender.nxt + count * mss, mss, ts=self._endpoint.stamp(count), now=now)
+        count = -((sender.nxt - stop) // mss)
+        self._burst -= count
+        return sender.launch_train(stop, mss, ts=self._endpoint.stamp(count), now=now)
 
     def _note_launch(self, now: float) -> None:
         if self.sender.idle:
@@ -1573,10 +1606,13 @@ class Key(NamedTuple):
     opener: bool  # whether this side opened it
 
 
-def _expected_prefix(key: Key) -> Tuple[bytes, bytes]:
-    """Return where a plain data segment of the stream comes from and how it begins."""
-    flags = FLAG_ACK | FLAG_DATA | (0 if key.opener else FLAG_INIT)
-    return key.peer, struct.pack(">HBBH", key.stream, flags, STREAM_HEADER_BYTES // 4, key.port)
+def _expected_prefixes(key: Key) -> List[Tuple[bytes, bytes]]:
+    """Return where segments of the stream come from and how they begin: plain data, its end, an acknowledgement."""
+    direction = 0 if key.opener else FLAG_INIT
+    return [
+        (key.peer, struct.pack(">HBBH", key.stream, FLAG_ACK | flags | direction, STREAM_HEADER_BYTES // 4, key.port))
+        for flags in (FLAG_DATA, FLAG_DATA | FLAG_PUSH, 0)
+    ]
 
 
 class Lingering(NamedTuple):
@@ -1603,13 +1639,13 @@ class Endpoint:
         self.sessions: Dict[Key, Session] = {}
         self.drops: Counter[str] = Counter()
         self.last_stamp = 0
+        self.events: Deque[Tuple[Session, Any]] = deque()  # for `next_event`
         self._rng = rng
         self._mtu = mtu
         self._path_mtus: OrderedDict[bytes, int] = OrderedDict()
         self._now = 0.0
         self._expecting: Dict[Tuple[bytes, bytes], Session] = {}
         self._ports: Set[int] = set()
-        self._events: Deque[Tuple[Session, Any]] = deque()
         self._out: List[Tuple[bytes, List[bytes]]] = []
         self._touched: OrderedDict[Session, None] = OrderedDict()
         self._timers: List[Tuple[float, int, Session]] = []  # heap; entries that were superseded are skipped
@@ -1651,9 +1687,9 @@ class Endpoint:
 
     def next_event(self) -> Optional[Event]:
         """Return the oldest event not fetched yet, or None."""
-        if not self._events:
+        if not self.events:
             return None
-        session, kind = self._events.popleft()
+        session, kind = self.events.popleft()
         session.told.discard(kind)
         if kind is Acked:
             return Acked(session, session.acked)
@@ -1762,10 +1798,10 @@ class Endpoint:
     def tell(self, session: Session, kind: Any) -> None:
         """Queue an event; those that only say "look again" wait once."""
         if kind not in (Readable, Writable, Acked):
-            self._events.append((session, kind))
+            self.events.append((session, kind))
         elif kind not in session.told:
             session.told.add(kind)
-            self._events.append((session, kind))
+            self.events.append((session, kind))
 
     def emit(self, peer: bytes, payload: bytes) -> None:
         """Queue a segment that is nobody's to repeat."""
@@ -1785,7 +1821,9 @@ class Endpoint:
     def forget(self, session: Session, lingering: Optional[Lingering]) -> None:
         """Take a closed session out of the table; keep what TIME-WAIT needs of it."""
         key = Key(session.peer, session.stream, session.port, session.opener)
-        del self.sessions[key], self._expecting[_expected_prefix(key)]
+        del self.sessions[key]
+        for prefix in _expected_prefixes(key):
+            del self._expecting[prefix]
         if lingering is not None:
             # a peer that did not see our FIN may be without a cable: it will ask, at the latest by its keepalive
             patience = LINGER if session.state is State.TIME_WAIT else USER_TIMEOUT
@@ -1900,7 +1938,7 @@ class Endpoint:
             opener=key.opener, isn=isn, peer_isn=peer_isn, mtu=self._mtu_to(key.peer), now=now,
         )  # fmt: skip
         self.sessions[key] = session
-        self._expecting[_expected_prefix(key)] = session
+        self._expecting.update((prefix, session) for prefix in _expected_prefixes(key))
         return session
 
     def _mtu_to(self, peer: bytes) -> int:

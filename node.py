@@ -992,7 +992,7 @@ class Router:
         self._timers: List[Timer] = []
         self._serial = 0
         self._out: List[Transmit] = []
-        self._events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)
+        self.events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)  # for `next_event`
         for wire in self._wires:
             self._hurry(wire, now)
         self._at(now + SWEEP_SECONDS, self._sweep)
@@ -1188,7 +1188,7 @@ class Router:
 
     def next_event(self) -> Optional[MeshEvent]:
         """Return what happened next, or None."""
-        return self._events.popleft() if self._events else None
+        return self.events.popleft() if self.events else None
 
     # Time
 
@@ -1279,7 +1279,7 @@ class Router:
                     high.twin, high.twin_until = low, now + SHADOW_SECONDS
         elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
             self._alarm_at = now + DUPLICATE_QUIET
-            self._events.append(DuplicateAddress(source))
+            self.events.append(DuplicateAddress(source))
 
     def _receive_handshake(self, wire: Wire, source: bytes, frame: Frame, flooded: bool, now: float) -> None:
         """Tell a neighbour's HANDSHAKE from an echo, from one that a v1.0 node relayed, and from a v1.0 node's own."""
@@ -1359,7 +1359,7 @@ class Router:
         if frame.type == TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
             return None
         if self._delivered.add((frame.origin, frame.msg_id), now=now):
-            self._events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, parse_text(frame.payload)))
+            self.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, parse_text(frame.payload)))
         if frame.type == TYPE_MESSAGE and frame.dest == self.address:
             self._answer(wire, source, self._frame(TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now)
         return None
@@ -1596,7 +1596,7 @@ class Router:
             if echo.dest == origin:
                 del self._echoes[token]
                 hops = max(TTL_V1 - frame.ttl, 0) + 1
-                self._events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
+                self.events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
         if now - self._asked.get(origin, -INFINITY) >= ASK_QUIET:  # else two answerers might never end
             self._note_asked(origin, now)
             self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, self._echo_payload(FLAG_REPLY, 0)), now)
@@ -2070,7 +2070,7 @@ class Router:
         self._dirty[d.address] = None
         self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if d.found:
-            self._events.append(NodeLost(d.address, "unreachable"))
+            self.events.append(NodeLost(d.address, "unreachable"))
 
     def _meet_own_past(self, route: Route, now: float) -> None:
         """Somebody has a route to this node that is newer than it: it restarted without a clock."""
@@ -2136,15 +2136,15 @@ class Router:
         if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
             self._forget_flows()
             if best is not None and d.used:
-                self._events.append(PathChanged(d.address, best.mtu))
+                self.events.append(PathChanged(d.address, best.mtu))
         if best is None:
             self._at(now + (0.0 if d.left(now) else LOST_GRACE), self._lose, d)
         elif not d.found:
             d.found = True
-            self._events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
+            self.events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
         if self.tells_routes and best is not None and (old is None or best._replace(seq=old.seq) != old):
             hop = best.neighbour
-            self._events.append(RouteChanged(d.address, hop.wire.index, hop.address, hops_of(best), best.mtu))
+            self.events.append(RouteChanged(d.address, hop.wire.index, hop.address, hops_of(best), best.mtu))
         self._dirty[d.address] = None
         urgent = (best is None and d.in_use(now)) or now - d.wanted <= REQUEST_FRESH
         self._flush_in(0.0 if urgent else self._rng.uniform(*UPDATE_DELAY), now)
@@ -2152,7 +2152,7 @@ class Router:
     def _lose(self, d: Destination, now: float) -> None:
         if d.best is None and d.found and self._routes.get(d.address) is d:
             d.found = False
-            self._events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
+            self.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
 
     # Requests: no feasible route, yet somebody has one
 
@@ -2315,7 +2315,7 @@ class Router:
 
     def _give_up(self, msg_id: int) -> None:
         message = self._messages.pop(msg_id)
-        self._events.append(Undelivered(msg_id, message.frame.dest))
+        self.events.append(Undelivered(msg_id, message.frame.dest))
 
     def _acknowledge(self, frame: Frame, now: float) -> None:
         """A STATUS for this node."""
@@ -2325,7 +2325,7 @@ class Router:
             self.drops["status"] += 1
             return
         del self._messages[message.frame.msg_id]
-        self._events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
+        self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
 
     def _receive_echo(self, wire: Wire, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
         """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
@@ -2339,7 +2339,7 @@ class Router:
             d = self._routes.get(frame.origin)
             if d is not None:
                 d.name, d.ports, d.rtt = name, ports, rtt
-            self._events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
+            self.events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
         elif h.flags & FLAG_PROBE and self._answers.take(now=now):
             payload = self._echo_payload(FLAG_REPLY, h.token)
             self._answer(wire, source, self._frame(TYPE_HANDSHAKE, frame.origin, payload), now)
@@ -2518,14 +2518,17 @@ class Node:
         finally:
             self._fail("the node's thread has died: this is a bug")
 
-    def _drive(self, ready: Callable[[], object], deadline: float) -> None:
+    def _drive(self, ready: Callable[[], object], deadline: float) -> bool:
         """Be the node's thread until `ready()` or `deadline`: what comes need not wake another one up first."""
         self._wake()
         self._guest = True
         try:
-            while not ready() and not self._failure and self.now() < deadline:
+            while not self._failure and self.now() < deadline:
                 self._visits += 1
                 self._round(deadline)
+                if ready():
+                    return True
+            return False
         except Exception:
             self._fail("a round of the node has failed: this is a bug")
             raise
@@ -2723,27 +2726,31 @@ class Node:
 
     def _take_events(self, now: float) -> bool:
         """Hand out the events of both machines; return whether there were any."""
-        mesh_event, stream_event = self._router.next_event(), self._endpoint.next_event()
-        if mesh_event is None and stream_event is None:
+        router, endpoint = self._router, self._endpoint
+        if not router.events and not endpoint.events:
             return False
+        mesh_event, stream_event = router.next_event(), endpoint.next_event()
         while mesh_event is not None:
-            if isinstance(mesh_event, PathChanged):
-                self._endpoint.path_changed(mesh_event.peer, now=now, mtu=mesh_event.mtu)
-            elif isinstance(mesh_event, (Delivered, Undelivered)):
-                self._receipts[mesh_event.msg_id] = mesh_event
-            elif isinstance(mesh_event, Echoed):
-                self._echoes[mesh_event.token] = mesh_event
-            else:
-                if isinstance(mesh_event, NodeFound) and any(s.peer == mesh_event.address for s in self._streams):
-                    self._endpoint.path_changed(mesh_event.address, now=now, mtu=mesh_event.mtu)
-                self._events.append(mesh_event)
-            self._changed.notify_all()
-            mesh_event = self._router.next_event()
+            self._on_mesh_event(mesh_event, now)
+            mesh_event = router.next_event()
         while stream_event is not None:
             self._on_stream_event(stream_event, now)
-            stream_event = self._endpoint.next_event()
+            stream_event = endpoint.next_event()
         self._tell_application()
         return True
+
+    def _on_mesh_event(self, event: MeshEvent, now: float) -> None:
+        if isinstance(event, PathChanged):
+            self._endpoint.path_changed(event.peer, now=now, mtu=event.mtu)
+        elif isinstance(event, (Delivered, Undelivered)):
+            self._receipts[event.msg_id] = event
+        elif isinstance(event, Echoed):
+            self._echoes[event.token] = event
+        else:
+            if isinstance(event, NodeFound) and any(session.peer == event.address for session in self._streams):
+                self._endpoint.path_changed(event.address, now=now, mtu=event.mtu)
+            self._events.append(event)
+        self._changed.notify_all()
 
     def _on_stream_event(self, event: Event, now: float) -> None:
         session = event.session
@@ -2789,13 +2796,18 @@ class Node:
                 left = deadline - self.now()
                 if left <= 0:
                     return False
-                if self._callers == 1 and self._thread.ident is not None:
-                    self._drive(ready, deadline)
-                else:
+                if self._callers > 1 or self._thread.ident is None:
                     condition.wait(None if left == INFINITY else left)
+                elif self._drive(ready, deadline):
+                    break
             return True
         finally:
             self._callers -= 1
+
+    @property
+    def has_sleepers(self) -> bool:
+        """Whether a caller waits for another thread to drive (lock held)."""
+        return self._callers > self._guest
 
     def _check(self) -> None:
         if self._failure:
@@ -3101,7 +3113,7 @@ class Stream(io.RawIOBase):
         session = self._session
         with self._open_lock():
             if self._blocking and size:
-                self._wait(lambda: session.readable or session.at_eof)
+                self._wait(lambda: session.readable or session.receiver.finished)
             data = session.read(size)
             if data:
                 if session.presses:
@@ -3231,10 +3243,12 @@ class Stream(io.RawIOBase):
 
     def on_event(self, event: Optional[Event]) -> None:
         """Look at the session again; for the node, which holds its lock."""
-        self.connected = self.connected or isinstance(event, Connected)
+        if isinstance(event, Connected):
+            self.connected = True
         if self.closed and self._deserted:
             self._session.abort()
-        self.changed.notify_all()
+        if self.node.has_sleepers:
+            self.changed.notify_all()
 
     def _open_lock(self) -> threading.RLock:
         if self.closed:
