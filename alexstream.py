@@ -1068,25 +1068,27 @@ class Session:
             raise SegmentError("old")
         self._newest_ts = max(self._newest_ts, ts)
 
-    def receive_expected(self, batch: Sequence[bytes], first: int, *, now: float) -> int:
+    def receive_expected(self, batch: Sequence[bytes], first: int, at: int, *, now: float) -> int:
         """Header prediction (Jacobson, 1990): take data that follows the last, or acknowledgements, and nothing else.
 
-        They are those of `batch` from `first` on that begin alike; return how many, with nothing changed by the one
-        after them. The general way would come to the same (a test compares them) in five times the time.
+        They are those of `batch` from `first` on that begin alike, each at offset `at`; return how many, with nothing
+        changed by the one after them. The general way would come to the same (a test compares them) in five times the
+        time.
         """
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
         if receiver.ranges or receiver.fin_at is not None or self.state is State.SYN_SENT:
             return 0
-        prefix, nxt, shift, newest = batch[first][:_EXPECTED_BYTES], receiver.nxt, self._peer_isn, self._newest_ts
+        known, crc_at, body = at + _EXPECTED_BYTES, at + _CRC_AT, at + STREAM_HEADER_BYTES
+        prefix, nxt, shift, newest = batch[first][at:known], receiver.nxt, self._peer_isn, self._newest_ts
         tag, known_ack, known_window = self._isn, self._known_ack, self._known_window
         with_data, limit = bool(prefix[2] & FLAG_DATA), receiver.edge - nxt
         pieces: List[bytes] = []
         size, heard = 0, False
         for data in itertools.islice(batch, first, None):
-            if len(data) < STREAM_HEADER_BYTES or data[:_EXPECTED_BYTES] != prefix:
+            if len(data) < body or data[at:known] != prefix:
                 break
-            _, _, _, _, length, seq, ack, window, to, ts, echo, crc = unpack(data)
-            payload = data[STREAM_HEADER_BYTES : STREAM_HEADER_BYTES + length]
+            _, _, _, _, length, seq, ack, window, to, ts, echo, crc = unpack(data, at)
+            payload = data[body : body + length]
             age = (ts - newest) & _MASK
             if (
                 seq != (shift + nxt + size) & _MASK
@@ -1095,7 +1097,7 @@ class Session:
                 or length != len(payload)
                 or (length > 0) is not with_data
                 or size + length > limit
-                or crc32(payload, crc32(data[:_CRC_AT] + _NO_CRC, seed)) != crc
+                or crc32(payload, crc32(data[at:crc_at] + _NO_CRC, seed)) != crc
             ):
                 break
             if ack != known_ack or window != known_window or echo:
@@ -1703,15 +1705,15 @@ class Endpoint:
         """Take the payload of a STREAM frame for this node, padding and all. Never raises."""
         self.receive_all(origin, (payload,), now=now)
 
-    def receive_all(self, origin: bytes, payloads: Sequence[bytes], *, now: float) -> None:
-        """Take the payloads of STREAM frames from one node, in order of arrival."""
+    def receive_all(self, origin: bytes, frames: Sequence[bytes], *, now: float, at: int = 0) -> None:
+        """Take the payloads of STREAM frames from one node, in order of arrival; each begins at offset `at`."""
         now = self._advance(now)
         done = 0
-        while done < len(payloads):
-            session = self._expecting.get((origin, payloads[done][:_EXPECTED_BYTES]))
-            taken = session.receive_expected(payloads, done, now=now) if session is not None else 0
+        while done < len(frames):
+            session = self._expecting.get((origin, frames[done][at : at + _EXPECTED_BYTES]))
+            taken = session.receive_expected(frames, done, at, now=now) if session is not None else 0
             if not taken:
-                self._receive_one(origin, payloads[done], now)
+                self._receive_one(origin, frames[done][at:], now)
             done += taken or 1
 
     def _receive_one(self, origin: bytes, payload: bytes, now: float) -> None:

@@ -57,7 +57,7 @@ def run_sink(names: str) -> None:
     """Note when probes arrive, until standard input ends; then say what the longest silence was."""
     node = open_links(names)
     arrivals: List[float] = []
-    node._endpoint.receive_all = lambda origin, payloads, *, now: arrivals.append(time.monotonic())
+    node._endpoint.receive_all = lambda origin, frames, *, now, at: arrivals.append(time.monotonic())
     print("ready", node.address.hex(), flush=True)
     sys.stdin.read()
     report(arrivals)
@@ -409,9 +409,9 @@ def run_count(names: str) -> None:
     node = open_links(names)
     count = 0
 
-    def note(origin: bytes, payloads: Sequence[bytes], *, now: float) -> None:
+    def note(origin: bytes, frames: Sequence[bytes], *, now: float, at: int) -> None:
         nonlocal count
-        count += len(payloads)
+        count += len(frames)
 
     node._endpoint.receive_all = note
     print("ready", flush=True)

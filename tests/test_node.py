@@ -629,7 +629,7 @@ def test_a_bug_ends_every_wait_with_a_clear_error(pair: Pair, callers: int, monk
     listener = near.node.listen(9)
     waiting = [in_thread(lambda: near.read(1)) if callers else lambda: near.read(1)]
 
-    def fail(self: Endpoint, origin: bytes, payloads: List[bytes], *, now: float) -> None:
+    def fail(self: Endpoint, origin: bytes, frames: List[bytes], *, now: float, at: int) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Endpoint, "receive_all", fail)
