@@ -28,6 +28,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.pair = Pair()
         self.sides = self.pair.sides
         self.cut = False
+        self.restarts = 0
 
     @initialize()
     def connect(self) -> None:
@@ -134,7 +135,8 @@ class StreamMachine(RuleBasedStateMachine):
         """kill -9, and a new process: everything is forgotten."""
         me = self.sides[side]
         if sure == 0 and me.session is not None:
-            me.start(random.Random(seed))
+            self.restarts += 1  # never as before: the secret of the cookies is another
+            me.start(random.Random(seed << 8 | self.restarts))
             me.session = None
             me.got.clear()
             self.pair.spoilt = True
