@@ -1,11 +1,13 @@
 """More of test_stream_scripts.py: what mutation showed to be untested. One rule a test, exact numbers."""
 
 import random
+import struct
 from typing import Callable, List, Tuple
 
 import pytest
+import streamwire
 from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
-from streamwire import ACK, DATA, FIN, INIT, PUSH, RST
+from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, WRAP
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
 from alexstream import Closed, Congestion, Endpoint, RoundTrip, Stalled
@@ -709,3 +711,41 @@ def test_established_beginning_of_an_expected_segment_is_dropped(kind: Callable[
     assert sum(script.endpoint.drops.values()) == len(segment)
     script.feed(segment)
     assert script.session.read(10) == b"payload"
+
+
+def test_established_plain_data_shows_that_the_peer_lives() -> None:
+    """By the fast path, every ten seconds: no keepalive, and each time something to read."""
+    script = opened()
+    script.give(payload=b"x")
+    sent = []
+    for _ in range(10):
+        script.events()
+        script.give(payload=b"x", echo=0)
+        assert script.names() == ["Readable"]
+        sent += script.run(10.0)
+    assert {wire.flags for _, wire in sent} == {ACK}
+
+
+def test_time_wait_lasts_ten_seconds_from_the_last_fin() -> None:
+    script = closing(opened())
+    for _ in range(3):
+        script.run(9.0)
+        script.give(ACK | FIN, seq=0)
+        assert [wire.flags for wire in script.take()] == [ACK]
+
+
+def test_congestion_spurious_loss_in_slow_start_lets_it_go_on() -> None:
+    window = Congestion(1000)
+    window.on_loss(queueing=True)
+    window.on_spurious()
+    window.on_delivered(5000)
+    assert window.window == 15_000
+
+
+def test_established_unknown_option_that_looks_like_a_sack_is_none() -> None:
+    script = in_flight(5)
+    start = script.our_isn + 1 + MSS
+    option = struct.pack(">BBII", 9, 10, start % WRAP, (start + 3 * MSS) % WRAP) + bytes(2)
+    wire = streamwire.unpack(script.packed(ACK))
+    script.raw(wire, options=option)
+    assert script.take() == []
