@@ -692,3 +692,17 @@ def test_broadcast_sent_to_us_alone_is_not_acknowledged() -> None:
     (two,) = desk.up(2)
     assert desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_BROADCAST, two.address, ME, b"text")) == []
     assert [event.data for event in desk.events(MessageReceived)] == [b"text"]
+
+
+def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
+    """Their timers are still set: by its carrier's loss, or for want of room."""
+    desk = Desk(2)
+    desk.up(2, interface=1)
+    desk.hear(Peer(3, 1))
+    desk.router.interface_changed(1, up=False, now=desk.now)
+    for number in range(1000, 1000 + NEIGHBOURS_MAX):
+        desk.hear_v1(number)
+    desk.now += 1
+    desk.hear_v1(7)
+    desk.run(40.0)
+    assert desk.router.neighbours() == []
