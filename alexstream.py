@@ -987,7 +987,7 @@ class Session:
             self._receive_in_syn_sent(segment, now)
             return
         self._check_syn(segment, now)
-        self._check_reset(segment)
+        self._check_reset(segment, now)
         if self.closed is not None:
             return
         self._check_tag(segment)
@@ -1037,7 +1037,7 @@ class Session:
             self._challenge(now)
             raise SegmentError("SYN in a stream")
 
-    def _check_reset(self, segment: Segment) -> None:
+    def _check_reset(self, segment: Segment, now: float) -> None:
         """Second check: a reset counts if it proves that its sender saw our segments (RFC 5961 section 3)."""
         if not segment.flags & FLAG_RST:
             return
@@ -1050,7 +1050,8 @@ class Session:
         else:  # a node that does not know the stream reflects our own numbers
             if segment.tag != self._peer_isn or not receiver.nxt - BUFFER_BYTES <= seq <= receiver.nxt:
                 raise SegmentError("reset")
-            self._close("finished" if self._only_fin_missing() else "peer restarted")
+            expired = not self._confirmed and now - self.heard >= COOKIE_SLOT  # the cookie, before it came back
+            self._close("finished" if self._only_fin_missing() else "no answer" if expired else "peer restarted")
 
     def _check_tag(self, segment: Segment) -> None:
         """Third check: the sender knows our ISN (the verification tag of RFC 9260 section 8.5)."""

@@ -138,8 +138,8 @@ class StreamMachine(RuleBasedStateMachine):
         """kill -9, and a new process: everything is forgotten."""
         me = self.sides[side]
         if sure == 0 and me.session is not None:
-            self.restarts += 1  # never as before: the secret of the cookies is another
-            me.start(random.Random(seed << 8 | self.restarts))
+            self.restarts += 1  # never as any before: the secret of the cookies is another
+            me.start(random.Random(f"{self.restarts} {seed}"))
             me.session = None
             me.got.clear()
             self.pair.spoilt = True

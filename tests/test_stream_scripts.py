@@ -179,6 +179,18 @@ def test_unconfirmed_over_the_peers_limit_is_busy() -> None:
     assert reason(script) == "busy"
 
 
+@pytest.mark.parametrize(("silence", "told"), [(63.9, "peer restarted"), (64.0, "no answer")])
+def test_unconfirmed_cookie_that_expired_under_way_is_no_restart(silence: float, told: str) -> None:
+    """The peer forgets a cookie after 64 to 128 seconds; nobody need have been restarted for that."""
+    script = Script()
+    script.connect()
+    script.wait(RTT)
+    script.raw(script.syn_ack())
+    script.run(silence)
+    script.give(RST, tag=script.isn)
+    assert reason(script) == told
+
+
 def test_listen_syn_makes_no_state() -> None:
     script = Script(isn=0xFFFFFFFF)
     script.endpoint.listen(PORT)
