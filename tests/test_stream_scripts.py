@@ -36,7 +36,7 @@ def reason(script: Script) -> str:
     """Why the stream has ended, by its one Closed event; "" while it lives."""
     closed = [event for event in script.events() if isinstance(event, Closed)]
     assert len(closed) <= 1
-    assert script.session.closed == (closed[0] if closed else None)
+    assert script.session.closed == (closed[0][1:] if closed else None)
     return closed[0].reason if closed else ""
 
 
