@@ -275,12 +275,20 @@ class Resumed(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """The stream has ended; always the last event. `sent` bytes were taken, `acked` of them the peer surely held.
+    """The stream has ended; always the last event. The rest is as in `End`."""
+
+    session: "Session"
+    reason: str
+    sent: int
+    acked: int
+
+
+class End(NamedTuple):
+    """How a stream ended: `sent` bytes were taken, `acked` of them the peer surely held.
 
     `reason`: finished, refused, busy, no answer, timed out, peer silent, reset by peer, peer restarted or aborted.
     """
 
-    session: "Session"
     reason: str
     sent: int
     acked: int
@@ -626,6 +634,12 @@ class Sender:
         """Whether the range holds the FIN."""
         return sent.stop > self.end
 
+    def discard(self) -> None:
+        """Let go of everything: nothing will be sent any more."""
+        for held in (self._sent, self._starts, self._lost, self._trains, self._flying, self._buffer):
+            held.clear()
+        self.pipe = 0
+
     # What the peer says
 
     def acknowledge(self, ack: int, sacks: Iterable[Range], *, echo: int) -> int:
@@ -875,7 +889,7 @@ class Session:
         self.port = port
         self.opener = opener
         self.state = State.SYN_SENT if opener else State.ESTABLISHED
-        self.closed: Optional[Closed] = None
+        self.closed: Optional[End] = None  # not the event, whose session would hold itself: freed late
         self.stalled = False  # whether the peer left the last few probes unanswered
         self.heard = now  # when the peer was last heard
         self.sender = Sender(segment_size(mtu))
@@ -989,7 +1003,7 @@ class Session:
             self._receive_in_syn_sent(segment, now)
             return
         self._check_syn(segment, now)
-        self._check_reset(segment)
+        self._check_reset(segment, now)
         if self.closed is not None:
             return
         self._check_tag(segment)
@@ -1039,7 +1053,7 @@ class Session:
             self._challenge(now)
             raise SegmentError("SYN in a stream")
 
-    def _check_reset(self, segment: Segment) -> None:
+    def _check_reset(self, segment: Segment, now: float) -> None:
         """Second check: a reset counts if it proves that its sender saw our segments (RFC 5961 section 3)."""
         if not segment.flags & FLAG_RST:
             return
@@ -1052,7 +1066,8 @@ class Session:
         else:  # a node that does not know the stream reflects our own numbers
             if segment.tag != self._peer_isn or not receiver.nxt - BUFFER_BYTES <= seq <= receiver.nxt:
                 raise SegmentError("reset")
-            self._close("finished" if self._only_fin_missing() else "peer restarted")
+            expired = not self._confirmed and now - self.heard >= COOKIE_SLOT  # the cookie, before it came back
+            self._close("finished" if self._only_fin_missing() else "no answer" if expired else "peer restarted")
 
     def _check_tag(self, segment: Segment) -> None:
         """Third check: the sender knows our ISN (the verification tag of RFC 9260 section 8.5)."""
@@ -1567,11 +1582,12 @@ class Session:
         self._endpoint.tell(self, kind)
 
     def _close(self, reason: str) -> None:
-        self.closed = Closed(self, reason, self.written, self.acked)
+        self.closed = End(reason, self.written, self.acked)
         lingering = None
         if reason == "finished":
             seq, ack = self._isn + self.sender.nxt, self._peer_isn + self.receiver.nxt
             lingering = Lingering(self.port, self._isn, self._peer_isn, seq & _MASK, ack & _MASK)
+        self.sender.discard()
         if self.state is not State.TIME_WAIT:
             self.state = State.CLOSED
         self._tell(Closed)
@@ -1697,7 +1713,10 @@ class Endpoint:
             return Acked(session, session.acked)
         if kind is Stalled:
             return Stalled(session, session.heard)
-        return session.closed if kind is Closed else kind(session)
+        if session.closed is not None and kind is Closed:
+            return Closed(session, *session.closed)
+        event: Event = kind(session)
+        return event
 
     # Driving
 

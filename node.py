@@ -2770,9 +2770,15 @@ class Node:
         if session in self._streams:
             self._streams[session].on_event(event)
         if isinstance(event, Closed):
-            self._streams.pop(session, None)
+            self._forget(session)
         if isinstance(event, (Accepted, Closed)):
             self._changed.notify_all()
+
+    def _forget(self, session: Session) -> None:
+        stream = self._streams.pop(session, None)
+        listener = self._listeners.get(session.port)
+        if stream is not None and listener is not None and stream in listener.arrived:
+            listener.arrived.remove(stream)  # else a peer that opens and resets would fill it without bound
 
     def _tell_mtu(self, peer: bytes, now: float) -> None:
         mtu = self._router.mtu_to(peer)

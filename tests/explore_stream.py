@@ -31,8 +31,11 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import streamwire
 from streampair import Pair
 from streamsim import Frame, Witness
+from streamwire import DATA, FIN, PUSH, RST, SYN
 
+from alexstream import Session
 from constants import LINGER, MESH_HEADER_BYTES, MSS_MIN, STREAM_HEADER_BYTES, USER_TIMEOUT
+from utils import unwrap
 
 MTU = MESH_HEADER_BYTES + STREAM_HEADER_BYTES + 28 + MSS_MIN  # the smallest segments, beside three SACK blocks
 START = 2000.0  # seconds; so that no float of another kind looks like a time, nor an integer like a stamp
@@ -159,21 +162,17 @@ UNTOLD = {
 def fingerprint(state: Conversation) -> int:
     """A hash that is equal for states that go on alike, give or take the length of a timer.
 
-    Timers count to TICK. A stamp counts by how it compares with those of the transmissions on both scoreboards, the
-    only ones that an echo is ever held against. All fields that are not known to be without effect are part of it,
+    Timers count to TICK. A stamp counts by how it compares with those of the transmissions on its side's scoreboard,
+    the only ones that an echo is ever held against. All fields that are not known to be without effect are part of it,
     also those that do not exist yet.
     """
-    live = [side.session for side in state.sides if side.session is not None]
-    stamps = {stamp for session in live for sent in session.sender.segments() for stamp in (sent.ts, sent.repaired_ts)}
-    known = sorted(stamps | {session._small_ts for session in live})
     seen: Set[int] = set()
 
-    def freeze(value: Any) -> Any:
+    def freeze(value: Any, known: Sequence[Stamps]) -> Any:
+        """`known` are the stamps of its own side and those of the peer."""
         kind = type(value)
         if kind is int:
-            if START * 1e6 <= value < (START + 100) * 1e6:
-                return ("stamp", bisect_left(known, value), bisect_right(known, value))
-            return value
+            return place(value, known[0]) if is_stamp(value) else value
         if kind is float:
             return round((value - state.now) / TICK) if START <= value < START + 1000 else round(value, 1)
         if value is None or kind in (bool, str, bytes):
@@ -181,9 +180,9 @@ def fingerprint(state: Conversation) -> int:
         if kind is bytearray:
             return bytes(value)
         if isinstance(value, (tuple, list, deque)):
-            return tuple(map(freeze, value))
+            return tuple(freeze(entry, known) for entry in value)
         if isinstance(value, dict):
-            return tuple((freeze(key), freeze(entry)) for key, entry in value.items())
+            return tuple((freeze(key, known), freeze(entry, known)) for key, entry in value.items())
         if isinstance(value, (set, frozenset)):
             return tuple(sorted(map(repr, value)))
         if isinstance(value, Enum):
@@ -192,18 +191,71 @@ def fingerprint(state: Conversation) -> int:
             return getattr(value, "__name__", "again")
         seen.add(id(value))
         names = getattr(value, "__slots__", None) or vars(value)
-        return tuple((name, freeze(getattr(value, name))) for name in names if name not in UNTOLD)
+        return tuple(
+            (name, freeze(getattr(value, name), known[::-1] if name == "_echo" else known))
+            for name in names
+            if name not in UNTOLD
+        )
 
-    flying = [
-        (frame.origin, *freeze(streamwire.unpack(frame.payload)._replace(segment_size=0))) for frame in state.flying
-    ]
-    return hash((freeze(state.sides), tuple(sorted(flying, key=repr))))  # any of them may be the next
+    known = [stamps_of(side.session) for side in state.sides]
+    both = (known, known[::-1])
+    frozen = tuple(freeze(side, stamps) for side, stamps in zip(state.sides, both))
+    flying = []
+    for frame in state.flying:
+        wire = streamwire.unpack(frame.payload)
+        mine, theirs = both[frame.origin != state.sides[0].address]
+        echoed = wire.flags & (DATA | FIN | PUSH | SYN)  # only of these is the stamp ever looked at again
+        ts, echo = place(wire.ts, mine) if echoed else None, place(wire.echo, theirs)
+        flying.append((frame.origin, ts, echo, wire._replace(ts=0, echo=0, segment_size=0)))
+    return hash((frozen, tuple(sorted(flying, key=repr))))  # any of them may be the next
+
+
+Stamps = List[int]  # ascending
+
+
+def is_stamp(value: int) -> bool:
+    """Whether a number can be nothing else."""
+    return START * 1e6 <= value < (START + 100) * 1e6
+
+
+def stamps_of(session: Optional[Session]) -> Stamps:
+    """All that an echo may be held against: those of the transmissions on the scoreboard, and the small probe's."""
+    if session is None:
+        return []
+    sent = session.sender.segments()
+    return sorted({session._small_ts, *(one.ts for one in sent), *(one.repaired_ts for one in sent)})
+
+
+def place(stamp: int, known: Stamps) -> Tuple[int, int, bool]:
+    """How a stamp compares with those, and whether it is one: zero says "none"."""
+    return bisect_left(known, stamp), bisect_right(known, stamp), stamp != 0
+
+
+def is_stale(state: Conversation, frame: Frame) -> bool:
+    """Whether a frame is an acknowledgement that says nothing new to a peer just heard, nor ever will.
+
+    When it arrives, and whether, is all the same: one order is enough (partial-order reduction).
+    """
+    wire = streamwire.unpack(frame.payload)
+    if wire.flags & (DATA | FIN | PUSH | SYN | RST) or wire.sacks:
+        return False
+    (side,) = [side for side in state.sides if side.address == frame.destination]
+    session = side.session
+    if session is None or session.closed is not None:
+        return session is not None
+    ack = unwrap(wire.ack - session._isn, session.sender.una)
+    is_old = ack <= session.sender.una and ack + wire.window <= session.sender.edge
+    return is_old and session._confirmed and not session._silent and wire.echo != session._small_ts
 
 
 def choices(state: Conversation, budget: Budget) -> Iterator[Tuple[Step, Budget]]:
     """All that may happen next, and what is left of the budget then."""
     if not state.flying:
         yield Step("timer", 0), budget
+        return
+    stale = next((which for which, frame in enumerate(state.flying) if is_stale(state, frame)), None)
+    if stale is not None:
+        yield Step("deliver", stale), budget
         return
     for which, frame in enumerate(state.flying):
         if frame in state.flying[:which]:
@@ -245,13 +297,14 @@ def steps_of(trail: Optional[Trail]) -> List[Step]:
     return steps[::-1]
 
 
-def schedules(segments: Tuple[int, int], budget: Budget) -> CounterType[str]:
-    """Visit every state that faults within `budget` can lead to; how many of what."""
+def schedules(segments: Tuple[int, int], budget: Budget, seconds: float = float("inf")) -> CounterType[str]:
+    """Visit every state that faults within `budget` can lead to, or those met in `seconds`; how many of what."""
     count: CounterType[str] = Counter()
     first = Conversation(segments)
     visited = {hash((fingerprint(first), budget))}
     stack: List[Tuple[bytes, Budget, Optional[Trail]]] = [(pickle.dumps(first, -1), budget, None)]
-    while stack:
+    end = time.monotonic() + seconds
+    while stack and time.monotonic() < end:
         frozen, budget, trail = stack.pop()
         state: Conversation = pickle.loads(frozen)
         for step, left in choices(state, budget):
@@ -274,6 +327,7 @@ def schedules(segments: Tuple[int, int], budget: Budget) -> CounterType[str]:
                 visited.add(name)
                 stack.append((pickle.dumps(after, -1), left, Trail(step, trail)))
     count["states"] = len(visited)
+    count["states left to go on from"] = len(stack)
     return count
 
 
@@ -447,6 +501,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--drops", type=int, default=2, help="schedules: frames lost (2)")
     parser.add_argument("--duplicates", type=int, default=0, help="schedules: frames doubled (0)")
     parser.add_argument("--timers", type=int, default=1, help="schedules: timers that run while frames fly (1)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="schedules: stop then (never)")
     parser.add_argument("--deep", action="store_true", help="plans: 4 of 16 frames instead of 3 of 20")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - set(PARTS)
@@ -454,7 +509,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     budget = Budget(options.drops, options.duplicates, options.timers)
     searches = {
-        "schedules": lambda: schedules(tuple(options.segments), budget),
+        "schedules": lambda: schedules(tuple(options.segments), budget, 60 * options.minutes),
         "plans": lambda: run_plans(plans(*((16, 4) if options.deep else (20, 3)))),
         "closing": run_closings,
     }

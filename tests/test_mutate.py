@@ -24,21 +24,21 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow  # a minute
-def test_a_sample_of_mutants_dies() -> None:
-    """Of the rules for the receive window, and of who is a survivor when nobody looks."""
-    only = ["alexstream", "--only", r"^Receiver\.(take|window|_advance)", "--sample", "6", "--seed", "1"]
-    result = run(*only, "--tests", "test_stream_edges", "test_stream_scripts", "--least", "0.75")
+def test_a_sample_of_mutants_dies_and_survivors_are_shown() -> None:
+    """Of the receive window: most die; who is left is told with file, line, function and change."""
+    only = ["--only", r"^Receiver\.(take|window|_advance|wants_update)", "--sample", "10", "--seed", "1"]
+    result = run("alexstream", *only, "--tests", "test_stream_edges", "--least", "0.5")
     assert result.returncode == 0, result.stdout
-    result = run(*only, "--tests", "test_stream_edges")
-    assert len(re.findall(r"^\w+: alexstream\.py:\d+ Receiver\.\w+: .* -> ", result.stdout, re.M)) >= 1
+    shown = re.findall(r"^\w+: alexstream\.py:\d+ Receiver\.\w+: .* -> .*", result.stdout, re.MULTILINE)
+    alive = re.search(r"(\d+) alive", result.stdout)
+    assert alive is not None
+    assert len(shown) == int(alive.group(1))
 
 
 def test_every_mutant_is_another_program() -> None:
     """What is listed differs from what it replaces, and the whole still compiles."""
-    for name, target in mutate.TARGETS.items():
-        mutants = mutate.Run(target, ()).mutants
-        assert len(mutants) > 1000, name
-        assert all(mutant.before != mutant.after for mutant in mutants)
-    run_of_router = mutate.Run(mutate.TARGETS["router"], ())
-    for mutant in run_of_router.mutants[::100]:
-        compile(mutate.apply(run_of_router.tree, mutant), "node.py", "exec")
+    everything = mutate.Run(mutate.TARGETS["alexstream"], ())
+    assert len(everything.mutants) > 1000
+    assert all(mutant.before != mutant.after for mutant in everything.mutants)
+    for mutant in everything.mutants[::300]:
+        compile(mutate.apply(everything.tree, mutant), "alexstream.py", "exec")

@@ -327,6 +327,21 @@ def test_noise_is_counted_and_harms_nobody(pair: Pair) -> None:
 # --- Streams --------------------------------------------------------------------------------------------------------
 
 
+def test_streams_that_were_reset_before_they_were_accepted_leave_nothing(pair: Pair) -> None:
+    """Else a peer could fill the memory of a server that is busy with another client."""
+    one, two = pair.nodes
+    with two.listen(2) as listener:
+        for _ in range(100):
+            with one.connect(two.address, 2, timeout=SECONDS) as stream:
+                stream.abort()
+        with one.connect(two.address, 2, timeout=SECONDS) as stream:
+            wait_for(two, lambda: len(listener.arrived) == 1)
+            accepted = listener.accept(timeout=SECONDS)
+            assert accepted is not None
+            stream.write(b"x")
+            assert accepted.read(1) == b"x"
+
+
 def test_a_stream_carries_bytes_both_ways_and_closes_by_halves(pair: Pair) -> None:
     near, far = pair.connect()
     assert (near.peer, far.peer, near.port, near.node) == (far.node.address, near.node.address, 2, pair.nodes[0])

@@ -22,7 +22,7 @@ from constants import (
     TYPE_MESSAGE,
     TYPE_STREAM,
 )
-from node import Echoed, Interface, NodeLost, RouteChanged, Router
+from node import Echoed, Interface, LinkState, MessageReceived, NodeLost, RouteChanged, Router
 from protocol import Handshake, Heard, Request, Route, decode_handshake, encode_ethernet, encode_frame, encode_handshake
 
 
@@ -561,10 +561,11 @@ def test_routes_are_told_to_who_asked_for_them_when_they_change() -> None:
     (two,) = desk.up(2)
     desk.router.tells_routes = True
     seen = []
-    for item in (route(99), route(99, seq=BOOT_SEQ + 1), route(99, metric=20, seq=BOOT_SEQ + 2)):
+    gone = route(99, metric=METRIC_UNREACHABLE)
+    for item in (route(99), route(99, seq=BOOT_SEQ + 1), route(99, metric=20, seq=BOOT_SEQ + 2), gone):
         desk.hear(two, routes=(item,))
         seen.append([(event.hops, event.next_hop) for event in desk.events(RouteChanged)])
-    assert seen == [[(2, two.address)], [], [(3, two.address)]]
+    assert seen == [[(2, two.address)], [], [(3, two.address)], []]
 
 
 def test_update_asks_nothing() -> None:
@@ -618,3 +619,90 @@ def test_neighbour_with_two_ports_is_sent_to_the_first_until_that_is_silent_for_
         (answer,) = [s for s in desk.hear(two, FLAG_PROBE, ttl0=0, token=5) if s.handshake and s.handshake.token == 5]
         used.append(answer.destination)
     assert used == [first, first, first, second]
+
+
+def test_reply_to_no_question_of_ours_revives_nobody() -> None:
+    """Also while all are asked at once."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.run(8.0)
+    assert desk.state(two) is LinkState.DEAD
+    desk.router.announce(now=desk.now)
+    (question,) = [s.handshake for s in desk.take() if s.handshake and s.frame.ttl == TTL_V1]
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token ^ 1)
+    assert desk.state(two) is LinkState.DEAD
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token)
+    assert desk.state(two) is LinkState.UP
+
+
+def test_request_passed_on_and_refusal_ask_for_no_reply() -> None:
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    sent = desk.hear(two, requests=(Request(FAR, BOOT_SEQ + 1, 5),))
+    sent += desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, mac_of(98)))
+    said = [s.handshake for s in sent if s.handshake]
+    assert [(h.flags, h.token, len(h.requests), len(h.routes)) for h in said] == [(0, 0, 1, 0), (0, 0, 0, 1)]
+
+
+def test_frame_that_lost_its_way_is_flooded_to_whoever_is_up() -> None:
+    """Though another on that segment does not hear us yet."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(3, interface=1)
+    desk.hear(Peer(4, 1))
+    desk.run(0.1)
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_MESSAGE, two.address, FAR, b"text"))
+    assert [s.interface for s in of_type(sent, TYPE_MESSAGE)] == [0, 1]
+
+
+def test_flooded_frame_without_ttl_goes_nowhere() -> None:
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    frame = desk.frame(TYPE_MESSAGE, mac_of(8), FAR, b"text", ttl=0)
+    assert desk.put(0, BROADCAST_ADDRESS, two.mac, frame) == []
+    assert desk.router.drops["ttl"] == 1
+
+
+def test_neighbour_whose_card_now_takes_less_is_sent_less() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    two.mtu = 1000
+    desk.hear(two)
+    assert desk.router.mtu_to(two.address) == 1000
+
+
+@pytest.mark.parametrize("count", [90, 95, 100, 105])
+def test_handshakes_fit_a_frame_whatever_is_in_them(count: int) -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.router.set_ports(range(1, 60))
+    desk.hear(two, routes=[route(n) for n in range(1000, 1000 + count)])
+    desk.up(3, 4, 5, interface=1)
+    desk.router.announce(now=desk.now)
+    sizes = [14 + 23 + len(s.frame.payload) for s in desk.run(30.0)]
+    assert 1000 < max(sizes) <= 1514
+
+
+def test_broadcast_sent_to_us_alone_is_not_acknowledged() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    assert desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_BROADCAST, two.address, ME, b"text")) == []
+    assert [event.data for event in desk.events(MessageReceived)] == [b"text"]
+
+
+def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
+    """Their timers are still set: by its carrier's loss, or for want of room."""
+    desk = Desk(2)
+    desk.up(2, interface=1)
+    desk.hear(Peer(3, 1))
+    desk.router.interface_changed(1, up=False, now=desk.now)
+    for number in range(1000, 1000 + NEIGHBOURS_MAX):
+        desk.hear_v1(number)
+    desk.now += 1
+    desk.hear_v1(7)
+    desk.run(40.0)
+    assert desk.router.neighbours() == []

@@ -1,14 +1,18 @@
 """More of test_stream_scripts.py: what mutation showed to be untested. One rule a test, exact numbers."""
 
+import gc
 import random
+import struct
+import tracemalloc
 from typing import Callable, List, Tuple
 
 import pytest
+import streamwire
 from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
-from streamwire import ACK, DATA, FIN, INIT, PUSH, RST
+from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, WRAP
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
-from alexstream import Closed, Congestion, Endpoint, RoundTrip, Stalled
+from alexstream import Congestion, End, Endpoint, RoundTrip, Stalled
 from constants import BUFFER_BYTES
 
 # --- Opening --------------------------------------------------------------------------------------------------------
@@ -272,7 +276,7 @@ def test_timers_of_many_streams_survive_each_other() -> None:
             break
         now = deadline
     assert syns == 64 * 31
-    assert all(session.closed == Closed(session, "no answer", 0, 0) for session in sessions)
+    assert all(session.closed == End("no answer", 0, 0) for session in sessions)
 
 
 # --- Windows --------------------------------------------------------------------------------------------------------
@@ -709,3 +713,66 @@ def test_established_beginning_of_an_expected_segment_is_dropped(kind: Callable[
     assert sum(script.endpoint.drops.values()) == len(segment)
     script.feed(segment)
     assert script.session.read(10) == b"payload"
+
+
+def test_established_plain_data_shows_that_the_peer_lives() -> None:
+    """By the fast path, every ten seconds: no keepalive, and each time something to read."""
+    script = opened()
+    script.give(payload=b"x")
+    sent = []
+    for _ in range(10):
+        script.events()
+        script.give(payload=b"x", echo=0)
+        assert script.names() == ["Readable"]
+        sent += script.run(10.0)
+    assert {wire.flags for _, wire in sent} == {ACK}
+
+
+@pytest.mark.parametrize(("sent", "received"), [(BUFFER_BYTES, 0), (0, 300 * MSS)])
+def test_closed_streams_give_their_memory_back(sent: int, received: int) -> None:
+    """Not when the garbage collector comes by: what was not delivered at once, the rest with the last timers."""
+    script = Script()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            script.seq = script.ack = 0
+            script.connect()
+            script.raw(script.syn_ack())
+            script.give(ACK)
+            script.session.send(bytes(sent))
+            for _ in range(0, received, 10 * MSS):
+                script.give(payload=bytes(10 * MSS))
+            script.take()
+            script.session.abort()
+            script.take()
+            script.events()
+        assert tracemalloc.get_traced_memory()[0] < 75 * received + 2 * BUFFER_BYTES
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+def test_time_wait_lasts_ten_seconds_from_the_last_fin() -> None:
+    script = closing(opened())
+    for _ in range(3):
+        script.run(9.0)
+        script.give(ACK | FIN, seq=0)
+        assert [wire.flags for wire in script.take()] == [ACK]
+
+
+def test_congestion_spurious_loss_in_slow_start_lets_it_go_on() -> None:
+    window = Congestion(1000)
+    window.on_loss(queueing=True)
+    window.on_spurious()
+    window.on_delivered(5000)
+    assert window.window == 15_000
+
+
+def test_established_unknown_option_that_looks_like_a_sack_is_none() -> None:
+    script = in_flight(5)
+    start = script.our_isn + 1 + MSS
+    option = struct.pack(">BBII", 9, 10, start % WRAP, (start + 3 * MSS) % WRAP) + bytes(2)
+    wire = streamwire.unpack(script.packed(ACK))
+    script.raw(wire, options=option)
+    assert script.take() == []

@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from streampair import PORT, Pair
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire
 
+from constants import COOKIE_SLOT
+
 SIDES = st.sampled_from([0, 1])
 SEEDS = st.integers(0, 2**32 - 1)
 MORE_THAN_A_WINDOW = random.Random(0).getrandbits(8 * 600000).to_bytes(600000, "big")
@@ -28,6 +30,8 @@ class StreamMachine(RuleBasedStateMachine):
         self.pair = Pair()
         self.sides = self.pair.sides
         self.cut = False
+        self.restarts = 0
+        self.began = self.pair.now
 
     @initialize()
     def connect(self) -> None:
@@ -134,7 +138,8 @@ class StreamMachine(RuleBasedStateMachine):
         """kill -9, and a new process: everything is forgotten."""
         me = self.sides[side]
         if sure == 0 and me.session is not None:
-            me.start(random.Random(seed))
+            self.restarts += 1  # never as any before: the secret of the cookies is another
+            me.start(random.Random(f"{self.restarts} {seed}"))
             me.session = None
             me.got.clear()
             self.pair.spoilt = True
@@ -223,6 +228,8 @@ class StreamMachine(RuleBasedStateMachine):
         pair = self.pair
         gave_up = ("no answer", "timed out", "peer silent")  # after so long without a frame they may
         pair.spoilt = pair.spoilt or any(side.closed and side.closed.reason in gave_up for side in self.sides)
+        # A cookie that was under way for longer is no good any more
+        pair.spoilt = pair.spoilt or (self.sides[1].session is None and pair.now - self.began > COOKIE_SLOT)
         self.let_finish()
         fair, end, rounds = pair.now, pair.now + 400.0, 0
         while pair.now < end and not all(side.closed or side.session is None for side in self.sides):

@@ -36,7 +36,7 @@ def reason(script: Script) -> str:
     """Why the stream has ended, by its one Closed event; "" while it lives."""
     closed = [event for event in script.events() if isinstance(event, Closed)]
     assert len(closed) <= 1
-    assert script.session.closed == (closed[0] if closed else None)
+    assert script.session.closed == (closed[0][1:] if closed else None)
     return closed[0].reason if closed else ""
 
 
@@ -177,6 +177,18 @@ def test_unconfirmed_over_the_peers_limit_is_busy() -> None:
     script.take()
     script.give(RST | ACK)
     assert reason(script) == "busy"
+
+
+@pytest.mark.parametrize(("silence", "told"), [(63.9, "peer restarted"), (64.0, "no answer")])
+def test_unconfirmed_cookie_that_expired_under_way_is_no_restart(silence: float, told: str) -> None:
+    """The peer forgets a cookie after 64 to 128 seconds; nobody need have been restarted for that."""
+    script = Script()
+    script.connect()
+    script.wait(RTT)
+    script.raw(script.syn_ack())
+    script.run(silence)
+    script.give(RST, tag=script.isn)
+    assert reason(script) == told
 
 
 def test_listen_syn_makes_no_state() -> None:
