@@ -34,6 +34,7 @@ import stat
 import sys
 import threading
 import time
+import types
 from collections import Counter, deque
 from enum import Enum
 from heapq import heappop, heappush
@@ -271,6 +272,7 @@ def _import_without_tables() -> None:
     spec: Any = importlib.util.find_spec("scapy.data")
     data: Any = importlib.util.module_from_spec(spec)
     data.open = lambda *_, **__: io.BytesIO()
+    sys.modules["scapy.libs.bluetoothids"] = types.SimpleNamespace(DATA={})  # type: ignore[assignment]
     scapy.main.SCAPY_CACHE_FOLDER = None
     sys.modules["scapy.data"] = scapy.data = data
     spec.loader.exec_module(data)
