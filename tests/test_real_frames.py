@@ -613,6 +613,16 @@ def test_addresses_that_cannot_be_reached(pair: Tuple[Host, Host], name: str) ->
     assert re.search("own|itself", one_line(finish(left, name, *arguments_of(name, "eth0", own), status=2)))
 
 
+@pytest.mark.parametrize(("there", "absent"), [("", "ip"), ("ip", "tmux")])
+def test_lab_without_its_tools(lab: Lab, there: str, absent: str, tmp_path: Any) -> None:
+    if there:
+        (tmp_path / there).symlink_to(str(shutil.which(there)))
+    program = Program([sys.executable, "tests/lab.py", "pair"], env={"PATH": str(tmp_path)})
+    lab.programs.append(program)
+    assert program.wait() == 2, str(program)
+    assert one_line(program).startswith(f"lab.py: {absent} is not installed: sudo apt install -y ")
+
+
 def test_names_in_place_of_addresses(pair: Tuple[Host, Host], tmp_path: Any) -> None:
     """One of the mesh, one of the user's file, and one that nobody has."""
     left, right = pair
