@@ -1553,28 +1553,43 @@ class Room:
 
     def msg(self, rest: str) -> None:
         """Say something to one person alone."""
-        name, _, text = rest.partition(" ")
+        typed, _, text = rest.partition(" ")
+        name, problem = self._find(typed)
         if not text.strip():
             self.console.reply("usage: /msg NAME TEXT")
-        elif name not in self.members():
-            self._refuse(f"nobody here is called {printable(name)}: /who lists all")
+        elif problem:
+            self._refuse(problem)
         elif not all("private" in chat.can.split() for chat in self.audience(name)):
             self._refuse("the other program passes on no messages to one alone")
         else:
             self._say(text.strip(), to=name)
 
-    def ignore(self, name: str) -> None:
+    def _find(self, typed: str) -> Tuple[str, str]:
+        """Return the name, as shown here, of the one person meant, and an empty text; or the other way round what is wrong.
+
+        Everybody may be called by his name and the tail of his address. A name alone that several have is refused.
+        """
+        labels = {f"{name.partition('~')[0]}~{address[-5:]}": name for name, address in self.members().items()}
+        found = {label: name for label, name in labels.items() if typed in (label, label.partition("~")[0])}
+        if len(found) == 1 and typed in (*found, *found.values()):
+            return next(iter(found.values())), ""
+        if found:
+            return "", f"which {printable(typed)}? {', '.join(sorted(found))}"
+        return "", f"nobody here is called {printable(typed)}: /who lists all"
+
+    def ignore(self, typed: str) -> None:
         """Hide, or show again, what somebody says; without a name list who is ignored."""
-        if not name:
+        name, problem = (typed, "") if self.is_ignored(typed) else self._find(typed)
+        if not typed:
             self.console.reply(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
         elif self.is_ignored(name):
             self._ignored -= {name, self.members().get(name, "")}
             self.console.reply(f"{name} is heard again")
-        elif name in self.members():
+        elif problem:
+            self.console.reply(problem)
+        else:
             self._ignored |= {name, self.members()[name]}
             self.console.reply(f"{name} is ignored; /ignore {name} ends that")
-        else:
-            self.console.reply(f"nobody here is called {printable(name)}: /who lists all")
 
     def send(self, path: str) -> None:
         """Offer a file to everybody here."""
@@ -2109,10 +2124,13 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
     """
     listener = node.listen(PORT_CALL)
     try:
-        with contextlib.suppress(ConnectionRefusedError):
+        try:
             stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
             listener.close()
             return stream, None
+        except ConnectionRefusedError as error:
+            if "says: busy" in str(error):  # a server, then: he calls nobody
+                raise
         return open_stream(node, peer, PORT_CALL, "alexchat_server.py"), listener
     except (ConnectionRefusedError, TimeoutError):
         deadline = node.now() + ANSWER_SECONDS

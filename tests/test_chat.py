@@ -755,6 +755,35 @@ def test_message_for_nobody(member: Client, line: str, note: str) -> None:
     assert member.peer.heard() == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "to"),
+    [("eve", "eve"), ("eve~00:08", "eve"), ("me~00:07", "me~00:07"), ("me~00:09", "me~00:09"), ("bob~00:02", "bob")],
+)
+def test_message_for_one_of_several_who_are_called_so(member: Client, typed: str, to: str) -> None:
+    for address in ("02:00:00:00:00:07", "02:00:00:00:00:09"):
+        member.peer.say(Joined(f"me~{address[-5:]}", address))
+    member.turn()
+    member.console.notes.clear()
+    member.turn(f"/msg {typed} hello")
+    assert member.peer.heard() == [Say("hello", 1, "", to)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "which"), [("me", "me~00:09"), ("ann", "ann~00:07, ann~00:0a"), ("ann~00:0b", "")]
+)
+@pytest.mark.parametrize("command", ["/msg {} hello", "/ignore {}"])
+def test_name_that_several_have(member: Client, command: str, typed: str, which: str) -> None:
+    """The answer has the names to choose from, also where the other is called like oneself."""
+    member.peer.say(Joined("me~00:09", "02:00:00:00:00:09"))
+    member.peer.say(Joined("ann~00:0a", "02:00:00:00:00:0a"))
+    member.turn()
+    member.console.notes.clear()
+    member.turn(command.format(typed))
+    says = f"which {typed}? {which}" if which else f"nobody here is called {typed}: /who lists all"
+    assert member.console.notes == [("NOT delivered: " if "/msg" in command else "") + says]
+    assert member.peer.heard() == []
+
+
 def test_message_for_one_alone_is_not_entrusted_to_a_program_that_would_tell_all(person: Client) -> None:
     person.turn("/msg bob psst")
     assert person.console.notes == ["NOT delivered: the other program passes on no messages to one alone"]
@@ -765,11 +794,14 @@ def test_server_message_for_one_alone(hub: Server) -> None:
     """It reaches one person, whoever runs the server does not see it, and a wrong name is told to who used it."""
     ann, bob, eve = hub.peers
     ann.say(Say("psst", 5, "", "bob"))
-    ann.say(Say("for you", 6, "", "hub"))
+    for name in ("hub", "hub~00:01", "02:00:00:00:00:01"):  # as it is shown where another is called hub too
+        ann.say(Say(f"for {name}", 6, "", name))
     ann.say(Say("hm", 7, "", "nobody"))
     hub.turn()
     hub.turn()
-    assert hub.console.shown == ["ann (to you alone): for you"]
+    assert [line.partition(" (to you alone): for ")[2] for line in hub.console.shown] == [
+        "hub", "hub~00:01", "02:00:00:00:00:01"
+    ]  # fmt: skip
     assert bob.heard() == [Say("psst", 5, "ann", "bob")]
     assert eve.heard() == []
     assert ann.heard() == [Notice("NOT delivered: nobody here is called nobody")]
@@ -1016,11 +1048,12 @@ def test_third_who_calls_a_caller_finds_nobody() -> None:
 class Calling:
     """A node whose calls are refused, except to `open_port`; and who calls it meanwhile."""
 
-    def __init__(self, *callers: bytes, open_port: int = 0) -> None:
+    def __init__(self, *callers: bytes, open_port: int = 0, busy_port: int = 0) -> None:
         self.time = 0.0
         self.listener = Arriving(self, *callers)
         self.stream = FakeStream(FakeNode(9), b"\2\0\0\0\0\2")
         self._open_port = open_port
+        self._busy_port = busy_port
 
     def now(self) -> float:
         return self.time
@@ -1032,7 +1065,7 @@ class Calling:
     def connect(self, peer: bytes, port: int) -> FakeStream:
         if port == self._open_port:
             return self.stream
-        raise ConnectionRefusedError("refused")
+        raise ConnectionRefusedError("busy" if port == self._busy_port else "refused")
 
 
 class Arriving:
@@ -1070,7 +1103,10 @@ def test_call_refused_while_the_other_calls() -> None:
     assert call(node, node.stream.peer) == (node.listener.streams[1], None)
     assert node.listener.streams[0].ended
     node = Calling()
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ConnectionRefusedError, match="start alexchat_server.py"):
+        call(node, node.stream.peer)
+    node = Calling(busy_port=PORT_CHAT)
+    with pytest.raises(ConnectionRefusedError, match="busy; try again later"):
         call(node, node.stream.peer)
     assert node.time == chat.ANSWER_SECONDS
 
