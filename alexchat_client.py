@@ -592,6 +592,8 @@ class Console:
 
     def _paint(self) -> None:
         if self.screen:
+            with contextlib.suppress(OSError):  # it may be gone
+                self._measure(is_moved=False)  # a terminal may reflow before its signal arrives
             self._write_bytes(1, self.screen.paint())
 
     def _write(self, descriptor: int, text: str) -> None:
@@ -653,12 +655,13 @@ class Console:
         with contextlib.suppress(termios.error):
             termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
-    def _measure(self) -> None:
+    def _measure(self, *, is_moved: bool = True) -> None:
         if self.screen:
             size = os.get_terminal_size(1)
-            self.screen.editor.width = size.columns or 80  # a serial line knows no size
-            self.screen.height = size.lines or 24
-            self.screen.forget_rows()
+            width, height = size.columns or 80, size.lines or 24  # a serial line knows no size
+            if is_moved or (width, height) != (self.screen.editor.width, self.screen.height):
+                self.screen.editor.width, self.screen.height = width, height
+                self.screen.forget_rows()
 
     def _watch_signals(self, undo: contextlib.ExitStack) -> None:
         """Let signals wake `select` through a pipe; what was ignored (nohup) stays so."""

@@ -1380,6 +1380,21 @@ def test_terminal_resized() -> None:
         terminal.expect("> 23456789")
 
 
+def test_terminal_resized_before_the_signal_says_so() -> None:
+    """No mark is set where its line may no longer be, and the row has the new width."""
+    with OnTerminal("sh", "-c", f"trap '' WINCH; exec {sys.executable} {FAKES}") as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"hold\r")
+        terminal.expect("✓ hold", ">")
+        terminal.type(b"one\r")
+        terminal.expect("✓ hold", "· one", "peer: you said one", ">")
+        terminal.resize(20, 10)
+        terminal.type(b"0123456789" * 3)
+        terminal.expect("> 4567890123456789")
+        terminal.type(b"\x15take\r")
+        terminal.expect("· one", "peer: you said one", "✓ take", "✓ one", ">")
+
+
 @pytest.mark.parametrize("key", [b"\x03", b"\x03\x03"])
 def test_terminal_ctrl_c(key: bytes) -> None:
     with OnTerminal() as terminal:
