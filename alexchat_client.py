@@ -129,7 +129,8 @@ _PASTE_END = re.compile("\x1b\\[201~|\x03")  # Ctrl-C: the way out when the term
 class LineEditor:
     """One row of typing without any I/O: bytes of keys in, actions out, and the bytes that draw the row.
 
-    `width` is the terminal's, in columns; set it anew after a resize. `words` returns what Tab can complete to.
+    `width` is the terminal's, in columns; set it anew after a resize. `completions` returns, for the text before
+    the cursor, all that Tab can make of it.
     """
 
     def __init__(self, width: int, *, encoding: str = "utf-8") -> None:
@@ -138,7 +139,7 @@ class LineEditor:
         self.text = ""
         self.cursor = 0  # index into text
         self._left = 0  # index of the first character shown
-        self.words: Callable[[], Iterable[str]] = tuple
+        self.completions: Callable[[str], Iterable[str]] = lambda _: ()
         self.encoding = encoding
         self._newline = "\u21b5" if can_encode("\u21b5", encoding) else "|"
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
@@ -243,13 +244,12 @@ class LineEditor:
         self._recalled += step
         self._set([*self._history, self._draft][self._recalled])
 
-    def _complete_word(self) -> None:
+    def _complete(self) -> None:
         before = self.text[: self.cursor]
-        word = before.rpartition(" ")[2]
-        found = [candidate for candidate in self.words() if candidate.startswith(word)]
+        found = [candidate for candidate in self.completions(before) if candidate.startswith(before)]
         if found:
             common = os.path.commonprefix(found)  # noqa: RUF071  character by character
-            self._insert(common[len(word) :] + " " * (len(found) == 1))
+            self._insert(common[len(before) :] + " " * (len(found) == 1 and common[-1] != "/"))
 
     def _move(self, index: int) -> None:
         self.cursor = index
@@ -287,7 +287,7 @@ class LineEditor:
             ("\x04", self._leave_or_delete),
             ("\x1a", lambda: Action(Act.SUSPEND)),
             ("\x0c", lambda: Action(Act.CLEAR)),
-            ("\t", self._complete_word),
+            ("\t", self._complete),
             ("\x7f \x08", lambda: self._replace(self._before(), self.cursor)),
             ("\x1b[3~", lambda: self._replace(self.cursor, self._after())),
             ("\x01 \x1b[H \x1bOH \x1b[1~ \x1b[7~", lambda: self._move(0)),
@@ -1425,7 +1425,7 @@ class Room:
         self._undelivered = 0  # messages
         self._lost = 0  # streams
         if console.screen:
-            console.screen.editor.words = lambda: [*COMMAND_NAMES, "exit", *self.members()]
+            console.screen.editor.completions = self._completions
 
     def join(self, stream: Stream) -> Chat:
         """Take up the talk on a new stream."""
@@ -1539,6 +1539,14 @@ class Room:
             self._obey(line)
         elif self.leave_at == INFINITY:
             self._say(line[line.startswith("//") :])
+
+    def _completions(self, before: str) -> List[str]:
+        """Return what Tab can make of the text before the cursor: a path, a command or a name at its end."""
+        send, space, path = before.partition(" ")
+        if send.lower() == "/send" and space:
+            return [send + space + found for found in paths(path)]
+        start = before[: before.rfind(" ") + 1]
+        return [start + word for word in (*COMMAND_NAMES, "exit", *self.members())]
 
     def _obey(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -1859,6 +1867,23 @@ class Room:
 def arrivals(listener: Optional[Listener]) -> List[Stream]:
     """Return the streams that have come since the last call."""
     return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
+
+
+def paths(begun: str) -> List[str]:
+    """Return what a path so begun may become; directories end in /, and what no key types is left out."""
+    start = begun.rpartition("/")[2]
+    folder = begun[: len(begun) - len(start)]
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            return [
+                folder + entry.name + "/" * entry.is_dir()
+                for entry in entries
+                if (start or entry.name[0] != ".")
+                and entry.name.startswith(start)
+                and all(map(_is_typable, entry.name))
+            ]
+    except OSError:
+        return []
 
 
 def own_line(message: Say) -> str:

@@ -768,9 +768,7 @@ def test_message_for_one_of_several_who_are_called_so(member: Client, typed: str
     assert member.peer.heard() == [Say("hello", 1, "", to)]
 
 
-@pytest.mark.parametrize(
-    ("typed", "which"), [("me", "me~00:09"), ("ann", "ann~00:07, ann~00:0a"), ("ann~00:0b", "")]
-)
+@pytest.mark.parametrize(("typed", "which"), [("me", "me~00:09"), ("ann", "ann~00:07, ann~00:0a"), ("ann~00:0b", "")])
 @pytest.mark.parametrize("command", ["/msg {} hello", "/ignore {}"])
 def test_name_that_several_have(member: Client, command: str, typed: str, which: str) -> None:
     """The answer has the names to choose from, also where the other is called like oneself."""
@@ -1103,7 +1101,7 @@ def test_call_refused_while_the_other_calls() -> None:
     assert call(node, node.stream.peer) == (node.listener.streams[1], None)
     assert node.listener.streams[0].ended
     node = Calling()
-    with pytest.raises(ConnectionRefusedError, match="start alexchat_server.py"):
+    with pytest.raises(ConnectionRefusedError, match="start alexchat_server"):
         call(node, node.stream.peer)
     node = Calling(busy_port=PORT_CHAT)
     with pytest.raises(ConnectionRefusedError, match="busy; try again later"):
@@ -1462,6 +1460,26 @@ def test_terminal_tab() -> None:
         terminal.expect("> hi peer")
         terminal.type(b"\x15/ms\tpe\t")
         terminal.expect("> /msg peer")
+
+
+def test_terminal_tab_completes_paths(tmp_path: Any) -> None:
+    """Directories get a slash; what several share is completed; a name that would act on the terminal is left out."""
+    for name in ("my photos/cat 1.jpg", "my photos/cat 2.jpg", "my photos/.hidden", "notes/old\x1b]0;pwned\x07", "x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with OnTerminal(width=200, HOME=str(tmp_path)) as terminal:
+        terminal.expect(HERE, ">")
+        for keys, row in (
+            (b"/send ~/m\t", "~/my photos/"),
+            (b"\t", "~/my photos/cat"),
+            (b"2\t", "~/my photos/cat 2.jpg"),
+            (b"\x15/send ~/my photos/.h\t", "~/my photos/.hidden"),
+            (b"\x15/send %s/n\to\t!" % str(tmp_path).encode(), f"{tmp_path}/notes/o!"),
+            (b"\x15/send ~/nowhere/x\t!", "~/nowhere/x!"),
+        ):
+            terminal.type(keys)
+            terminal.expect(f"> /send {row}")
+        assert b"pwned" not in terminal.raw
 
 
 def test_terminal_messages_arrive_while_looking_through_the_history() -> None:
