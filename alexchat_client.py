@@ -1576,7 +1576,7 @@ class Room:
             self._say(text.strip(), to=name)
 
     def _find(self, typed: str) -> Tuple[str, str]:
-        """Return the name, as shown here, of the one person meant, and an empty text; or the other way round what is wrong.
+        """Return the name, as shown here, of the one person meant, and ""; or else "" and what is wrong.
 
         Everybody may be called by his name and the tail of his address. A name alone that several have is refused.
         """

@@ -120,7 +120,7 @@ class ServerRoom(Room):
         return [chat for chat in self.chats if chat.name == name]
 
     def _is_me(self, name: str) -> bool:
-        """Tell whether a client knows this server by that: its name, with or without the tail of its address, or that."""
+        """Tell whether a client knows this server by that: its name, with the tail of its address or not, or that."""
         address = format_address(self.node.address)
         return name in (self.own_name, f"{self.own_name}~{address[-5:]}", address)
 
