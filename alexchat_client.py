@@ -1444,7 +1444,8 @@ class Room:
             for line in self.console.take_lines():  # typed just before
                 self._type(line)
             self.leave()
-            self._loop()  # a second interruption does not wait
+            with contextlib.suppress(SystemExit):  # a second interruption does not wait
+                self._loop()
         self.leave_at = self.node.now()
         for chat in list(self.chats):
             self.part(chat)
@@ -1539,6 +1540,8 @@ class Room:
             self._obey(line)
         elif self.leave_at == INFINITY:
             self._say(line[line.startswith("//") :])
+        else:
+            self._refuse(f"already leaving: {printable(line)}")
 
     def _completions(self, before: str) -> List[str]:
         """Return what Tab can make of the text before the cursor: a path, a command or a name at its end."""

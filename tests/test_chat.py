@@ -656,6 +656,23 @@ def test_leaving(member: Client, word: str) -> None:
     assert member.peer.heard() == [Bye()]
 
 
+def test_leaving_interrupted_twice_lists_what_is_not_delivered(person: Client) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise SystemExit(143)
+
+    person.peer.stream.other.holding = True
+    person.turn("lost words")
+    person.console.wait = interrupted
+    assert person.room.run() == 143
+    assert person.console.notes == ["NOT delivered to bob: lost words"]
+
+
+def test_line_typed_while_leaving_is_told_of(member: Client) -> None:
+    member.turn("/exit", "too late")
+    assert member.peer.heard() == [Bye()]
+    assert member.console.notes == ["NOT delivered: already leaving: too late"]
+
+
 class Answer(NamedTuple):
     """What an echo brings."""
 
