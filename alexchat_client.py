@@ -129,7 +129,8 @@ _PASTE_END = re.compile("\x1b\\[201~|\x03")  # Ctrl-C: the way out when the term
 class LineEditor:
     """One row of typing without any I/O: bytes of keys in, actions out, and the bytes that draw the row.
 
-    `width` is the terminal's, in columns; set it anew after a resize. `words` returns what Tab can complete to.
+    `width` is the terminal's, in columns; set it anew after a resize. `completions` returns, for the text before
+    the cursor, all that Tab can make of it.
     """
 
     def __init__(self, width: int, *, encoding: str = "utf-8") -> None:
@@ -138,7 +139,7 @@ class LineEditor:
         self.text = ""
         self.cursor = 0  # index into text
         self._left = 0  # index of the first character shown
-        self.words: Callable[[], Iterable[str]] = tuple
+        self.completions: Callable[[str], Iterable[str]] = lambda _: ()
         self.encoding = encoding
         self._newline = "\u21b5" if can_encode("\u21b5", encoding) else "|"
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
@@ -243,13 +244,12 @@ class LineEditor:
         self._recalled += step
         self._set([*self._history, self._draft][self._recalled])
 
-    def _complete_word(self) -> None:
+    def _complete(self) -> None:
         before = self.text[: self.cursor]
-        word = before.rpartition(" ")[2]
-        found = [candidate for candidate in self.words() if candidate.startswith(word)]
+        found = [candidate for candidate in self.completions(before) if candidate.startswith(before)]
         if found:
             common = os.path.commonprefix(found)  # noqa: RUF071  character by character
-            self._insert(common[len(word) :] + " " * (len(found) == 1))
+            self._insert(common[len(before) :] + " " * (len(found) == 1 and common[-1] != "/"))
 
     def _move(self, index: int) -> None:
         self.cursor = index
@@ -287,7 +287,7 @@ class LineEditor:
             ("\x04", self._leave_or_delete),
             ("\x1a", lambda: Action(Act.SUSPEND)),
             ("\x0c", lambda: Action(Act.CLEAR)),
-            ("\t", self._complete_word),
+            ("\t", self._complete),
             ("\x7f \x08", lambda: self._replace(self._before(), self.cursor)),
             ("\x1b[3~", lambda: self._replace(self.cursor, self._after())),
             ("\x01 \x1b[H \x1bOH \x1b[1~ \x1b[7~", lambda: self._move(0)),
@@ -592,6 +592,8 @@ class Console:
 
     def _paint(self) -> None:
         if self.screen:
+            with contextlib.suppress(OSError):  # it may be gone
+                self._measure(is_moved=False)  # a terminal may reflow before its signal arrives
             self._write_bytes(1, self.screen.paint())
 
     def _write(self, descriptor: int, text: str) -> None:
@@ -653,12 +655,13 @@ class Console:
         with contextlib.suppress(termios.error):
             termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
-    def _measure(self) -> None:
+    def _measure(self, *, is_moved: bool = True) -> None:
         if self.screen:
             size = os.get_terminal_size(1)
-            self.screen.editor.width = size.columns or 80  # a serial line knows no size
-            self.screen.height = size.lines or 24
-            self.screen.forget_rows()
+            width, height = size.columns or 80, size.lines or 24  # a serial line knows no size
+            if is_moved or (width, height) != (self.screen.editor.width, self.screen.height):
+                self.screen.editor.width, self.screen.height = width, height
+                self.screen.forget_rows()
 
     def _watch_signals(self, undo: contextlib.ExitStack) -> None:
         """Let signals wake `select` through a pipe; what was ignored (nohup) stays so."""
@@ -1422,7 +1425,7 @@ class Room:
         self._undelivered = 0  # messages
         self._lost = 0  # streams
         if console.screen:
-            console.screen.editor.words = lambda: [*COMMAND_NAMES, "exit", *self.members()]
+            console.screen.editor.completions = self._completions
 
     def join(self, stream: Stream) -> Chat:
         """Take up the talk on a new stream."""
@@ -1441,7 +1444,8 @@ class Room:
             for line in self.console.take_lines():  # typed just before
                 self._type(line)
             self.leave()
-            self._loop()  # a second interruption does not wait
+            with contextlib.suppress(SystemExit):  # a second interruption does not wait
+                self._loop()
         self.leave_at = self.node.now()
         for chat in list(self.chats):
             self.part(chat)
@@ -1536,6 +1540,16 @@ class Room:
             self._obey(line)
         elif self.leave_at == INFINITY:
             self._say(line[line.startswith("//") :])
+        else:
+            self._refuse(f"already leaving: {printable(line)}")
+
+    def _completions(self, before: str) -> List[str]:
+        """Return what Tab can make of the text before the cursor: a path, a command or a name at its end."""
+        send, space, path = before.partition(" ")
+        if send.lower() == "/send" and space:
+            return [send + space + found for found in paths(path)]
+        start = before[: before.rfind(" ") + 1]
+        return [start + word for word in (*COMMAND_NAMES, "exit", *self.members())]
 
     def _obey(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -1553,28 +1567,43 @@ class Room:
 
     def msg(self, rest: str) -> None:
         """Say something to one person alone."""
-        name, _, text = rest.partition(" ")
+        typed, _, text = rest.partition(" ")
+        name, problem = self._find(typed)
         if not text.strip():
             self.console.reply("usage: /msg NAME TEXT")
-        elif name not in self.members():
-            self._refuse(f"nobody here is called {printable(name)}: /who lists all")
+        elif problem:
+            self._refuse(problem)
         elif not all("private" in chat.can.split() for chat in self.audience(name)):
             self._refuse("the other program passes on no messages to one alone")
         else:
             self._say(text.strip(), to=name)
 
-    def ignore(self, name: str) -> None:
+    def _find(self, typed: str) -> Tuple[str, str]:
+        """Return the name, as shown here, of the one person meant, and ""; or else "" and what is wrong.
+
+        Everybody may be called by his name and the tail of his address. A name alone that several have is refused.
+        """
+        labels = {f"{name.partition('~')[0]}~{address[-5:]}": name for name, address in self.members().items()}
+        found = {label: name for label, name in labels.items() if typed in (label, label.partition("~")[0])}
+        if len(found) == 1 and typed in (*found, *found.values()):
+            return next(iter(found.values())), ""
+        if found:
+            return "", f"which {printable(typed)}? {', '.join(sorted(found))}"
+        return "", f"nobody here is called {printable(typed)}: /who lists all"
+
+    def ignore(self, typed: str) -> None:
         """Hide, or show again, what somebody says; without a name list who is ignored."""
-        if not name:
+        name, problem = (typed, "") if self.is_ignored(typed) else self._find(typed)
+        if not typed:
             self.console.reply(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
         elif self.is_ignored(name):
             self._ignored -= {name, self.members().get(name, "")}
             self.console.reply(f"{name} is heard again")
-        elif name in self.members():
+        elif problem:
+            self.console.reply(problem)
+        else:
             self._ignored |= {name, self.members()[name]}
             self.console.reply(f"{name} is ignored; /ignore {name} ends that")
-        else:
-            self.console.reply(f"nobody here is called {printable(name)}: /who lists all")
 
     def send(self, path: str) -> None:
         """Offer a file to everybody here."""
@@ -1843,6 +1872,23 @@ def arrivals(listener: Optional[Listener]) -> List[Stream]:
     return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
 
 
+def paths(begun: str) -> List[str]:
+    """Return what a path so begun may become; directories end in /, and what no key types is left out."""
+    start = begun.rpartition("/")[2]
+    folder = begun[: len(begun) - len(start)]
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            return [
+                folder + entry.name + "/" * entry.is_dir()
+                for entry in entries
+                if (start or entry.name[0] != ".")
+                and entry.name.startswith(start)
+                and all(map(_is_typable, entry.name))
+            ]
+    except OSError:
+        return []
+
+
 def own_line(message: Say) -> str:
     """Return how a message of one's own is shown to oneself."""
     return f"(to {message.to} alone) {message.text}" if message.to else message.text
@@ -2109,10 +2155,13 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
     """
     listener = node.listen(PORT_CALL)
     try:
-        with contextlib.suppress(ConnectionRefusedError):
+        try:
             stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
             listener.close()
             return stream, None
+        except ConnectionRefusedError as error:
+            if "says: busy" in str(error):  # a server, then: he calls nobody
+                raise
         return open_stream(node, peer, PORT_CALL, "alexchat_server.py"), listener
     except (ConnectionRefusedError, TimeoutError):
         deadline = node.now() + ANSWER_SECONDS

@@ -119,16 +119,21 @@ class ServerRoom(Room):
         """Return the chat with that person."""
         return [chat for chat in self.chats if chat.name == name]
 
+    def _is_me(self, name: str) -> bool:
+        """Tell whether a client knows this server by that: its name, with the tail of its address or not, or that."""
+        address = format_address(self.node.address)
+        return name in (self.own_name, f"{self.own_name}~{address[-5:]}", address)
+
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message and pass it on to all the others, or to the one it is for."""
         passed_on = message._replace(sender=chat.name)
-        if message.to in ("", self.own_name):
+        if not message.to or self._is_me(message.to):
             super().hear(chat, passed_on)
         if len(encode_record(passed_on)) > CHAT_LINE_BYTES:
             self.console.note(f"{chat.name}'s message is too long to pass on", is_error=True)
             return
         receivers = self.audience(message.to) if message.to else self.chats
-        if not receivers and message.to != self.own_name:
+        if not receivers and not self._is_me(message.to):
             chat.put(Notice(f"NOT delivered: nobody here is called {message.to}"))
         for other in receivers:
             if other is not chat:
@@ -152,7 +157,7 @@ class ServerRoom(Room):
 
     def hear_decline(self, chat: Chat, decline: Decline) -> None:
         """Tell the one whose file is not wanted."""
-        if decline.to == self.own_name:
+        if self._is_me(decline.to):
             super().hear_decline(chat, decline)
         for other in self.audience(decline.to):
             other.put(decline._replace(sender=chat.name))

@@ -429,7 +429,9 @@ class EthernetLink(Link):
             self._lock_file = -1
 
 
-_SCAPY_MISSING = "scapy is not installed: sudo apt install python3-scapy  (or: pip install scapy)"
+_SCAPY_MISSING = (
+    "scapy is not installed: sudo apt install -y --no-install-recommends python3-scapy  (or: pip install scapy)"
+)
 _NO_RAW = "; this root lacks CAP_NET_RAW: outside the container, or docker run --cap-add NET_RAW"
 _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40

@@ -7,6 +7,10 @@
 -- To follow a stream:  alexstream.stream == 0  (numbered as they appear; tcp.stream's way). Wireshark lets only
 -- dissectors written in C offer its "Follow" window.
 
+if tostring(DissectorTable.get("ethertype"):get_dissector(0x88B5)):upper() == "ALEXMESH" then
+    return -- installed, and named on the command line too
+end
+
 local mesh = Proto("alexmesh", "AlexMesh")
 local stream = Proto("alexstream", "AlexStream")
 

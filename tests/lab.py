@@ -25,6 +25,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -523,6 +524,13 @@ def open_shells(lab: Lab, hosts: Sequence[Host]) -> int:
     return subprocess.call([*tmux, "attach"])
 
 
+def require(tool: str, package: str) -> None:
+    """Leave with 2 and the next command where a program is not installed."""
+    if shutil.which(tool) is None:
+        print(f"lab.py: {tool} is not installed: sudo apt install -y {package}", file=sys.stderr)
+        sys.exit(2)
+
+
 def stop(number: int, _frame: object) -> NoReturn:
     """Signal handler: leave through every `finally`."""
     sys.exit(128 + number)
@@ -540,6 +548,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(own)
     if os.geteuid():
         parser.error("network namespaces need root: sudo python3 tests/lab.py ...")
+    require("ip", "iproute2")
+    if not command:
+        require("tmux", "tmux")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     with Lab() as lab:

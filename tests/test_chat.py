@@ -656,6 +656,23 @@ def test_leaving(member: Client, word: str) -> None:
     assert member.peer.heard() == [Bye()]
 
 
+def test_leaving_interrupted_twice_lists_what_is_not_delivered(person: Client) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise SystemExit(143)
+
+    person.peer.stream.other.holding = True
+    person.turn("lost words")
+    person.console.wait = interrupted
+    assert person.room.run() == 143
+    assert person.console.notes == ["NOT delivered to bob: lost words"]
+
+
+def test_line_typed_while_leaving_is_told_of(member: Client) -> None:
+    member.turn("/exit", "too late")
+    assert member.peer.heard() == [Bye()]
+    assert member.console.notes == ["NOT delivered: already leaving: too late"]
+
+
 class Answer(NamedTuple):
     """What an echo brings."""
 
@@ -755,6 +772,33 @@ def test_message_for_nobody(member: Client, line: str, note: str) -> None:
     assert member.peer.heard() == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "to"),
+    [("eve", "eve"), ("eve~00:08", "eve"), ("me~00:07", "me~00:07"), ("me~00:09", "me~00:09"), ("bob~00:02", "bob")],
+)
+def test_message_for_one_of_several_who_are_called_so(member: Client, typed: str, to: str) -> None:
+    for address in ("02:00:00:00:00:07", "02:00:00:00:00:09"):
+        member.peer.say(Joined(f"me~{address[-5:]}", address))
+    member.turn()
+    member.console.notes.clear()
+    member.turn(f"/msg {typed} hello")
+    assert member.peer.heard() == [Say("hello", 1, "", to)]
+
+
+@pytest.mark.parametrize(("typed", "which"), [("me", "me~00:09"), ("ann", "ann~00:07, ann~00:0a"), ("ann~00:0b", "")])
+@pytest.mark.parametrize("command", ["/msg {} hello", "/ignore {}"])
+def test_name_that_several_have(member: Client, command: str, typed: str, which: str) -> None:
+    """The answer has the names to choose from, also where the other is called like oneself."""
+    member.peer.say(Joined("me~00:09", "02:00:00:00:00:09"))
+    member.peer.say(Joined("ann~00:0a", "02:00:00:00:00:0a"))
+    member.turn()
+    member.console.notes.clear()
+    member.turn(command.format(typed))
+    says = f"which {typed}? {which}" if which else f"nobody here is called {typed}: /who lists all"
+    assert member.console.notes == [("NOT delivered: " if "/msg" in command else "") + says]
+    assert member.peer.heard() == []
+
+
 def test_message_for_one_alone_is_not_entrusted_to_a_program_that_would_tell_all(person: Client) -> None:
     person.turn("/msg bob psst")
     assert person.console.notes == ["NOT delivered: the other program passes on no messages to one alone"]
@@ -765,11 +809,14 @@ def test_server_message_for_one_alone(hub: Server) -> None:
     """It reaches one person, whoever runs the server does not see it, and a wrong name is told to who used it."""
     ann, bob, eve = hub.peers
     ann.say(Say("psst", 5, "", "bob"))
-    ann.say(Say("for you", 6, "", "hub"))
+    for name in ("hub", "hub~00:01", "02:00:00:00:00:01"):  # as it is shown where another is called hub too
+        ann.say(Say(f"for {name}", 6, "", name))
     ann.say(Say("hm", 7, "", "nobody"))
     hub.turn()
     hub.turn()
-    assert hub.console.shown == ["ann (to you alone): for you"]
+    assert [line.partition(" (to you alone): for ")[2] for line in hub.console.shown] == [
+        "hub", "hub~00:01", "02:00:00:00:00:01"
+    ]  # fmt: skip
     assert bob.heard() == [Say("psst", 5, "ann", "bob")]
     assert eve.heard() == []
     assert ann.heard() == [Notice("NOT delivered: nobody here is called nobody")]
@@ -1016,11 +1063,12 @@ def test_third_who_calls_a_caller_finds_nobody() -> None:
 class Calling:
     """A node whose calls are refused, except to `open_port`; and who calls it meanwhile."""
 
-    def __init__(self, *callers: bytes, open_port: int = 0) -> None:
+    def __init__(self, *callers: bytes, open_port: int = 0, busy_port: int = 0) -> None:
         self.time = 0.0
         self.listener = Arriving(self, *callers)
         self.stream = FakeStream(FakeNode(9), b"\2\0\0\0\0\2")
         self._open_port = open_port
+        self._busy_port = busy_port
 
     def now(self) -> float:
         return self.time
@@ -1032,7 +1080,7 @@ class Calling:
     def connect(self, peer: bytes, port: int) -> FakeStream:
         if port == self._open_port:
             return self.stream
-        raise ConnectionRefusedError("refused")
+        raise ConnectionRefusedError("busy" if port == self._busy_port else "refused")
 
 
 class Arriving:
@@ -1070,7 +1118,10 @@ def test_call_refused_while_the_other_calls() -> None:
     assert call(node, node.stream.peer) == (node.listener.streams[1], None)
     assert node.listener.streams[0].ended
     node = Calling()
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ConnectionRefusedError, match="start alexchat_server"):
+        call(node, node.stream.peer)
+    node = Calling(busy_port=PORT_CHAT)
+    with pytest.raises(ConnectionRefusedError, match="busy; try again later"):
         call(node, node.stream.peer)
     assert node.time == chat.ANSWER_SECONDS
 
@@ -1344,6 +1395,21 @@ def test_terminal_resized() -> None:
         terminal.expect("> 23456789")
 
 
+def test_terminal_resized_before_the_signal_says_so() -> None:
+    """No mark is set where its line may no longer be, and the row has the new width."""
+    with OnTerminal("sh", "-c", f"trap '' WINCH; exec {sys.executable} {FAKES}") as terminal:
+        terminal.expect(HERE, ">")
+        terminal.type(b"hold\r")
+        terminal.expect("✓ hold", ">")
+        terminal.type(b"one\r")
+        terminal.expect("✓ hold", "· one", "peer: you said one", ">")
+        terminal.resize(20, 10)
+        terminal.type(b"0123456789" * 3)
+        terminal.expect("> 4567890123456789")
+        terminal.type(b"\x15take\r")
+        terminal.expect("· one", "peer: you said one", "✓ take", "✓ one", ">")
+
+
 @pytest.mark.parametrize("key", [b"\x03", b"\x03\x03"])
 def test_terminal_ctrl_c(key: bytes) -> None:
     with OnTerminal() as terminal:
@@ -1411,6 +1477,26 @@ def test_terminal_tab() -> None:
         terminal.expect("> hi peer")
         terminal.type(b"\x15/ms\tpe\t")
         terminal.expect("> /msg peer")
+
+
+def test_terminal_tab_completes_paths(tmp_path: Any) -> None:
+    """Directories get a slash; what several share is completed; a name that would act on the terminal is left out."""
+    for name in ("my photos/cat 1.jpg", "my photos/cat 2.jpg", "my photos/.hidden", "notes/old\x1b]0;pwned\x07", "x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with OnTerminal(width=200, HOME=str(tmp_path)) as terminal:
+        terminal.expect(HERE, ">")
+        for keys, row in (
+            (b"/send ~/m\t", "~/my photos/"),
+            (b"\t", "~/my photos/cat"),
+            (b"2\t", "~/my photos/cat 2.jpg"),
+            (b"\x15/send ~/my photos/.h\t", "~/my photos/.hidden"),
+            (b"\x15/send %s/n\to\t!" % str(tmp_path).encode(), f"{tmp_path}/notes/o!"),
+            (b"\x15/send ~/nowhere/x\t!", "~/nowhere/x!"),
+        ):
+            terminal.type(keys)
+            terminal.expect(f"> /send {row}")
+        assert b"pwned" not in terminal.raw
 
 
 def test_terminal_messages_arrive_while_looking_through_the_history() -> None:

@@ -353,17 +353,17 @@ NUMBERS = ("stream", "flags", "port", "seq", "ack", "window", "tag", "ts", "echo
 SHOWN_NUMBERS = ("id", "flags", "port", "seq_raw", "ack_raw", "window", "tag", "ts", "echo")
 
 
-def tshark(path: str, *arguments: str, dissector: str = DISSECTOR) -> str:
+def tshark(path: str, *arguments: str, dissector: str = DISSECTOR, **environment: str) -> str:
     """What tshark prints of a capture. A Lua error, which leaves its exit status 0, fails the test."""
     if shutil.which("tshark") is None:
         hindered = "not installed: tshark"
         pytest.fail(hindered) if os.environ.get("ALEXCHAT_ROOT_TESTS") == "required" else pytest.skip(hindered)
     done = subprocess.run(
-        ["tshark", "-n", "-X", "lua_script:" + dissector, "-r", path, *arguments],
+        ["tshark", "-n", *["-X", "lua_script:" + dissector] * bool(dissector), "-r", path, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         check=True,
-        env=dict(os.environ, TZ="UTC", LC_ALL="C.UTF-8"),
+        env=dict(os.environ, TZ="UTC", LC_ALL="C.UTF-8", **environment),
     )
     shown = done.stdout.decode()
     assert done.stderr.decode().replace(WARNING_TO_ROOT, "") == ""
@@ -391,6 +391,18 @@ def test_an_error_in_lua_would_be_seen(spoilt: str, tmp_path: Any) -> None:
     (tmp_path / "bad.lua").write_text(source.replace(spoilt, "tvb(14, 9999)"), encoding="utf-8")
     with pytest.raises((AssertionError, subprocess.CalledProcessError)):
         tshark(SAMPLE, "-V", dissector=str(tmp_path / "bad.lua"))
+
+
+@needs_tshark
+@pytest.mark.parametrize("also_named", ["", DISSECTOR])
+def test_installed_for_good(also_named: str, tmp_path: Any) -> None:
+    """As the README says, and where -X names the dissector all the same: nothing on stderr, the same columns."""
+    plugins = tmp_path / ".local/lib/wireshark/plugins"
+    plugins.mkdir(parents=True)
+    shutil.copy(DISSECTOR, str(plugins))
+    shown = tshark(SAMPLE, dissector=also_named, HOME=str(tmp_path))
+    assert shown == tshark(SAMPLE)
+    assert {row.split()[5] for row in shown.splitlines()} == {"AlexMesh", "AlexStream"}
 
 
 class Captures(NamedTuple):

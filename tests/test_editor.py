@@ -148,7 +148,7 @@ def test_endless_paste_interrupt() -> None:
 
 def test_word_tab() -> None:
     editor = LineEditor(40)
-    editor.words = lambda: ["alice", "albert", "bob"]
+    editor.completions = lambda before: [before[: before.rfind(" ") + 1] + name for name in ("alice", "albert", "bob")]
     editor.feed(b"b\t")
     assert editor.text == "bob "
     editor.feed(b"a\t")

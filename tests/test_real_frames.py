@@ -543,6 +543,11 @@ def arguments_of(name: str, interface: str, peer: str) -> List[str]:
     }.get(name, [interface])
 
 
+def arguments_to(name: str, peer: str) -> List[str]:
+    """The same for a script that calls somebody."""
+    return ["eth0", peer, "--count", "1"] if name == "send_handshake.py" else arguments_of(name, "eth0", peer)
+
+
 def one_line(program: Program) -> str:
     """The one line of standard error that an error is told in."""
     lines = [line for line in program.err.splitlines() if not line.startswith("alexmesh: node")]
@@ -588,9 +593,13 @@ def test_as_nobody(lab: Lab, tmp_path: Any) -> None:
         shutil.copytree(os.path.dirname(scapy.__file__), os.path.join(folder, "scapy"))
         call("chmod", "-R", "a+rX", folder)
         nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        program = lab.host().start([*nobody, "/usr/bin/python3", os.path.join(folder, "node.py"), "lo"])
-        assert program.wait() == 2, str(program)
-        assert "sudo" in one_line(program)
+        host = lab.host()
+        for name in SCRIPTS:
+            arguments = arguments_of(name, "lo", "02:00:00:00:00:02")
+            host.start([*nobody, "/usr/bin/python3", os.path.join(folder, name), *arguments])
+        for program in host.lab.programs:
+            assert program.wait() == 2, str(program)
+            assert "sudo" in one_line(program)
     finally:
         shutil.rmtree(folder)
 
@@ -604,13 +613,26 @@ def test_without_scapy(lab: Lab, name: str) -> None:
     assert "python3-scapy" in one_line(program)
 
 
-@pytest.mark.parametrize("name", ["send_message.py", "alexstream_client.py", "alexchat_client.py"])
+PEER_SCRIPTS = ("send_handshake.py", "send_message.py", "alexstream_client.py", "alexchat_client.py")
+
+
+@pytest.mark.parametrize("name", PEER_SCRIPTS)
 def test_addresses_that_cannot_be_reached(pair: Tuple[Host, Host], name: str) -> None:
     left, _ = pair
     for bad in ("02:00:00:00:00", "no name", "02:00:00:00:00:zz"):
-        assert bad in one_line(finish(left, name, *arguments_of(name, "eth0", bad), status=2))
+        assert bad in one_line(finish(left, name, *arguments_to(name, bad), status=2))
     own = left.ports[0].address
-    assert re.search("own|itself", one_line(finish(left, name, *arguments_of(name, "eth0", own), status=2)))
+    assert re.search("own|itself", one_line(finish(left, name, *arguments_to(name, own), status=2)))
+
+
+@pytest.mark.parametrize(("there", "absent"), [("", "ip"), ("ip", "tmux")])
+def test_lab_without_its_tools(lab: Lab, there: str, absent: str, tmp_path: Any) -> None:
+    if there:
+        (tmp_path / there).symlink_to(str(shutil.which(there)))
+    program = Program([sys.executable, "tests/lab.py", "pair"], env={"PATH": str(tmp_path)})
+    lab.programs.append(program)
+    assert program.wait() == 2, str(program)
+    assert one_line(program).startswith(f"lab.py: {absent} is not installed: sudo apt install -y ")
 
 
 def test_names_in_place_of_addresses(pair: Tuple[Host, Host], tmp_path: Any) -> None:
@@ -651,10 +673,16 @@ def test_quiet_is_silent_and_verbose_is_not(pair: Tuple[Host, Host]) -> None:
         assert not re.search("^alexmesh:|found", program.err, re.MULTILINE), str(program)
 
 
-@pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])
-def test_nobody_answers(pair: Tuple[Host, Host], name: str) -> None:
-    program = finish(pair[0], name, *arguments_of(name, "eth0", "02:00:00:00:12:34"), status=1, timeout=25)
-    assert re.search("no answer|no such node", one_line(program))
+def test_nobody_answers(pair: Tuple[Host, Host]) -> None:
+    """All scripts that call somebody, at once; by a name that nobody has too."""
+    wrong = [
+        pair[0].start(script(name, *arguments_to(name, peer)))
+        for name in PEER_SCRIPTS
+        for peer in ("02:00:00:00:12:34", "zoe")
+    ]
+    for program in wrong:
+        assert program.wait(25) == 1, str(program)
+        assert re.search("no answer|no such node|nobody answers", one_line(program)), str(program)
 
 
 @pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])

@@ -359,7 +359,8 @@ def test_missing_scapy_is_said_in_one_line(lab: Lab) -> None:
     body = f"{missing}; import node; sys.exit(node.run(node.main))"
     program = lab.host().start([sys.executable, "-bb", "-c", body, "lo"])
     assert program.wait() == 2, str(program)
-    assert program.err == "-c: scapy is not installed: sudo apt install python3-scapy  (or: pip install scapy)\n"
+    command = "sudo apt install -y --no-install-recommends python3-scapy"
+    assert program.err == f"-c: scapy is not installed: {command}  (or: pip install scapy)\n"
 
 
 def test_help_needs_no_scapy(lab: Lab) -> None:
