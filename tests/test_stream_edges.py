@@ -735,7 +735,7 @@ def test_closed_streams_give_their_memory_back(sent: int, received: int) -> None
     gc.disable()
     tracemalloc.start()
     try:
-        for _ in range(200):
+        for _ in range(100):
             script.seq = script.ack = 0
             script.connect()
             script.raw(script.syn_ack())
@@ -776,3 +776,196 @@ def test_established_unknown_option_that_looks_like_a_sack_is_none() -> None:
     wire = streamwire.unpack(script.packed(ACK))
     script.raw(wire, options=option)
     assert script.take() == []
+
+
+# --- What comes in a row, by the fast path --------------------------------------------------------------------------
+
+
+def plain(script: Script, *payloads: bytes) -> None:
+    """Data segments that say nothing else, in one batch."""
+    batch = [script.packed(ACK, payload=payload, echo=0) for payload in payloads]
+    script.endpoint.receive_all(THEIRS, batch, now=script.now)
+    script.endpoint.check()
+
+
+def test_established_plain_data_beyond_the_window_is_not_stored() -> None:
+    script = opened()
+    plain(script, b"x")
+    while script.seq < WINDOW - 1000:
+        plain(script, bytes(1000))
+    script.take()
+    last = WINDOW - script.seq
+    plain(script, bytes(last + 1))
+    script.take()
+    plain(script, b"beyond")
+    assert script.session.readable == WINDOW
+    assert [wire.window for wire in script.take()] == [0]
+
+
+def test_established_plain_data_fills_a_gap() -> None:
+    script = opened()
+    plain(script, b"a")
+    script.give(seq=3, payload=b"d")
+    script.take()
+    plain(script, b"bc")
+    assert script.session.read(10) == b"abcd"
+    assert [wire.ack for wire in script.take()] == [4]
+
+
+def test_established_plain_data_before_a_fin_that_came_early_is_the_last() -> None:
+    """Row 66."""
+    script = opened()
+    plain(script, b"a")
+    script.give(ACK | FIN, seq=3)
+    script.take()
+    plain(script, b"bc")
+    assert script.session.read(10) == b"abc"
+    assert script.session.at_eof
+    assert [wire.ack for wire in script.take()] == [4]
+
+
+def test_established_plain_data_in_one_batch_is_acknowledged_once_by_the_fourth() -> None:
+    script = opened()
+    plain(script, b"a")
+    assert [(time, wire.ack) for time, wire in script.run(0.01)] == [(0.005, 1)]
+    plain(script, b"b", b"c", b"d")
+    assert script.take() == []
+    plain(script, b"e")
+    assert [wire.ack for wire in script.take()] == [5]
+
+
+def test_presses_who_waits_for_an_acknowledgement_that_no_answer_will_carry() -> None:
+    """One segment's goes with the application's answer; of several or out of order, the peer must hear at once."""
+    script = opened()
+    assert not script.session.presses
+    script.give(ACK | PUSH, payload=b"a")
+    assert not script.session.presses
+    script.give(ACK | PUSH, payload=b"b")
+    assert script.session.presses
+    script.take()
+    assert not script.session.presses
+    script.give(ACK | PUSH, seq=5, payload=b"f")
+    assert script.session.presses
+
+
+# --- Scoreboard -----------------------------------------------------------------------------------------------------
+
+
+def test_established_lost_tail_is_found_by_the_echo_of_a_repaired_head() -> None:
+    """The second copy arrived, sent after the tail: that was overtaken a round trip ago."""
+    script = in_flight(5)
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 4 * MSS)])
+    assert shape(script.take()) == [(0, MSS)]
+    script.wait(RTT)
+    script.give(ACK, ack=4 * MSS)
+    assert shape([wire for _, wire in script.run(0.002)]) == [(4 * MSS, MSS)]
+
+
+def test_established_acknowledgement_of_some_says_nothing_of_the_rest() -> None:
+    script = in_flight(5)
+    script.wait(RTT)
+    script.give(ACK, ack=2 * MSS)
+    script.give(ACK, ack=2 * MSS + 10)
+    assert script.run(0.015) == []
+
+
+def test_established_sack_without_acknowledgement_makes_no_room() -> None:
+    script = opened()
+    script.session.send(bytes(BUFFER_BYTES + 1))
+    script.take()
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 2 * MSS)])
+    assert script.names() == []
+    script.give(ACK, ack=MSS)
+    assert "Writable" in script.names()
+
+
+def test_established_acknowledgement_is_not_late_because_data_flies() -> None:
+    script = in_flight(1)
+    script.wait(RTT)
+    script.give(ack=0, payload=b"x")
+    assert [(time, wire.flags) for time, wire in script.run(0.01)] == [(0.005, ACK)]
+
+
+def test_established_same_path_again_repeats_only_the_probe() -> None:
+    """What flies in segments of just the size that fits is not lost."""
+    script = in_flight(5)
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=1500)
+    assert shape(script.take()) == [(0, MSS), (4 * MSS, MSS)]
+    script.give(ACK, ack=5 * MSS)
+    assert script.run(1.0) == []
+
+
+def test_congestion_is_cut_once_a_round() -> None:
+    """Two losses of one window of data, seen one after the other."""
+    script = in_flight(10)
+    congestion = script.session.sender.congestion
+    before = congestion.window
+    script.session.send(bytes(30 * MSS))
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 5 * MSS)])
+    script.take()
+    cut = congestion.window
+    assert cut < before
+    script.wait(0.0001)
+    script.give(ACK, sacks=[(6 * MSS, 10 * MSS)])
+    script.take()
+    assert congestion.window >= cut
+
+
+# --- Timers of several streams --------------------------------------------------------------------------------------
+
+
+def test_time_wait_of_one_stream_does_not_prolong_that_of_another() -> None:
+    script = closing(opened())
+    first = (script.stream, script.our_isn)
+    script.wait(5.0)
+    script.seq = script.ack = script._ts = 0
+    script.connect()
+    script.raw(script.syn_ack())
+    script.give(ACK)
+    script.take_raw()
+    closing(script)
+    second = (script.stream, script.our_isn)
+    script.wait(1.0)
+    script.stream, script.our_isn = first
+    script.give(ACK | FIN, seq=0, ack=1)
+    assert [wire.flags for wire in script.take()] == [ACK]  # until 16 s
+    script.run(9.5)
+    script.stream, script.our_isn = second
+    script.give(ACK | FIN, seq=0, ack=1)
+    assert [wire.flags for wire in script.take_raw()] == [RST | INIT]
+
+
+def test_syn_sent_is_repeated_in_time_whatever_other_streams_wait_for() -> None:
+    """Their timers were set and taken back."""
+    script = opened()
+    other = script.endpoint.connect(b"\x02\0\0\0\0\x03", PORT, now=script.now)
+    sent: List[float] = []
+    for step in range(200):
+        if step % 4 == 0:
+            script.endpoint.receive(THEIRS, script.packed(ACK, payload=b"x"), now=script.now)
+        elif step % 4 == 1:
+            script.session.send(b"y")
+        out = script.endpoint.segments_to_send(now=script.now)
+        sent += [step / 400 for peer, _ in out if peer == other.peer]
+        script.endpoint.receive(THEIRS, script.packed(ACK, ack=script.ack + (step % 4 == 1)), now=script.now)
+        script.wait(1 / 400)
+    assert sent == [0.0, pytest.approx(0.2, abs=0.003)]
+
+
+def test_timers_in_hundreds_that_were_superseded_leave_the_others_in_place() -> None:
+    """A path that comes and goes asks again each time; after that, all goes on by the clock."""
+    script = opened()
+    other = script.endpoint.connect(b"\x02\0\0\0\0\x03", PORT, now=script.now)
+    for _ in range(100):
+        script.endpoint.path_changed(other.peer, now=script.now)
+        script.endpoint.segments_to_send(now=script.now)
+        script.wait(0.0001)
+    start, sent = script.now, []
+    while script.now < start + 3.0:
+        script.now = script.endpoint.next_deadline() or start + 3.0
+        sent += [script.now - start for _ in script.endpoint.segments_to_send(now=script.now)]
+    assert [round(second - first, 1) for first, second in zip(sent, sent[1:])] == [0.5] * (len(sent) - 1)
+    assert len(sent) >= 5
