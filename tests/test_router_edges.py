@@ -9,6 +9,7 @@ from test_router import FAR, ME, Desk, Peer, Sent, asked, lo_peers, near, of_typ
 
 from constants import (
     BROADCAST_ADDRESS,
+    CONFIRM_SECONDS,
     EVERYONE,
     FLAG_BYE,
     FLAG_FULL,
@@ -833,3 +834,90 @@ def test_request_behind_more_routes_than_a_frame_holds_is_sent_once() -> None:
     sent = desk.run(0.1)
     assert len({r.dest for r in told(sent)}) > 100
     assert [r.dest for r in asked(sent)] == [FAR]
+
+
+def test_link_that_carries_data_both_ways_is_confirmed_now_and_then() -> None:
+    """Not with every frame."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    asked_at = []
+    for step in range(500):
+        desk.stream(two.address)
+        data = encode_ethernet(ME, two.mac, encode_frame(desk.frame(TYPE_STREAM, two.address, ME, b"x")))
+        assert desk.router.receive(0, data, now=desk.now) is not None
+        for question in probes(desk.run(0.02)):
+            asked_at.append(question.time)
+            assert question.handshake is not None
+            desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token)
+        if step % 200 == 0:
+            desk.hear(two)
+    assert len(asked_at) > 1
+    assert min(b - a for a, b in zip(asked_at, asked_at[1:])) >= CONFIRM_SECONDS
+
+
+def test_answer_that_comes_twice_counts_once() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    sent = probes(desk.run(7.5))
+    while not sent:
+        sent = probes(desk.run(0.1))
+    first = sent[-1].handshake
+    assert first is not None
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=first.token)
+    assert desk.state(two) is LinkState.UP
+    while desk.state(two) is LinkState.UP:
+        desk.run(0.01)
+    before = desk.state(two)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=first.token)
+    assert desk.state(two) is before
+
+
+def test_node_behind_another_is_as_old_as_the_last_word_about_it() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    then = desk.now
+    desk.now += 4.0
+    desk.hear(two)
+    assert {info.address: info.last_heard for info in desk.router.nodes()} == {two.address: desk.now, FAR: then}
+
+
+def test_word_to_us_alone_that_does_not_name_us_opens_no_link() -> None:
+    desk = Desk()
+    peer = Peer(2)
+    desk.hear(peer, ttl0=0, heard=())
+    desk.hear(peer, ttl0=0, heard=(Heard(mac_of(3), 3),))
+    assert desk.state(peer) is LinkState.HEARD
+    desk.hear(peer, ttl0=0, heard=desk.lists_me(peer))
+    assert desk.state(peer) is LinkState.UP
+
+
+def test_broadcast_to_everyone_counts_whichever_way_it_came() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_BROADCAST, two.address, EVERYONE, b"text"))
+    assert [event.data for event in desk.events(MessageReceived)] == [b"text"]
+
+
+def test_frame_that_lost_its_way_is_flooded_once() -> None:
+    """Also if somebody floods it back."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(3, interface=1)
+    frame = desk.frame(TYPE_MESSAGE, two.address, FAR, b"text")
+    assert [s.interface for s in of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_MESSAGE)] == [0, 1]
+    assert of_type(desk.put(0, BROADCAST_ADDRESS, two.mac, frame), TYPE_MESSAGE) == []
+
+
+def test_program_that_was_killed_does_not_hold_up_the_other_on_its_card() -> None:
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    three.mac = two.mac
+    desk.hear(three, heard=desk.lists_me(three, two))
+    far = desk.up(4, interface=1)[0]
+    while desk.state(three) is not LinkState.DEAD:
+        desk.alive(two, far)
+        desk.run(1.0)
+    frame = desk.frame(TYPE_STREAM, two.address, far.address, b"x")
+    sent = of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_STREAM)
+    assert [(s.interface, s.destination) for s in sent] == [(1, far.mac)]
