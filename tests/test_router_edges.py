@@ -18,6 +18,7 @@ from constants import (
     METRIC_UNREACHABLE,
     NEIGHBOURS_MAX,
     SEQ_JUMP_MAX,
+    SWEEP_SECONDS,
     TTL_V1,
     TYPE_BROADCAST,
     TYPE_HANDSHAKE,
@@ -921,3 +922,34 @@ def test_program_that_was_killed_does_not_hold_up_the_other_on_its_card() -> Non
     frame = desk.frame(TYPE_STREAM, two.address, far.address, b"x")
     sent = of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_STREAM)
     assert [(s.interface, s.destination) for s in sent] == [(1, far.mac)]
+
+
+def test_table_of_three_frames_is_told_in_three_greetings_and_old_after_nine() -> None:
+    """At 25 seconds each."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    start = desk.now
+    for first in (1000, 1100, 1200):
+        desk.hear(two, interval=25.0, routes=[route(n) for n in range(first, first + 80)])
+    lost: List[float] = []
+    while desk.now < start + 300.0:
+        desk.hear(two, interval=25.0)
+        for question in probes(desk.run(0.02)):
+            assert question.handshake is not None
+            desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token, interval=25.0)
+        desk.run(4.98)
+        lost += [desk.now - start for _ in desk.events(NodeLost)]
+    assert len(lost) == 240
+    assert 225.0 <= min(lost) <= 225.0 + SWEEP_SECONDS + 5.0
+
+
+def test_answer_to_no_question_is_no_proof_of_a_wide_path() -> None:
+    desk = Desk(mtu=9000)
+    two = desk.up(2, mtu=9000)[0]
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=0)
+    assert desk.router.mtu_to(two.address) == 1500
+    big = [s.handshake for s in desk.run(1.0) if s.handshake and len(s.frame.payload) > 8000]
+    for question in big:
+        desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=0)
+    assert desk.router.mtu_to(two.address) == (9000 if big else 1500)
