@@ -953,3 +953,16 @@ def test_answer_to_no_question_is_no_proof_of_a_wide_path() -> None:
         desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token)
     desk.hear(two, FLAG_REPLY, ttl0=0, token=0)
     assert desk.router.mtu_to(two.address) == (9000 if big else 1500)
+
+
+def test_request_for_a_still_newer_number_is_passed_on_at_once() -> None:
+    """The same one is not, within a second."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    passed = []
+    for number in (1, 1, 2, 2):
+        sent = desk.hear(two, requests=(Request(FAR, BOOT_SEQ + number, 5),)) + desk.run(0.1)
+        passed.append([request.seq - BOOT_SEQ for request in asked(sent)])
+    assert passed == [[1], [], [2], []]

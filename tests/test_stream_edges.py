@@ -9,7 +9,7 @@ from typing import Callable, List, Tuple
 import pytest
 import streamwire
 from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
-from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, WRAP
+from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
 from alexstream import Congestion, End, Endpoint, RoundTrip, Stalled
@@ -960,3 +960,11 @@ def test_syn_sent_is_repeated_in_time_whatever_other_streams_wait_for() -> None:
         script.endpoint.receive(THEIRS, script.packed(ACK, ack=script.ack + (step % 4 == 1)), now=script.now)
         script.wait(1 / 400)
     assert sent == [0.0, pytest.approx(0.2, abs=0.003)]
+
+
+@pytest.mark.parametrize("flags", [RST | ACK | PUSH, SYN | PUSH])
+def test_time_wait_reset_or_syn_that_asks_for_an_answer_gets_none(flags: int) -> None:
+    """Row 76."""
+    script = closing(opened())
+    script.give(flags, seq=1)
+    assert script.take_raw() == []
