@@ -9,6 +9,7 @@ from test_router import FAR, ME, Desk, Peer, Sent, asked, lo_peers, near, of_typ
 
 from constants import (
     BROADCAST_ADDRESS,
+    CONFIRM_SECONDS,
     EVERYONE,
     FLAG_BYE,
     FLAG_FULL,
@@ -16,6 +17,8 @@ from constants import (
     FLAG_REPLY,
     METRIC_UNREACHABLE,
     NEIGHBOURS_MAX,
+    SEQ_JUMP_MAX,
+    SWEEP_SECONDS,
     TTL_V1,
     TYPE_BROADCAST,
     TYPE_HANDSHAKE,
@@ -706,3 +709,260 @@ def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
     desk.hear_v1(7)
     desk.run(40.0)
     assert desk.router.neighbours() == []
+
+
+# --- Frames in a row ------------------------------------------------------------------------------------------------
+
+
+def test_batch_is_taken_as_its_frames_are_one_by_one() -> None:
+    """Runs of one origin, another in between, and a frame that is cut within its header."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+
+    def packed(peer: Peer, payload: bytes) -> bytes:
+        frame = encode_frame(desk.frame(TYPE_STREAM, peer.address, ME, payload))
+        return encode_ethernet(desk.macs[0], peer.mac, frame)
+
+    batch = [packed(two, b"a"), packed(two, b"b"), packed(two, b"c"), packed(three, b"d"), packed(two, b"e")]
+    batch += [batch[1][:30], packed(two, b"f"), packed(two, b"")]
+    runs = desk.router.receive_all(0, batch, now=desk.now)
+    together = [(origin, payload) for origin, payloads in runs for payload in payloads]
+    single = [desk.router.receive(0, frame, now=desk.now) for frame in batch]
+    assert together == [(incoming.origin, incoming.payload) for incoming in single if incoming is not None]
+    assert [payload for _, payload in together if payload] == [b"a", b"b", b"c", b"d", b"e", b"f"]
+
+
+def test_stream_without_ttl_ends_here_also_on_its_usual_way() -> None:
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    for ttl in (5, 4, 3):
+        (sent,) = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x", ttl=ttl))
+        assert sent.frame.ttl == ttl - 1
+    assert desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x", ttl=0)) == []
+    assert desk.router.drops["ttl"] == 1
+
+
+def test_frame_is_forwarded_to_a_card_with_the_same_address_on_another_segment() -> None:
+    """As of a machine whose two cards were given one address: only what would go back where it came from is dropped."""
+    desk = Desk(2)
+    twin = Peer(3, 1)
+    (two,) = desk.up(2)
+    twin.mac = two.mac
+    desk.hear(twin, heard=desk.lists_me(twin), routes=(route(99),))
+    desk.run(0.2)
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x"))
+    assert [(s.interface, s.destination) for s in of_type(sent, TYPE_STREAM)] == [(1, twin.mac)]
+
+
+def test_frame_that_lost_its_way_is_not_flooded_where_nobody_is_up() -> None:
+    desk = Desk(3)
+    (two,) = desk.up(2)
+    desk.up(3, interface=1)
+    desk.hear(Peer(4, 2))
+    desk.run(0.1)
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_MESSAGE, two.address, FAR, b"text"))
+    assert [s.interface for s in of_type(sent, TYPE_MESSAGE)] == [0, 1]
+
+
+def test_neighbours_that_hear_others_too_do_not_make_us_a_bystander() -> None:
+    """Only another node with our MAC would: a frame for nobody known is refused by a retraction."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    desk.hear(two, heard=desk.lists_me(two, three, Peer(4)))
+    desk.run(0.1)
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
+    assert desk.router.drops["bystander"] == 0
+    assert [r.metric for r in told(sent)] == [METRIC_UNREACHABLE]
+
+
+# --- Neighbours -----------------------------------------------------------------------------------------------------
+
+
+def test_neighbour_that_greets_rarely_is_not_asked_before_its_time() -> None:
+    """It says so itself: every 20 seconds."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, interval=20.0)
+    assert probes(desk.run(15.0)) == []
+    assert desk.state(two) is LinkState.UP
+
+
+def test_only_the_answers_to_the_last_three_questions_count() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    tokens = [s.handshake.token for s in probes(desk.run(14.0)) if s.handshake]
+    assert len(tokens) > 4
+    assert desk.state(two) is LinkState.DEAD
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[-4])
+    assert desk.state(two) is LinkState.DEAD
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[-1])
+    assert desk.state(two) is LinkState.UP
+
+
+def test_neighbour_itself_is_believed_however_far_its_number_has_jumped() -> None:
+    """What others say of a node with such a number is believed only if there is nothing else."""
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    desk.hear(three, routes=(route(2, seq=BOOT_SEQ),))
+    two.seq += SEQ_JUMP_MAX + 1
+    desk.hear(two)
+    desk.hear(three, routes=(route(2, seq=two.seq),))
+    desk.run(0.3)
+    assert desk.hop(two.address) == two.address
+
+
+def test_number_that_was_asked_for_is_told_once() -> None:
+    """After that, a change that concerns nobody here is told to nobody."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    sent = desk.hear(two, requests=(Request(ME, BOOT_SEQ + 1, 5),)) + desk.run(0.2)
+    assert [s.handshake.seq for s in sent if s.handshake] == [BOOT_SEQ + 1]
+    desk.hear(two, routes=(route(99),))
+    assert desk.run(0.3) == []
+
+
+def test_request_behind_more_routes_than_a_frame_holds_is_sent_once() -> None:
+    desk = Desk()
+    two, three = desk.up(2)[0], desk.up(3)[0]
+    desk.hear(two, heard=desk.lists_me(two), routes=(route(99),))
+    desk.hear(three, heard=desk.lists_me(three))
+    desk.run(0.3)
+    desk.hear(two, routes=(route(99, metric=50), *(route(n) for n in range(1000, 1060))))
+    desk.hear(two, routes=[route(n) for n in range(1060, 1150)])
+    sent = desk.run(0.1)
+    assert len({r.dest for r in told(sent)}) > 100
+    assert [r.dest for r in asked(sent)] == [FAR]
+
+
+def test_link_that_carries_data_both_ways_is_confirmed_now_and_then() -> None:
+    """Not with every frame."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    asked_at = []
+    for step in range(500):
+        desk.stream(two.address)
+        data = encode_ethernet(ME, two.mac, encode_frame(desk.frame(TYPE_STREAM, two.address, ME, b"x")))
+        assert desk.router.receive(0, data, now=desk.now) is not None
+        for question in probes(desk.run(0.02)):
+            asked_at.append(question.time)
+            assert question.handshake is not None
+            desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token)
+        if step % 200 == 0:
+            desk.hear(two)
+    assert len(asked_at) > 1
+    assert min(b - a for a, b in zip(asked_at, asked_at[1:])) >= CONFIRM_SECONDS
+
+
+def test_answer_that_comes_twice_counts_once() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    sent = probes(desk.run(7.5))
+    while not sent:
+        sent = probes(desk.run(0.1))
+    first = sent[-1].handshake
+    assert first is not None
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=first.token)
+    assert desk.state(two) is LinkState.UP
+    while desk.state(two) is LinkState.UP:
+        desk.run(0.01)
+    before = desk.state(two)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=first.token)
+    assert desk.state(two) is before
+
+
+def test_node_behind_another_is_as_old_as_the_last_word_about_it() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    then = desk.now
+    desk.now += 4.0
+    desk.hear(two)
+    assert {info.address: info.last_heard for info in desk.router.nodes()} == {two.address: desk.now, FAR: then}
+
+
+def test_word_to_us_alone_that_does_not_name_us_opens_no_link() -> None:
+    desk = Desk()
+    peer = Peer(2)
+    desk.hear(peer, ttl0=0, heard=())
+    desk.hear(peer, ttl0=0, heard=(Heard(mac_of(3), 3),))
+    assert desk.state(peer) is LinkState.HEARD
+    desk.hear(peer, ttl0=0, heard=desk.lists_me(peer))
+    assert desk.state(peer) is LinkState.UP
+
+
+def test_broadcast_to_everyone_counts_whichever_way_it_came() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_BROADCAST, two.address, EVERYONE, b"text"))
+    assert [event.data for event in desk.events(MessageReceived)] == [b"text"]
+
+
+def test_frame_that_lost_its_way_is_flooded_once() -> None:
+    """Also if somebody floods it back."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(3, interface=1)
+    frame = desk.frame(TYPE_MESSAGE, two.address, FAR, b"text")
+    assert [s.interface for s in of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_MESSAGE)] == [0, 1]
+    assert of_type(desk.put(0, BROADCAST_ADDRESS, two.mac, frame), TYPE_MESSAGE) == []
+
+
+def test_program_that_was_killed_does_not_hold_up_the_other_on_its_card() -> None:
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    three.mac = two.mac
+    desk.hear(three, heard=desk.lists_me(three, two))
+    far = desk.up(4, interface=1)[0]
+    while desk.state(three) is not LinkState.DEAD:
+        desk.alive(two, far)
+        desk.run(1.0)
+    frame = desk.frame(TYPE_STREAM, two.address, far.address, b"x")
+    sent = of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_STREAM)
+    assert [(s.interface, s.destination) for s in sent] == [(1, far.mac)]
+
+
+def test_table_of_three_frames_is_told_in_three_greetings_and_old_after_nine() -> None:
+    """At 25 seconds each."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    start = desk.now
+    for first in (1000, 1100, 1200):
+        desk.hear(two, interval=25.0, routes=[route(n) for n in range(first, first + 80)])
+    lost: List[float] = []
+    while desk.now < start + 300.0:
+        desk.hear(two, interval=25.0)
+        for question in probes(desk.run(0.02)):
+            assert question.handshake is not None
+            desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token, interval=25.0)
+        desk.run(4.98)
+        lost += [desk.now - start for _ in desk.events(NodeLost)]
+    assert len(lost) == 240
+    assert 225.0 <= min(lost) <= 225.0 + SWEEP_SECONDS + 5.0
+
+
+def test_answer_to_no_question_is_no_proof_of_a_wide_path() -> None:
+    desk = Desk(mtu=9000)
+    two = desk.up(2, mtu=9000)[0]
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=0)
+    assert desk.router.mtu_to(two.address) == 1500
+    big = [s.handshake for s in desk.run(1.0) if s.handshake and len(s.frame.payload) > 8000]
+    for question in big:
+        desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=0)
+    assert desk.router.mtu_to(two.address) == (9000 if big else 1500)
+
+
+def test_request_for_a_still_newer_number_is_passed_on_at_once() -> None:
+    """The same one is not, within a second."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
+    passed = []
+    for number in (1, 1, 2, 2):
+        sent = desk.hear(two, requests=(Request(FAR, BOOT_SEQ + number, 5),)) + desk.run(0.1)
+        passed.append([request.seq - BOOT_SEQ for request in asked(sent)])
+    assert passed == [[1], [], [2], []]

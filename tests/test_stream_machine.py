@@ -190,6 +190,8 @@ class StreamMachine(RuleBasedStateMachine):
             sacks=tuple((isn + sender.nxt + right, isn + sender.una - 1) for right in sack),
             payload=b"forged" if flags & DATA else b"",
         )
+        # Who sends after its own end is reset (row 68), and the liar sends in the peer's name
+        self.pair.spoilt = self.pair.spoilt or (me.session.closed is not None and bool(flags & DATA))
         self.forge(side, wire)
 
     @rule(side=SIDES, data=st.binary(max_size=80))
