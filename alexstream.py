@@ -964,7 +964,8 @@ class Session:
             return 0
         taken = self.sender.write(data)
         self._refused = taken < len(data)
-        self._endpoint.touch(self)
+        if taken:
+            self._endpoint.touch(self)
         return taken
 
     def read(self, count: int) -> bytes:

@@ -13,6 +13,7 @@ ETHERNET_MTU = 1500  # what every Ethernet carries; a v1.0 node is assumed to ta
 RECEIVE_BATCH = 64  # frames read before timers and the application get their turn
 SOCKET_BUFFER_BYTES = 4 << 20  # 3641 full frames; the 64 KiB default holds 57, less than one window
 SEND_BUFFER_BYTES = 512 << 10  # one window of a stream; more would only be delay in front of a slow card
+KEPT_BYTES = 32 << 20  # of freed memory that a process keeps, at most
 BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail
 BLOCKED_RETRY, BLOCKED_RETRY_MAX = 0.001, 0.064  # after ENOBUFS or EAGAIN, doubled: no busy loop, and no long pause
 BLOCKED_PATIENCE = 0.25  # a card that takes nothing for so long has no carrier, or its frames are stale
