@@ -13,7 +13,7 @@ from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP
 from test_stream_scripts import answer_to, closing, in_flight, reason
 
 from alexstream import Congestion, End, Endpoint, RoundTrip, Stalled
-from constants import BUFFER_BYTES
+from constants import BUFFER_BYTES, STREAMS_MAX
 
 # --- Opening --------------------------------------------------------------------------------------------------------
 
@@ -968,3 +968,26 @@ def test_time_wait_reset_or_syn_that_asks_for_an_answer_gets_none(flags: int) ->
     script = closing(opened())
     script.give(flags, seq=1)
     assert script.take_raw() == []
+
+
+def test_fin_wait_1_lasts_until_the_fin_itself_is_acknowledged() -> None:
+    """Its data alone is not enough to let the stream go when the peer's FIN comes."""
+    script = opened()
+    script.session.send(b"hello")
+    script.take()
+    script.session.finish()
+    script.take()
+    script.give(ACK, ack=5)
+    assert script.session.state.value == "FIN-WAIT-1"
+    script.give(ACK | FIN, ack=5)
+    assert (script.session.state.value, reason(script)) == ("CLOSING", "")
+    script.give(ACK, ack=6)
+    assert reason(script) == "finished"
+
+
+def test_connect_beyond_1024_streams_is_refused() -> None:
+    script = Script()
+    for number in range(STREAMS_MAX):
+        script.endpoint.connect(b"\x02\0\0\x01\0" + bytes([number % 16]), PORT, now=script.now)
+    with pytest.raises(RuntimeError, match="too many streams"):
+        script.endpoint.connect(b"\x02\0\0\0\x01\0", PORT, now=script.now)
