@@ -607,7 +607,7 @@ class Sender:
         """Record the first transmission of everything from `nxt` to `stop`, in segments of `length`."""
         train = Train(self.nxt, stop, length, self.last_number + 1, now, ts)
         self._trains.append(train)
-        self.last_number += -((self.nxt - stop) // length)
+        self.last_number += len(train)
         self.pipe += stop - self.nxt
         self.nxt = stop
         return train
@@ -1042,7 +1042,7 @@ class Session:
         """Take from the peer's first segment what the handshakes of both sides have in common."""
         self._newest_ts = self._echo = segment.ts
         self.heard = now
-        self._sample(unwrap(segment.echo, self._endpoint.last_stamp) if segment.echo else 0, now)
+        self._sample(self._unwrap_echo(segment.echo), now)
         self._take_window(1, segment.window)
         if segment.segment_size is not None:
             self._peer_mss = max(MSS_MIN, segment.segment_size)
@@ -1137,12 +1137,16 @@ class Session:
         receiver.nxt += sum(map(len, pieces))
         receiver.unread.extend(pieces)
         self._echo = self._newest_ts
-        self._unacknowledged += len(pieces)
-        if push or self._unacknowledged >= ACK_EVERY:
+        self._owe_acknowledgement(len(pieces), now, at_once=push)
+        self._tell(Readable)
+
+    def _owe_acknowledgement(self, count: int, now: float, *, at_once: bool) -> None:
+        """Note so many more data segments: the ACK is due at once, by their number, or after ACK_DELAY."""
+        self._unacknowledged += count
+        if at_once or self._unacknowledged >= ACK_EVERY:
             self._ack_now = True
         elif self._ack_at is None:
             self._ack_at = now + ACK_DELAY
-        self._tell(Readable)
 
     def _hear_acknowledgement(self, ack: int, window: int, echo: int, now: float) -> bool:
         """Take an acknowledgement of data or of nothing new; return False, with nothing changed, for another one."""
@@ -1189,7 +1193,7 @@ class Session:
         sender = self.sender
         self._take_window(ack, window)
         una = sender.una
-        echo = unwrap(wire_echo, self._endpoint.last_stamp) if wire_echo else 0
+        echo = self._unwrap_echo(wire_echo)
         delivered = sender.acknowledge(ack, sacks, echo=echo)
         if delivered:
             self._sample(echo, now)
@@ -1251,11 +1255,8 @@ class Session:
         orderly = start == receiver.nxt and start + len(segment.payload) <= receiver.edge and not receiver.ranges
         readable, ended = len(receiver.unread), receiver.finished
         taken = receiver.take(start, segment.payload, fin)
-        self._unacknowledged += 1
-        if fin or not taken or not orderly or receiver.ranges or self._unacknowledged >= ACK_EVERY:
-            self._ack_now = True
-        elif self._ack_at is None:
-            self._ack_at = now + ACK_DELAY
+        at_once = fin or not taken or not orderly or bool(receiver.ranges)
+        self._owe_acknowledgement(1, now, at_once=at_once)
         if len(receiver.unread) > readable:
             self._tell(Readable)
         if receiver.finished and not ended:
@@ -1269,6 +1270,10 @@ class Session:
         """Answer something doubtful with a plain acknowledgement, from which an honest peer learns our state."""
         if self._challenges.take(now=now):
             self._ack_now = True
+
+    def _unwrap_echo(self, wire_echo: int) -> int:
+        """Return the stamp that is echoed, 0 for none."""
+        return unwrap(wire_echo, self._endpoint.last_stamp) if wire_echo else 0
 
     def _sample(self, echo: int, now: float) -> None:
         """Take a round-trip sample, unless the echo is none, was never sent or is too old to be believed."""

@@ -649,12 +649,13 @@ def test_request_passed_on_and_refusal_ask_for_no_reply() -> None:
     assert [(h.flags, h.token, len(h.requests), len(h.routes)) for h in said] == [(0, 0, 1, 0), (0, 0, 0, 1)]
 
 
-def test_frame_that_lost_its_way_is_flooded_to_whoever_is_up() -> None:
-    """Though another on that segment does not hear us yet."""
-    desk = Desk(2)
+@pytest.mark.parametrize(("interfaces", "newcomer"), [(2, 1), (3, 2)])
+def test_frame_that_lost_its_way_is_flooded_to_whoever_is_up(interfaces: int, newcomer: int) -> None:
+    """Though another on that segment does not hear us yet; and not where nobody is up."""
+    desk = Desk(interfaces)
     (two,) = desk.up(2)
     desk.up(3, interface=1)
-    desk.hear(Peer(4, 1))
+    desk.hear(Peer(4, newcomer))
     desk.run(0.1)
     sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_MESSAGE, two.address, FAR, b"text"))
     assert [s.interface for s in of_type(sent, TYPE_MESSAGE)] == [0, 1]
@@ -754,16 +755,6 @@ def test_frame_is_forwarded_to_a_card_with_the_same_address_on_another_segment()
     desk.run(0.2)
     sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x"))
     assert [(s.interface, s.destination) for s in of_type(sent, TYPE_STREAM)] == [(1, twin.mac)]
-
-
-def test_frame_that_lost_its_way_is_not_flooded_where_nobody_is_up() -> None:
-    desk = Desk(3)
-    (two,) = desk.up(2)
-    desk.up(3, interface=1)
-    desk.hear(Peer(4, 2))
-    desk.run(0.1)
-    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_MESSAGE, two.address, FAR, b"text"))
-    assert [s.interface for s in of_type(sent, TYPE_MESSAGE)] == [0, 1]
 
 
 def test_neighbours_that_hear_others_too_do_not_make_us_a_bystander() -> None:
