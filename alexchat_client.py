@@ -36,6 +36,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optio
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
 from node import (
     INFINITY,
+    BusyError,
     Echoed,
     Listener,
     MessageReceived,
@@ -65,6 +66,7 @@ from utils import (
     printable,
     printable_name,
     safe_file_name,
+    with_tail,
     wrapped_rows,
 )
 
@@ -1583,7 +1585,7 @@ class Room:
 
         Everybody may be called by his name and the tail of his address. A name alone that several have is refused.
         """
-        labels = {f"{name.partition('~')[0]}~{address[-5:]}": name for name, address in self.members().items()}
+        labels = {with_tail(name.partition("~")[0], address): name for name, address in self.members().items()}
         found = {label: name for label, name in labels.items() if typed in (label, label.partition("~")[0])}
         if len(found) == 1 and typed in (*found, *found.values()):
             return next(iter(found.values())), ""
@@ -1804,7 +1806,7 @@ class Room:
             others = {self.own_name, *(o.name for o in self.chats if o.stream.peer != chat.stream.peer)}
             others |= {known for owner, known in self.node.names.items() if owner != chat.stream.peer}
             if name in others or any(char >= "\x7f" for char in name):
-                name = f"{name}~{address[-5:]}"
+                name = with_tail(name, address)
             chat.name = name if name and name not in others else address
         if not chat.is_spare and (not chat.is_greeted or chat.lost_at < INFINITY):
             here = "is back" if chat.is_greeted else "is here"
@@ -2159,9 +2161,10 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
             stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
             listener.close()
             return stream, None
-        except ConnectionRefusedError as error:
-            if "says: busy" in str(error):  # a server, then: he calls nobody
-                raise
+        except BusyError:  # a server, then: he calls nobody
+            raise
+        except ConnectionRefusedError:
+            pass
         return open_stream(node, peer, PORT_CALL, "alexchat_server.py"), listener
     except (ConnectionRefusedError, TimeoutError):
         deadline = node.now() + ANSWER_SECONDS

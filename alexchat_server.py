@@ -33,7 +33,7 @@ from alexchat_client import (
 )
 from constants import CHAT_LINE_BYTES, PORT_CHAT
 from node import INFINITY, Listener, Node, Stream, open_node, run
-from utils import format_address, safe_file_name
+from utils import format_address, safe_file_name, with_tail
 
 AWAY_MAX = 64  # clients whose return is waited for; each may miss a megabyte
 
@@ -122,7 +122,7 @@ class ServerRoom(Room):
     def _is_me(self, name: str) -> bool:
         """Tell whether a client knows this server by that: its name, with the tail of its address or not, or that."""
         address = format_address(self.node.address)
-        return name in (self.own_name, f"{self.own_name}~{address[-5:]}", address)
+        return name in (self.own_name, with_tail(self.own_name, address), address)
 
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message and pass it on to all the others, or to the one it is for."""

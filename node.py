@@ -3081,9 +3081,14 @@ def _pipe() -> Tuple[int, int]:
 
 # --- Streams --------------------------------------------------------------------------------------------------------
 
+
+class BusyError(ConnectionRefusedError):
+    """The peer listens, but takes no more streams now."""
+
+
 _ERRORS: Dict[str, Type[OSError]] = {
     "refused": ConnectionRefusedError,
-    "busy": ConnectionRefusedError,
+    "busy": BusyError,
     "no answer": TimeoutError,
     "timed out": TimeoutError,
     "peer silent": TimeoutError,
@@ -3577,8 +3582,8 @@ def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
     try:
         return node.connect(peer, port)
     except ConnectionRefusedError as error:
-        hint = "try again later" if str(error) == "busy" else f"start {server} there"
-        raise ConnectionRefusedError(f"{format_address(peer)} says: {error}; {hint}") from None
+        hint = "try again later" if isinstance(error, BusyError) else f"start {server} there"
+        raise type(error)(f"{format_address(peer)} says: {error}; {hint}") from None
     except TimeoutError as error:
         raise TimeoutError(f"{error}; {who_is_there(node)}") from None
 

@@ -85,6 +85,11 @@ def is_name(text: str) -> bool:
     return text != "" and printable_name(text) == text
 
 
+def with_tail(name: str, address: str) -> str:
+    """Return the name with the end of the address, `ann~00:07`: for one that could be mistaken for another."""
+    return f"{name}~{address[-5:]}"
+
+
 def label_names(said: Mapping[bytes, str], own: Mapping[bytes, str]) -> Dict[bytes, str]:
     """Return how to show each node of `said`, which maps addresses to the names that the nodes give themselves.
 
@@ -96,7 +101,7 @@ def label_names(said: Mapping[bytes, str], own: Mapping[bytes, str]) -> Dict[byt
     for address, name in shown.items():
         is_plain = name == said[address] and all(char < "\x7f" for char in name) and owners[name] == 1
         if name and address not in own and not is_plain:
-            shown[address] = f"{name}~{format_address(address)[-5:]}"
+            shown[address] = with_tail(name, format_address(address))
     return shown
 
 

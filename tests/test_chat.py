@@ -39,7 +39,7 @@ from alexchat_client import (
 )
 from alexchat_server import ServerRoom
 from constants import PORT_CALL, PORT_CHAT
-from node import INFINITY, DuplicateAddress, MessageReceived, SetupError
+from node import INFINITY, BusyError, DuplicateAddress, MessageReceived, SetupError
 from utils import format_address
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes.py")
@@ -1080,7 +1080,7 @@ class Calling:
     def connect(self, peer: bytes, port: int) -> FakeStream:
         if port == self._open_port:
             return self.stream
-        raise ConnectionRefusedError("busy" if port == self._busy_port else "refused")
+        raise BusyError("busy") if port == self._busy_port else ConnectionRefusedError("refused")
 
 
 class Arriving:

@@ -26,10 +26,12 @@ from constants import (
     ETHERNET_HEADER_BYTES,
     EVERYONE,
     RECEIVE_BATCH,
+    STREAMS_PER_PEER,
     TYPE_BROADCAST,
     TYPE_HANDSHAKE,
 )
 from node import (
+    BusyError,
     EthernetLink,
     Link,
     LinkChanged,
@@ -47,6 +49,7 @@ from node import (
     has_color,
     json_line,
     login_name,
+    open_stream,
     peer_address,
     read_names,
 )
@@ -634,6 +637,15 @@ def test_every_waiting_call_fails_when_the_node_is_closed() -> None:
                 late()
         near.close()
         listener.close()
+
+
+def test_a_peer_that_takes_no_more_streams_is_told_as_busy(pair: Pair) -> None:
+    near, far = pair.nodes
+    with far.listen(2):
+        for _ in range(STREAMS_PER_PEER):
+            near.connect(far.address, 2, timeout=SECONDS)
+        with pytest.raises(BusyError, match="busy; try again later"):
+            open_stream(near, far.address, 2, "server.py")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -15,7 +15,7 @@ import send_handshake
 import send_message
 from alexstream_client import Transfer
 from alexstream_server import Server, Shown
-from node import Echoed, NodeInfo, SetupError, peer_address
+from node import BusyError, Echoed, NodeInfo, SetupError, peer_address
 
 # --- send_handshake and send_message ---------------------------------------------------------------------------------
 
@@ -332,7 +332,7 @@ def test_transfer_told_in_json(capfd: Any, resets: bool) -> None:
     ("error", "says"),
     [
         (ConnectionRefusedError("refused"), "refused; start alexstream_server.py there"),
-        (ConnectionRefusedError("busy"), "busy; try again later"),
+        (BusyError("busy"), "busy; try again later"),
         (TimeoutError("no such node"), "no such node; who is there: .*python3 .*send_handshake.py fake0"),
     ],
 )
