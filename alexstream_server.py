@@ -149,7 +149,7 @@ class Server:
         while True:
             for stream in iter(lambda: self._listener.accept(timeout=0), None):
                 self._begin(stream)
-            busy = [self._serve(arrival) for arrival in self._arrivals]
+            busy = [self._serve(arrival) for arrival in self._arrivals if arrival.stream.has_news]
             over = [arrival for arrival in self._arrivals if arrival.is_complete is not None]
             if over and self._arguments.once:
                 return 0 if over[0].is_complete else 1

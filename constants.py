@@ -18,6 +18,7 @@ BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail
 BLOCKED_RETRY, BLOCKED_RETRY_MAX = 0.001, 0.064  # after ENOBUFS or EAGAIN, doubled: no busy loop, and no long pause
 BLOCKED_PATIENCE = 0.25  # a card that takes nothing for so long has no carrier, or its frames are stale
 HANDOVER_SECONDS = 0.005  # after a caller drove the node, its own thread takes over: as long as an ACK may wait
+LOOK_SECONDS = 1e-3  # a caller that goes on writing looks for frames so often
 SPIN_SECONDS = 200e-6  # look for frames so long before sleeping: an answer takes 40 to 60 us
 SPIN_RECENT = 1e-3  # if some came so lately
 LINK_RETRY = 0.5  # how often to look whether an interface that went down is back

@@ -111,6 +111,7 @@ from constants import (
     LATE_SECONDS,
     LEAVE_SECONDS,
     LINK_RETRY,
+    LOOK_SECONDS,
     LOSSY_COST,
     LOSSY_MISSES,
     LOST_FLOODS_PER_SECOND,
@@ -2432,11 +2433,13 @@ class Node:
         self._has_news = False
         self._sleeps_until = [0.0, 0.0]  # when they will wake up by themselves; 0 while they are awake
         self._wake_at = 0.0
-        self._callers = 0  # threads in `_wait`
-        self._guest = False  # whether one of them drives
-        self._visits = 0  # rounds driven by them
+        self._guest = False  # whether a caller drives
+        self._sleepers = 0  # callers who wait for another thread to drive
+        self._visits = 0  # rounds driven by callers
         self._received_at = -INFINITY  # when frames last came
         self._parked = False  # whether the thread waits until they have left
+        self._is_away = False  # whether it leaves the driving to them
+        self._looked_at = -INFINITY  # when one of them last looked for frames
         self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
         self._closing = False
@@ -2496,6 +2499,7 @@ class Node:
             self._failure = self._failure or why
             self._changed.notify_all()
             for stream in self._streams.values():
+                stream.has_news = True
                 stream.changed.notify_all()
             self._tell_application()
             self._seat.notify_all()
@@ -2517,7 +2521,7 @@ class Node:
         try:
             with self._lock:
                 while not self._failure:
-                    if not self._guest and (self._visits == seen or self._callers):
+                    if not self._guest and (self._visits == seen or self._sleepers):
                         self._round(INFINITY)
                         seen = self._visits
                         continue
@@ -2525,27 +2529,32 @@ class Node:
                     # would be in its way. Where nothing has moved since the last look, look no more until it leaves.
                     self._parked = self._guest and self._visits == seen
                     seen = self._visits
+                    self._is_away = True
                     self._seat.wait(None if self._parked else HANDOVER_SECONDS)
+                    self._is_away = False
         finally:
             self._fail("the node's thread has died: this is a bug")
 
-    def _drive(self, ready: Callable[[], object], deadline: float) -> bool:
-        """Be the node's thread until `ready()` or `deadline`: what comes need not wake another one up first."""
+    def _drive(self, ready: Callable[[], object], deadline: float, files: Sequence[int] = ()) -> List[int]:
+        """Be the node's thread until `ready()` or `deadline`: what comes need not wake another one up first.
+
+        Or until some of `files` can be read, which are returned.
+        """
         self._wake()
         self._guest = True
         try:
-            while not self._failure and self.now() < deadline:
+            while not self._failure:
                 self._visits += 1
-                self._round(deadline)
-                if ready():
-                    return True
-            return False
+                found = self._round(deadline, files)
+                if found or ready() or self.now() >= deadline:
+                    return found
+            return []
         except Exception:
             self._fail("a round of the node has failed: this is a bug")
             raise
         finally:
             self._guest = False
-            if self._parked or self._callers > 1 or self._failure:
+            if self._parked or self._sleepers or self._failure:
                 self._parked = False
                 self._seat.notify_all()
 
@@ -2555,9 +2564,10 @@ class Node:
             self._sleeps_until[self._guest] = 0.0
             os.write(self._wake_pipes[self._guest][1], b"\0")
 
-    def _round(self, until: float) -> None:
+    def _round(self, until: float, files: Sequence[int] = ()) -> List[int]:
         """Do what is due, wait for frames, timers or `until`, and take up to RECEIVE_BATCH frames of each link.
 
+        Or wait until some of `files` can be read, which are returned.
         Lock held, but not while it waits. What the frames call for is sent in the next round: so a caller who drives
         can answer first, and his answer carries the acknowledgement. Input comes before timers: after a pause of the
         process (SIGSTOP) what arrived meanwhile counts first.
@@ -2573,25 +2583,28 @@ class Node:
         self._sleeps_until[seat] = wake_at
         self._lock.release()
         try:
-            ready = self._select([self._wake_pipes[seat][0], *watched], now, wake_at)
+            ready = self._select([self._wake_pipes[seat][0], *watched, *files], now, wake_at)
         except OSError:  # a link was reopened by who drove until now
             ready = []
+            for file in files:
+                os.fstat(file)  # no, the caller has closed this one
         finally:
             self._lock.acquire()
             self._sleeps_until[seat] = 0.0
         if self._failure:
-            return
-        now = self.now()
+            return []
+        now = self._looked_at = self.now()
         for fileno in ready:
             if fileno in watched:
                 self._received_at = now
                 self._receive(watched[fileno], now)
-            else:
+            elif fileno == self._wake_pipes[seat][0]:
                 os.read(fileno, 4096)
         for index, port in enumerate(self._ports):
             if port.retry_at <= now:
                 self._retry(index, now)
         self._take_events(now)
+        return [file for file in files if file in ready]
 
     def _select(self, watched: List[int], now: float, wake_at: float) -> List[int]:
         """Return which files can be read, at `wake_at` none.
@@ -2631,6 +2644,16 @@ class Node:
         sleeps_until = self._sleeps_until[self._guest]
         if sleeps_until and sleeps_until > self._deadline():
             self._wake()
+
+    def _serve_caller(self, now: float) -> None:
+        """Send what a caller's stream has to say, and now and then look for frames too, if the thread is away.
+
+        It would come back to look while the caller goes on writing, and they would wait for each other at every frame.
+        """
+        if self._is_away and self._may_drive and now - self._looked_at > LOOK_SECONDS:
+            self._drive(lambda: True, now)
+        else:
+            self._step(now)
 
     def _transmit(self, now: float) -> None:
         for peer, burst in self._endpoint.bursts_to_send(now=now):
@@ -2799,32 +2822,33 @@ class Node:
         self._tell_application()
 
     def _tell_application(self) -> None:
-        if self._news_pipe is not None and not self._has_news:
+        if not self._has_news:
             self._has_news = True
-            os.write(self._news_pipe[1], b"\0")
+            if self._news_pipe is not None:
+                os.write(self._news_pipe[1], b"\0")
 
     def _wait(self, condition: threading.Condition, ready: Callable[[], object], timeout: Optional[float]) -> bool:
         """Wait (lock held) until `ready()`; False when `timeout` seconds have passed, OSError if the node failed."""
         deadline = INFINITY if timeout is None else self.now() + timeout
-        self._callers += 1
-        try:
-            while not ready():
-                self._check()
-                left = deadline - self.now()
-                if left <= 0:
-                    return False
-                if self._callers > 1 or self._thread.ident is None:
-                    condition.wait(None if left == INFINITY else left)
-                elif self._drive(ready, deadline):
-                    break
-            return True
-        finally:
-            self._callers -= 1
+        while not ready():
+            self._check()
+            left = deadline - self.now()
+            if left <= 0:
+                return False
+            if self._may_drive:
+                self._drive(ready, deadline)
+                continue
+            self._sleepers += 1
+            try:
+                condition.wait(None if left == INFINITY else left)
+            finally:
+                self._sleepers -= 1
+        return True
 
     @property
-    def has_sleepers(self) -> bool:
-        """Whether a caller waits for another thread to drive (lock held)."""
-        return self._callers > self._guest
+    def _may_drive(self) -> bool:
+        """Whether a caller who waits need not leave that to another thread."""
+        return not self._guest and not self._sleepers and self._thread.ident is not None
 
     def _check(self) -> None:
         if self._failure:
@@ -3042,8 +3066,15 @@ class Node:
     def wait(self, *files: int, timeout: Optional[float] = None) -> List[int]:
         """Wait until something has happened for the application, as with `fileno`, or one of `files` can be read.
 
-        Return those of `files` that can. Then look at everything else too, without waiting.
+        Return those of `files` that can. Then look at everything else too, without waiting: at those streams that
+        have news.
         """
+        with self._lock:
+            if self._may_drive:
+                deadline = self.now() if self._has_news else INFINITY if timeout is None else self.now() + timeout
+                found = self._drive(lambda: self._has_news, deadline, files)
+                self.clear_wakeup()
+                return found
         ready = select.select([self.fileno(), *files], (), (), timeout)[0]
         self.clear_wakeup()
         return [file for file in ready if file in files]
@@ -3057,15 +3088,17 @@ class Node:
         with self._lock:
             if self._news_pipe is None:
                 self._news_pipe = _pipe()
+                self._has_news = False
                 self._tell_application()
             return self._news_pipe[0]
 
     def clear_wakeup(self) -> None:
         """Make `fileno` quiet until something happens again."""
         with self._lock:
-            if self._news_pipe is not None and self._has_news:
+            if self._has_news:
                 self._has_news = False
-                os.read(self._news_pipe[0], 1)
+                if self._news_pipe is not None:
+                    os.read(self._news_pipe[0], 1)
 
 
 _yield_processor = getattr(os, "sched_yield", None)  # not on every platform
@@ -3103,9 +3136,10 @@ _FIN_UNDERWAY = (State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK)
 class Stream(io.RawIOBase):
     """A stream as a file: `read` returns b"" once the peer has finished, `write` takes everything or blocks.
 
-    After `setblocking(False)` both return None instead of waiting. What the network did is raised as
-    ConnectionResetError, TimeoutError and the like, after everything that arrived before has been read. A `with` block
-    that is left by an exception resets the stream: the peer shall not take half a file for a whole one.
+    After `setblocking(False)` both return None instead of waiting; from then on `has_news` is false until they may do
+    something. What the network did is raised as ConnectionResetError, TimeoutError and the like, after everything that
+    arrived before has been read. A `with` block that is left by an exception resets the stream: the peer shall not
+    take half a file for a whole one.
     """
 
     def __init__(self, node: Node, session: Session) -> None:
@@ -3115,6 +3149,7 @@ class Stream(io.RawIOBase):
         self.port = session.port
         self.changed = threading.Condition(node._lock)
         self.connected = not session.opener  # whether the peer has answered
+        self.has_news = True
         self._session = session
         self._blocking = True
 
@@ -3148,7 +3183,10 @@ class Stream(io.RawIOBase):
             return b""
         if self.error is not None:
             raise self.error
-        return b"" if self.ended else None
+        if self.ended:
+            return b""
+        self.has_news = False
+        return None
 
     def readinto(self, buffer: Any) -> Optional[int]:
         """Read into `buffer` and return how many bytes, 0 at the end."""
@@ -3167,12 +3205,13 @@ class Stream(io.RawIOBase):
             while True:
                 if self.error is not None:
                     raise self.error
-                accepted = self._session.send(view[taken:])
-                taken += accepted
-                if accepted:
-                    self._step()
-                if taken == len(view) or not self._blocking:
-                    return taken if taken or not view else None
+                taken += self._session.send(view[taken:])
+                self._step()
+                if taken == len(view):
+                    return taken
+                if not self._blocking:
+                    self.has_news = False
+                    return taken or None
                 self._wait(functools.partial(self._has_room, min(len(view) - taken, WRITE_STEP)))
 
     def _has_room(self, count: int) -> bool:
@@ -3273,9 +3312,10 @@ class Stream(io.RawIOBase):
         """Look at the session again; for the node, which holds its lock."""
         if isinstance(event, Connected):
             self.connected = True
+        self.has_news = True
         if self.closed and self._deserted:
             self._session.abort()
-        if self.node.has_sleepers:
+        if self.node._sleepers:
             self.changed.notify_all()
 
     def _open_lock(self) -> threading.RLock:
@@ -3288,7 +3328,7 @@ class Stream(io.RawIOBase):
 
     def _step(self) -> None:
         if not self.node._failure:
-            self.node._step(self.node.now())
+            self.node._serve_caller(self.node.now())
 
 
 class Listener:

@@ -290,11 +290,12 @@ def run_streams_sink(interface: str, count: str) -> None:
             for stream in iter(lambda: listener.accept(timeout=0), None):
                 stream.setblocking(False)
                 streams.append(stream)
-            arrived = [(stream, stream.read(READ_BYTES)) for stream in streams]
+            arrived = [(stream, stream.read(READ_BYTES)) for stream in streams if stream.has_news]
             size += sum(len(data) for _, data in arrived if data)
             meter = meter or (Meter(interface) if size else None)
-            over += sum(data == b"" for _, data in arrived)
-            streams = [stream for stream, data in arrived if data != b""]
+            for stream in [stream for stream, data in arrived if data == b""]:
+                streams.remove(stream)
+                over += 1
             node.wait(timeout=0 if any(data is not None for _, data in arrived) else None)
         assert meter is not None
         meter.report(size)
@@ -308,9 +309,10 @@ def run_streams_source(interface: str, count: str, peer: str, seconds: str) -> N
         for stream in streams:
             stream.setblocking(False)
         for _ in until(float(seconds)):
-            taken = [stream.write(BLOCK) for stream in streams]
-            if not any(taken):
-                node.wait(timeout=1.0)
+            for stream in streams:
+                if stream.has_news:
+                    stream.write(BLOCK)
+            node.wait(timeout=1.0)
         for stream in streams:
             stream.finish()
         for stream in streams:

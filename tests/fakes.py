@@ -30,6 +30,7 @@ class FakeStream:
         self.room = INFINITY  # bytes that `write` still takes
         self.holding = False  # the other node takes bytes, but does not acknowledge them
         self.stalled = False
+        self.has_news = True
         self.error: Optional[OSError] = None
         self.restarted = False
         self.written = 0

@@ -25,6 +25,7 @@ from constants import (
     BUFFER_BYTES,
     ETHERNET_HEADER_BYTES,
     EVERYONE,
+    LOOK_SECONDS,
     RECEIVE_BATCH,
     STREAMS_PER_PEER,
     TYPE_BROADCAST,
@@ -460,6 +461,73 @@ def test_the_descriptor_is_quiet_when_nothing_happens(pair: Pair) -> None:
     while one.next_event(timeout=0) is not None:
         one.clear_wakeup()
     assert not select.select([one.fileno()], [], [], 0.05)[0]
+
+
+def test_a_stream_has_news_until_nothing_more_can_be_done_without_waiting(pair: Pair) -> None:
+    (near, far), (other, quiet) = pair.connect(), pair.connect(3)
+    for stream in (near, far, other, quiet):
+        stream.setblocking(False)
+        assert stream.read(1) is None
+        assert not stream.has_news
+    near.write(b"abc")
+    wait_for(far.node, lambda: far.has_news)
+    assert not quiet.has_news
+    assert [(far.read(2), far.has_news) for _ in range(3)] == [(b"ab", True), (b"c", True), (None, False)]
+    wait_for(near.node, lambda: near.delivered == 3)
+    near.write(bytes(BUFFER_BYTES))
+    wait_for(near.node, lambda: near.delivered == BUFFER_BYTES)  # now the other node's buffer is full
+    assert near.write(bytes(2 * BUFFER_BYTES))
+    assert (near.has_news, near.write(b"x"), near.has_news) == (False, None, False)
+    assert far.read(BUFFER_BYTES)
+    wait_for(near.node, lambda: near.has_news)
+    far.node.close(abort=True)
+    assert (quiet.has_news, quiet.ended) == (True, True)
+
+
+@pytest.mark.parametrize("has_descriptor", [False, True])
+def test_waiting_for_files_beside_the_network(pair: Pair, has_descriptor: bool) -> None:
+    near, far = pair.connect()
+    node = near.node
+    if has_descriptor:
+        node.fileno()
+    reading, writing = os.pipe()
+    with contextlib.closing(open(reading, "rb", buffering=0)), contextlib.closing(open(writing, "wb", buffering=0)):
+        while node.wait(reading, timeout=0.05) or node.next_event(timeout=0):
+            pass
+        began = time.monotonic()
+        assert node.wait(reading, timeout=0.1) == []
+        assert time.monotonic() - began >= 0.1
+        typed = in_thread(lambda: node.wait(reading, timeout=SECONDS))
+        os.write(writing, b"typed")
+        assert typed() == [reading]
+        far.write(b"x")  # whatever else there is, a file that can be read is found
+        wait_for(node, lambda: near._session.readable)
+        assert node.wait(reading, timeout=SECONDS) == [reading]
+        assert os.read(reading, 9) == b"typed"
+        found = iter(lambda: node.wait(reading, timeout=SECONDS), None)
+        two = [in_thread(lambda: any(found)) for _ in range(2)]  # news of the network may come between
+        os.write(writing, b"y")
+        assert all(call() for call in two)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        node.wait(reading, timeout=SECONDS)
+
+
+def test_who_writes_without_waiting_looks_for_answers_too(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a caller is busy the background thread stays away (here: for good), so nobody else does."""
+    monkeypatch.setattr("node.HANDOVER_SECONDS", SECONDS)
+    near, far = pair.connect()
+    received = in_thread(lambda: read_all(far))
+    near.setblocking(False)
+    node, deadline = near.node, time.monotonic() + SECONDS / 2
+    with contextlib.suppress(TimeoutError):
+        node.echo(far.node.address, timeout=SECONDS)  # the caller drives from here on
+    while near.written < 4 * BUFFER_BYTES:
+        if not near.write(bytes(BUFFER_BYTES)):
+            time.sleep(LOOK_SECONDS)  # it has other things to do; and the other node is in this process
+        assert time.monotonic() < deadline, near.delivered
+    near.finish()
+    near.drain(SECONDS)
+    assert received() == bytes(near.written)
 
 
 def test_connecting_fails_in_the_ways_of_sockets(pair: Pair) -> None:
