@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from typing import Any, List, Set, Tuple
+from typing import Any, List, Set, Tuple, Type
 
 import pytest
 
@@ -15,11 +15,24 @@ PORT = 2
 Frame = Tuple[float, bytes, bytes]
 
 
+class HighNumbers(random.Random):
+    """Initial sequence numbers are soon at their end."""
+
+    def getrandbits(self, count: int) -> int:
+        return (1 << 32) - 50_000 if count == 32 else super().getrandbits(count)
+
+
 def converse(
-    seed: int, *, loss: float = 0.0, jitter: float = 0.0, echo: bool = False, size: int = 150_000
+    seed: int,
+    *,
+    loss: float = 0.0,
+    jitter: float = 0.0,
+    echo: bool = False,
+    size: int = 150_000,
+    rng_type: Type[random.Random] = random.Random,
 ) -> List[Frame]:
     """Every frame sent while A sends `size` bytes to B, which sends them back (`echo`) or nothing."""
-    rng = random.Random(seed)
+    rng = rng_type(seed)
     ends = {A: Endpoint(A, rng=rng), B: Endpoint(B, rng=rng)}
     ends[B].listen(PORT)
     data = bytes(rng.getrandbits(8) for _ in range(1000)) * (size // 1000)
@@ -66,8 +79,14 @@ def converse(
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "circumstances",
-    [{}, {"loss": 0.05}, {"jitter": 0.002}, {"loss": 0.02, "jitter": 0.001, "echo": True}],
-    ids=["clean", "loss", "reordering", "both ways"],
+    [
+        {},
+        {"loss": 0.05},
+        {"jitter": 0.002},
+        {"loss": 0.02, "jitter": 0.001, "echo": True},
+        {"rng_type": HighNumbers},
+    ],
+    ids=["clean", "loss", "reordering", "both ways", "sequence numbers wrap"],
 )
 def test_fast_path_sends_what_the_general_path_sends(
     circumstances: Any, seed: int, monkeypatch: pytest.MonkeyPatch
