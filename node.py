@@ -768,7 +768,7 @@ class Wire:
         self.greetings = 0
         self.news = NEWS_GREETINGS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
         self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
-        self.twin: Optional[Wire] = None  # lower interface on the same segment; until `twin_until`
+        self.twin = self  # the lower interface on the same segment, until `twin_until`
         self.twin_until = -INFINITY
 
     def shared(self) -> bool:
@@ -781,7 +781,7 @@ class Wire:
 
     def segment(self, now: float) -> "Wire":
         """Return the lowest interface on the same segment: floods are sent only there."""
-        return self.twin if self.twin is not None and now < self.twin_until else self
+        return self.twin if now < self.twin_until else self
 
     def covered(self, source: bytes, now: float, *, v1: bool) -> bool:
         """Tell whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
@@ -794,42 +794,46 @@ class Neighbour:
     def __init__(self, wire: Wire, address: bytes, mac: bytes, now: float) -> None:
         self.wire = wire
         self.address = address
-        self.met = now  # this incarnation
         self.mac = mac
-        self.nonce = 0  # 0 from a v1.0 node
         self.sources = {mac: now}  # Ethernet addresses it sends with, and when: two, if two of its ports are here
-        self.tags: Tuple[Heard, ...] = (Heard(mac, 0),)  # how it is listed in HEARD
-        self.v1 = False
         self.state = HEARD
         self.usable = False
-        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
-        self.macs: FrozenSet[bytes] = frozenset()
-        self.crowded = False  # it hears another node with our MAC
-        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
         self.listed_at = -INFINITY
         self.offered = 0  # the MTU it advertises
         self.mtu = ETHERNET_MTU  # what has been seen to reach it
-        self.big_token = 0  # of the padded PROBE
-        self.seq = 0
         self.interval = HANDSHAKE_INTERVAL
-        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
-        self.history = 0  # of the last eight: 1 missed
-        self.cost = HOP_COST
         self.last_heard = now
         self.overdue = INFINITY
-        self.expires = now + HOLD_INTERVALS * HANDSHAKE_INTERVAL
-        self.leaving = False
-        self.waiting = 0.0  # when data went out that nothing came back for, else 0
+        self.expires = INFINITY
         self.sent = -INFINITY  # about when data last went out
         self.confirm_at = -INFINITY  # when flowing data wants the next PROBE
-        self.probes: Dict[int, float] = {}  # token -> when sent
         self.misses = 0
-        self.retry = INFINITY  # end of the probe's time, or next question to one that is not up
+        self.retry = now + ASK_FIRST  # end of the probe's time, or next question to one that is not up
         self.backoff = ASK_FIRST
         self.srtt = 0.0
         self.adverts = 0  # how many destinations it offers a way to
         self.replies = TokenBucket(REPLIES_PER_SECOND, REPLIES_PER_SECOND)
         self.deadline = INFINITY  # of the timer in the heap
+        self.restart(-1, now)
+
+    def restart(self, nonce: int, now: float) -> None:
+        """Begin another incarnation: what was learned from the last one does not hold. 0: of a v1.0 node."""
+        self.nonce = nonce
+        self.v1 = nonce == 0
+        self.met = now
+        self.tags: Tuple[Heard, ...] = tuple(Heard(mac, nonce) for mac in self.sources)  # how it is listed in HEARD
+        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
+        self.macs: FrozenSet[bytes] = frozenset()
+        self.crowded = False  # it hears another node with our MAC
+        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
+        self.seq = 0
+        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
+        self.history = 0  # of the last eight: 1 missed
+        self.cost = HOP_COST
+        self.leaving = False
+        self.waiting = 0.0  # when data went out that nothing came back for, else 0
+        self.probes: Dict[int, float] = {}  # token -> when sent
+        self.big_token = 0  # of the padded PROBE
 
     def links(self, other: "Neighbour", now: float) -> bool:
         """Tell whether this neighbour and another one on the same interface hear each other.
@@ -860,7 +864,7 @@ class Destination:
         self.adverts: Dict[Neighbour, Advert] = {}
         self.fd: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
         self.best: Optional[Path] = None
-        self.used = 0.0  # when data last went there
+        self.used = -INFINITY  # when data last went there
         self.wanted = -INFINITY  # when a newer sequence number was last asked for
         self.asks = 0
         self.ask_at = 0.0
@@ -875,11 +879,6 @@ class Destination:
         self.rtt: Optional[float] = None
 
     @property
-    def seq(self) -> int:
-        """The sequence number of the way in use, or 0."""
-        return self.best.seq if self.best is not None else 0
-
-    @property
     def fd_seq(self) -> int:
         """The newest sequence number ever told, or 0."""
         return -self.fd[0] if self.fd is not None else 0
@@ -890,7 +889,7 @@ class Destination:
 
     def in_use(self, now: float) -> bool:
         """Tell whether data was sent there lately."""
-        return self.used > 0 and now - self.used < IN_USE_SECONDS
+        return now - self.used < IN_USE_SECONDS
 
 
 class Flow:
@@ -1559,7 +1558,6 @@ class Router:
         """A HANDSHAKE straight from a node on this segment."""
         n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
         if n.nonce != h.nonce:
-            n.v1 = False
             self._flush_node(origin, h.nonce, now)
         if n.leaving:
             return
@@ -1584,9 +1582,8 @@ class Router:
         origin = frame.origin
         if frame.ttl == TTL_V1:
             n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
-            if n.nonce or not n.v1:
+            if not n.v1:
                 self._flush_node(origin, 0, now)
-                n.v1 = True
             self._note_source(n, source, now)
             self._note(n, None, now)
             if n.state is HEARD:
@@ -1618,10 +1615,7 @@ class Router:
             self._forget(oldest, now)
         n = wire.neighbours[origin] = Neighbour(wire, origin, source, now)
         wire.senders[source] = (*wire.senders.get(source, ()), n)
-        n.retry = now + n.backoff
         self._forget_flows()
-        self._hurry(wire, now)
-        self._at(now + MEET_SECONDS, self._review, wire)
         return n
 
     def _note_asked(self, address: bytes, now: float) -> None:
@@ -1664,17 +1658,7 @@ class Router:
                 self._reset(n, nonce, now)
 
     def _reset(self, n: Neighbour, nonce: int, now: float) -> None:
-        n.nonce = nonce
-        n.tags = tuple(Heard(mac, nonce) for mac in n.sources)
-        n.overheard.clear()
-        n.met = now
-        n.leaving = False
-        n.heard = frozenset()
-        n.macs = frozenset()
-        n.probes.clear()
-        n.waiting = 0.0
-        n.misses = n.history = n.big_token = n.seq = 0
-        n.cost = HOP_COST
+        n.restart(nonce, now)
         if n.state is not HEARD:
             self._move(n, HEARD, now)
         for dest in self._routes:
@@ -1690,7 +1674,6 @@ class Router:
             self._drop_source(n, mac)
         n.usable = False
         n.deadline = INFINITY
-        self._forget_flows()
         for dest in self._routes:
             self._unlearn(n, dest, now)
         wire.review = True
@@ -1892,7 +1875,7 @@ class Router:
     def _grow(self, n: Neighbour, now: float) -> None:
         """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour."""
         size = min(n.offered, n.wire.mtu)
-        if n.mtu < size and n.usable and not n.big_token:
+        if n.mtu < size and not n.big_token:
             n.big_token = self._token()
             self._send_big(n, n.big_token, size, PROBE_TRIES, now)
 
@@ -2143,7 +2126,7 @@ class Router:
         best = d.best
         if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
             self._forget_flows()
-            if best is not None and d.used:
+            if best is not None and d.used > -INFINITY:
                 self.events.append(PathChanged(d.address, best.mtu))
         if best is None:
             self._at(now + (0.0 if d.left(now) else LOST_GRACE), self._lose, d)
@@ -2216,17 +2199,17 @@ class Router:
     def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
         """Return to whom a request goes on; None if it is answered here or nobody knows better."""
         best = d.best
-        if best is not None and best.neighbour is not n:
-            if best.neighbour.v1 and best.seq < request.seq:
-                best.neighbour.seq = request.seq  # we speak for it
-                self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
-            if d.seq >= request.seq:
-                d.wanted = now
-                self._distrust(n.wire, d.address)
-                self._flush_in(0.0, now)
-                return None
-            return best.neighbour
-        return next((m for m in d.adverts if m.usable and m is not n), None)
+        if best is None or best.neighbour is n:
+            return next((m for m in d.adverts if m.usable and m is not n), None)
+        if best.seq < request.seq:
+            if not best.neighbour.v1:
+                return best.neighbour
+            best.neighbour.seq = request.seq  # we speak for it
+            self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
+        d.wanted = now
+        self._distrust(n.wire, d.address)
+        self._flush_in(0.0, now)
+        return None
 
     # Routes out
 
