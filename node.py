@@ -994,7 +994,7 @@ class Router:
         self._jump_at = self._alarm_at = -INFINITY
         self._gone = False
         self._timers: List[Timer] = []
-        self._serial = 0
+        self._serials = itertools.count()
         self._out: List[Transmit] = []
         self.events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)  # for `next_event`
         for wire in self._wires:
@@ -1050,8 +1050,7 @@ class Router:
             if incoming is not None:
                 run = [frame]
                 runs.append((incoming.origin, run))
-                flow = flows.get(frame[:TTL_OFFSET])
-                if flow is not None and flow.out is None and not flow.reason:
+                if frame[:TTL_OFFSET] in flows:  # not a flooded one
                     beginning = frame[:TTL_OFFSET]
         return runs
 
@@ -1089,11 +1088,9 @@ class Router:
         self._repeat_message(frame.msg_id, MESSAGE_RETRY_FIRST, now)
         return frame.msg_id
 
-    def broadcast(self, data: bytes, *, now: float) -> int:
-        """Send a text to every node, unacknowledged; return its id."""
-        frame = self._frame(TYPE_BROADCAST, EVERYONE, data)
-        self._flood(frame, now)
-        return frame.msg_id
+    def broadcast(self, data: bytes, *, now: float) -> None:
+        """Send a text to every node, unacknowledged."""
+        self._flood(self._frame(TYPE_BROADCAST, EVERYONE, data), now)
 
     def echo(self, dest: bytes, *, now: float) -> int:
         """Ask `dest`, wherever it is, to answer; return the token of the `Echoed` to come. Raise ValueError."""
@@ -1229,8 +1226,7 @@ class Router:
         return out
 
     def _at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
-        self._serial += 1
-        heappush(self._timers, Timer(when, self._serial, action, arguments))
+        heappush(self._timers, Timer(when, next(self._serials), action, arguments))
 
     def _sweep(self, now: float) -> None:
         """Forget what is old: adverts, destinations, echoes."""
@@ -1238,11 +1234,11 @@ class Router:
         for d in list(self._routes.values()):
             for n, advert in list(d.adverts.items()):
                 frames = n.adverts // ROUTES_PER_FRAME + 1
-                if n.address != d.address and now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
+                if now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
                     self._unlearn(n, d.address, now)
-            if d.adverts or any(d.address in wire.told for wire in self._wires):
+            if d.adverts:
                 d.touched = now
-            elif now - d.touched > FD_SECONDS and not d.found:
+            elif now - d.touched > FD_SECONDS:
                 del self._routes[d.address]
         hold = HOLD_INTERVALS * HANDSHAKE_INTERVAL
         self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
@@ -1276,12 +1272,12 @@ class Router:
 
     def _meet_myself(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
         """A HANDSHAKE of this node: our own, perhaps through another interface, or that of another node like us."""
-        if frame.type != TYPE_HANDSHAKE or frame.dest != EVERYONE:
+        if frame.type != TYPE_HANDSHAKE:
             return
         h = decode_handshake(frame.payload)
         if h is not None and h.nonce == self._nonce:
             for other in self._wires:
-                if other is not wire and other.mac == source != wire.mac:
+                if other.mac == source != wire.mac:
                     low, high = sorted((wire, other), key=lambda w: w.index)
                     high.twin, high.twin_until = low, now + SHADOW_SECONDS
         elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
@@ -1345,7 +1341,7 @@ class Router:
             return False
         hop = path.neighbour
         if hop.wire.segment(now) is wire.segment(now):
-            if wire.loopback or hop.hears(source, now):
+            if hop.hears(source, now):
                 raise FrameError("heard")
             if hop.v1:
                 return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
@@ -1489,7 +1485,7 @@ class Router:
         targets = set()
         for other in self._up:
             if other is wire.segment(now):
-                needed = not other.loopback and not other.covered(source, now, v1=True)
+                needed = not other.covered(source, now, v1=True)
             else:
                 needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
             if needed:
@@ -1499,13 +1495,13 @@ class Router:
         if not self._floods.take(now=now):
             raise FrameError("limit")
         key = (frame.origin, frame.msg_id)
-        self._relays[key] = Relay(frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), targets)
-        self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key)
+        relay = self._relays[key] = Relay(frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), targets)
+        self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key, relay)
 
-    def _relay_now(self, key: Tuple[bytes, int], _now: float) -> None:
-        relay = self._relays.pop(key, None)
+    def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
+        self._relays.pop(key, None)
         for wire in self._up:
-            if relay is not None and wire.index in relay.wires:
+            if wire.index in relay.wires:
                 self._send(wire, BROADCAST_ADDRESS, relay.frame)
 
     def _cancel_relay(self, key: Tuple[bytes, int], wire: Wire, source: bytes, now: float) -> None:

@@ -249,9 +249,9 @@ def test_node_known_by_hearsay_has_no_name() -> None:
 
 
 def test_card_that_takes_less_than_it_did_is_sent_no_more_than_that() -> None:
-    """Even where the fast path is open, and the path behind is narrower still."""
+    """Even where the fast path is open, and what the neighbour takes is less still."""
     desk = Desk(2)
-    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1, mtu=400)
     desk.hear(three, routes=(route(99, mtu=400),))
     desk.run(0.1)
     frame = desk.frame(TYPE_STREAM, two.address, FAR, bytes(1000))
@@ -458,21 +458,26 @@ def test_interface_that_is_down_stays_down_when_its_mtu_changes() -> None:
     assert [s.interface for s in of_type(desk.take(), TYPE_BROADCAST)] == [0]
 
 
-@pytest.mark.parametrize("in_use", [False, True])
-def test_route_in_use_is_retracted_at_once(in_use: bool) -> None:
-    """Others may hold it for ten milliseconds in which more may change; this one would swallow data meanwhile."""
+@pytest.mark.parametrize("use", [None, TYPE_STREAM, TYPE_MESSAGE, TYPE_HANDSHAKE])
+def test_route_in_use_is_retracted_at_once(use: Optional[int]) -> None:
+    """Others may hold it for ten milliseconds in which more may change; this one would swallow data meanwhile.
+
+    In use is what we forward, the second STREAM frame by the fast path, and what we send ourselves: here an echo.
+    """
     desk = Desk(2)
     (two,), (three,) = desk.up(2), desk.up(3, interface=1)
     desk.hear(three, routes=(route(99),))
     desk.run(2.0)  # the next HANDSHAKEs are more than 2 s away
-    if in_use:
-        for wait in (1.5, 0.5):  # the second is forwarded by the fast path
-            desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"data"))
-            desk.hear(three, ttl0=0)
-            desk.now += wait
+    for wait in (1.5, 0.5):
+        if use == TYPE_HANDSHAKE:
+            desk.router.echo(FAR, now=desk.now)
+        elif use is not None:
+            desk.put(0, desk.macs[0], two.mac, desk.frame(use, two.address, FAR, b"data"))
+        desk.hear(three, ttl0=0)
+        desk.now += wait
     at_once = desk.hear(three, routes=(route(99, metric=METRIC_UNREACHABLE),))
-    assert (FAR in [r.dest for r in told(at_once)]) == in_use
-    assert (FAR in [r.dest for r in told(desk.run(0.02))]) == (not in_use)
+    assert (FAR in [r.dest for r in told(at_once)]) == (use is not None)
+    assert (FAR in [r.dest for r in told(desk.run(0.02))]) == (use is None)
 
 
 def test_route_in_use_that_grows_longer_is_told_with_others() -> None:
@@ -615,13 +620,20 @@ def test_neighbour_with_two_ports_is_sent_to_the_first_until_that_is_silent_for_
     desk = Desk()
     (two,) = desk.up(2)
     first, second = two.mac, mac_of(222)
-    used = []
+    both = (Heard(first, two.nonce), Heard(second, two.nonce))
+    used, lists = [], []
     for mac in (first, second, second, second):
         two.mac = mac
         desk.run(2.9)
         (answer,) = [s for s in desk.hear(two, FLAG_PROBE, ttl0=0, token=5) if s.handshake and s.handshake.token == 5]
+        data = desk.stream(two.address)
+        desk.hear(two, ttl0=0)
+        assert data is not None
+        assert data.destination == answer.destination
         used.append(answer.destination)
+        lists.append(answer.handshake and answer.handshake.heard)
     assert used == [first, first, first, second]
+    assert lists == [both[:1], both, both, both[1:]]
 
 
 def test_reply_to_no_question_of_ours_revives_nobody() -> None:
@@ -765,7 +777,7 @@ def test_neighbours_that_hear_others_too_do_not_make_us_a_bystander() -> None:
     desk.run(0.1)
     sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
     assert desk.router.drops["bystander"] == 0
-    assert [r.metric for r in told(sent)] == [METRIC_UNREACHABLE]
+    assert told(sent) == [Route(FAR, 0, METRIC_UNREACHABLE, 0)]
 
 
 # --- Neighbours -----------------------------------------------------------------------------------------------------
@@ -898,7 +910,7 @@ def test_frame_that_lost_its_way_is_flooded_once() -> None:
     desk.up(3, interface=1)
     frame = desk.frame(TYPE_MESSAGE, two.address, FAR, b"text")
     assert [s.interface for s in of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_MESSAGE)] == [0, 1]
-    assert of_type(desk.put(0, BROADCAST_ADDRESS, two.mac, frame), TYPE_MESSAGE) == []
+    assert of_type(desk.put(0, BROADCAST_ADDRESS, two.mac, frame) + desk.run(0.01), TYPE_MESSAGE) == []
 
 
 def test_program_that_was_killed_does_not_hold_up_the_other_on_its_card() -> None:
