@@ -1683,14 +1683,12 @@ class Router:
             d.left_at = now
         for wire in self._wires:
             m = wire.neighbours.get(n.address)
-            if m is None or m.leaving:
+            if m is None:
                 continue
             if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
                 self._forget(m, now)
                 continue
             m.leaving = True
-            m.probes.clear()
-            m.waiting = 0.0
             m.retry = INFINITY
             m.expires = now + BYE_GRACE
             if m.state in (UP, PROBING):
@@ -1745,7 +1743,6 @@ class Router:
             n.macs = frozenset(tag.mac for tag in listed)
             wire.review = True
             n.crowded = any(tag.mac == wire.mac and tag != us for tag in listed)
-            self._forget_flows()
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if us in listed and n.state is HEARD:
             self._move(n, UP, now)

@@ -378,38 +378,6 @@ def cost(desk: Desk, peer: Peer) -> int:
     return path.metric
 
 
-def test_full_table_of_v1_neighbours_takes_a_newcomer_in_place_of_one() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        desk.hear_v1(number)
-    desk.now += 1
-    two = Peer(2)
-    desk.hear(two, heard=desk.lists_me(two))
-    assert desk.hop(two.address) == two.address
-    assert desk.hop(mac_of(1000)) is None
-    assert desk.hop(mac_of(1001)) == mac_of(1001)
-
-
-def test_full_table_of_neighbours_that_are_not_up_takes_a_newcomer_in_place_of_one() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        desk.hear(Peer(number))
-    desk.now += 1
-    desk.hear_v1(7)
-    assert desk.hop(mac_of(7)) == mac_of(7)
-    assert len(desk.router.neighbours()) == NEIGHBOURS_MAX
-
-
-def test_full_table_of_neighbours_that_are_up_takes_nobody() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        peer = Peer(number)
-        desk.hear(peer, heard=desk.lists_me(peer))
-    desk.hear_v1(7)
-    assert desk.hop(mac_of(7)) is None
-    assert desk.router.drops["neighbours"] == 1
-
-
 def test_round_trip_is_none_until_measured_then_smoothed_by_an_eighth() -> None:
     desk = Desk()
     (two,) = desk.up(2)
@@ -969,3 +937,354 @@ def test_request_for_a_still_newer_number_is_passed_on_at_once() -> None:
         sent = desk.hear(two, requests=(Request(FAR, BOOT_SEQ + number, 5),)) + desk.run(0.1)
         passed.append([request.seq - BOOT_SEQ for request in asked(sent)])
     assert passed == [[1], [], [2], []]
+
+
+# --- What restarts, moves, comes and goes ----------------------------------------------------------------------------
+
+
+def test_router_that_has_only_just_started_answers_a_request_at_once() -> None:
+    desk = Desk()
+    sent = desk.hear(Peer(2), requests=(Request(ME, BOOT_SEQ + 1, 5),))
+    assert [s.handshake.seq for s in sent if s.handshake] == [BOOT_SEQ + 1]
+
+
+def test_node_without_a_name_says_that_it_has_none() -> None:
+    router = Router(ME, [Interface("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1)
+    router.announce(now=1.0)
+    said = [decode_handshake(data[37:]) for _, data in router.frames_to_send(now=1.0)]
+    assert [(h.name, h.ports) for h in said if h] == [("", ())]
+
+
+def test_announce_tells_first_what_has_changed() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(3, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.router.announce(now=desk.now)
+    (question,) = [s for s in probes(desk.take()) if s.interface == 1]
+    assert FAR in [r.dest for r in told([question], 1)]
+
+
+def test_whoever_hears_a_v1_neighbour_is_told_nothing_of_it() -> None:
+    """It lists nobody: whether it hears them cannot be known. We list it with nonce 0, as others do."""
+    desk = Desk()
+    desk.hear_v1(7)
+    two = Peer(2)
+    desk.hear(two, heard=(*desk.lists_me(two), Heard(mac_of(7), 0)))
+    sent = desk.run(1.0)
+    assert Heard(mac_of(7), 0) in [tag for s in sent if s.handshake for tag in s.handshake.heard or ()]
+    assert told(sent) == []
+
+
+def test_segment_of_v1_nodes_is_told_no_routes() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.hear_v1(7)
+    assert told(desk.run(6.0), 0) == []
+
+
+def test_flood_is_not_repeated_for_one_who_may_not_hear_us() -> None:
+    desk = Desk()
+    two, _three = desk.up(2, 3)
+    desk.hear(Peer(4))
+    desk.run(0.2)
+    desk.put(0, BROADCAST_ADDRESS, two.mac, desk.frame(TYPE_BROADCAST, two.address, EVERYONE, b"x"))
+    assert of_type(desk.run(0.01), TYPE_BROADCAST) == []
+
+
+def test_on_lo_a_frame_for_another_is_left_alone_whoever_else_is_there() -> None:
+    desk = Desk(loopback=True)
+    (two,) = lo_peers(desk, 2)
+    desk.hear(two, heard=desk.lists_me(two))  # and not itself
+    assert desk.put(0, two.mac, two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x")) == []
+    assert desk.router.drops["bystander"] == 1
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_stream_frames_of_others_on_lo_cost_little_and_show_that_they_live(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second on they take the fast path; so do our own, that `lo` gives back."""
+    desk = Desk(loopback=True)
+    two, three = lo_peers(desk, 2, 3)
+    frame = desk.frame(TYPE_STREAM, ME if own else two.address, three.address, b"x")
+    desk.put(0, two.mac, two.mac, frame)
+    desk.stream(two.address)
+    monkeypatch.setattr(desk.router, "_receive", None)
+    assert desk.put(0, two.mac, two.mac, frame) == []
+    monkeypatch.undo()
+    assert desk.router.drops["own" if own else "bystander"] == 2
+    assert [s.frame.dest for s in probes(desk.run(0.08))] == [two.address] * own
+
+
+def test_batch_with_copies_of_a_flooded_frame_has_it_once() -> None:
+    desk = Desk()
+    frames = [encode_frame(desk.frame(TYPE_STREAM, mac_of(9), ME, payload)) for payload in (b"a", b"b")]
+    batch = [encode_ethernet(BROADCAST_ADDRESS, mac_of(4), frames[number]) for number in (0, 0, 1, 1)]
+    runs = desk.router.receive_all(0, batch, now=desk.now)
+    assert [frame[PAYLOAD_OFFSET:] for _, run in runs for frame in run] == [b"a", b"b"]
+
+
+def test_every_frame_of_ours_has_an_id_of_its_own() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    ids = []
+    for _ in range(3):
+        desk.router.send_message(two.address, b"text", now=desk.now, timeout=0.0)
+        _, frames = desk.router.send_streams(two.address, [b"a", b"b"], now=desk.now)
+        ids += [s.frame.msg_id for s in [*desk.take(), *(desk.read(0, frame) for frame in frames)]]
+    assert len(set(ids)) == len(ids) == 6
+
+
+def test_neighbour_is_asked_with_padding_only_for_what_is_more_than_it_was_seen_to_take() -> None:
+    """Also when our own card takes more than it did."""
+    desk = Desk()
+    (two,) = desk.up(2, mtu=9000)
+    for mtu, asked_with in ((1500, []), (4000, [4000] * 3), (9000, [9000] * 3)):
+        desk.router.interface_changed(0, mtu=mtu, now=desk.now)
+        sent = desk.run(1.0)
+        assert [23 + len(s.frame.payload) for s in sent if s.handshake and s.handshake.pad] == asked_with
+
+
+def test_interface_that_is_down_is_sent_nothing_more() -> None:
+    """Not even the padded question that was under way, and though its loss is reported twice."""
+    desk = Desk(mtu=9000)
+    two = Peer(2, mtu=9000)
+    desk.hear(two, heard=desk.lists_me(two))
+    for _ in range(2):
+        desk.router.interface_changed(0, up=False, now=desk.now)
+    assert desk.run(20.0) == []
+
+
+def test_node_without_a_route_does_not_hide_those_behind_it() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(98), route(99)))
+    desk.hear(two, routes=(route(98, metric=METRIC_UNREACHABLE),))
+    assert [info.address for info in desk.router.nodes()] == [two.address, FAR]
+
+
+def starving(desk: Desk, before: float) -> Peer:
+    """Return a neighbour whose route to FAR is no better than what was told `before` another retracted its own."""
+    two, three = desk.up(2, 3)
+    (four,) = desk.up(4, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)
+    live(desk, before, two, three, four, routes=(route(99),))
+    desk.hear(two, routes=(route(99, metric=METRIC_UNREACHABLE),))
+    desk.hear(three, routes=(route(99, metric=30),))
+    desk.run(0.1)
+    assert desk.hop(FAR) is None
+    return three
+
+
+def live(desk: Desk, seconds: float, first: Peer, *others: Peer, **tlvs: Any) -> None:
+    """Let neighbours send their HANDSHAKEs; the first with `tlvs`."""
+    for _ in range(int(seconds / 4)):
+        desk.run(4.0)
+        desk.hear(first, **tlvs)
+        desk.alive(*others)
+
+
+@pytest.mark.parametrize(("before", "after"), [(700.0, 0.0), (0.0, 760.0)])
+def test_what_was_told_long_ago_still_forbids_what_might_loop(before: float, after: float) -> None:
+    """The ten minutes begin when nobody speaks of the node any more."""
+    desk = Desk(2)
+    three = starving(desk, before)
+    live(desk, max(after, 2 * SWEEP_SECONDS), three, Peer(4, 1), routes=(route(99, metric=30),) if after else ())
+    desk.hear(three, routes=(route(99, metric=30),))
+    assert desk.hop(FAR) is None
+
+
+def test_node_known_by_hearsay_stays_known_while_it_is_heard() -> None:
+    desk = Desk()
+    for _ in range(25):
+        desk.hear_v1(7, ttl=3)
+        desk.run(3.0)
+        assert desk.router.knows(mac_of(7))
+
+
+def test_echo_may_be_answered_when_old_things_have_been_thrown_away() -> None:
+    desk = Desk()
+    desk.run(SWEEP_SECONDS - 0.1)
+    token = desk.router.echo(mac_of(9), now=desk.now)
+    desk.run(0.2)
+    answer = encode_handshake(Handshake(FLAG_REPLY, 32, 5.0, 1500, 9, BOOT_SEQ, token))
+    desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, answer, ttl=31))
+    assert [event.token for event in desk.events(Echoed)] == [token]
+
+
+def test_handshake_of_a_former_self_that_a_v1_node_relayed_is_no_alarm() -> None:
+    desk = Desk()
+    desk.hear(Peer(1, seq=1), ttl=TTL_V1 - 1)
+    assert desk.events() == []
+
+
+def test_echo_that_began_with_another_ttl_is_answered() -> None:
+    """Ours begin with 32; what was forwarded is known by a ttl that is not the first."""
+    desk = Desk()
+    desk.run(1.0)
+    payload = encode_handshake(Handshake(FLAG_PROBE, 16, 5.0, 1500, 9, BOOT_SEQ, 5))
+    (answer,) = desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, payload, ttl=14))
+    assert answer.handshake is not None
+    assert (answer.frame.dest, answer.handshake.token) == (mac_of(9), 5)
+    assert desk.router.neighbours() == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_refusal_of_a_route_that_was_never_told_has_number_0(known: bool) -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    if known:
+        desk.hear(Peer(3), routes=(route(99),))  # of one that does not hear us
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
+    assert told(sent) == [Route(FAR, 0, METRIC_UNREACHABLE, 0)]
+
+
+def test_neighbour_that_does_not_answer_to_a_text_is_probed() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    began = desk.now
+    desk.router.send_message(two.address, b"text", now=desk.now, timeout=9.0)
+    (question,) = probes(desk.run(0.1))
+    assert question.time - began == near(0.075)
+
+
+def test_frame_that_lost_its_way_is_flooded_once_on_each_segment() -> None:
+    """Two of our interfaces are on one."""
+    desk = Desk(2)
+    desk.router.announce(now=desk.now)
+    greeting = next(t.frame for t in desk.router.frames_to_send(now=desk.now) if t.interface == 0)
+    desk.router.receive(1, greeting, now=desk.now)
+    two, _twin = desk.up(2)[0], desk.up(2, interface=1)[0]
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_MESSAGE, two.address, FAR, b"text"))
+    assert [s.interface for s in of_type(sent, TYPE_MESSAGE)] == [0]
+
+
+def test_dead_neighbour_that_keeps_greeting_is_not_asked_each_time() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.router.hint(two.address, now=desk.now)
+    desk.run(2.0)
+    assert desk.state(two) is LinkState.DEAD
+    assert len(probes([s for _ in range(100) for s in desk.hear(two)])) <= 20
+
+
+def test_v1_neighbour_with_another_card_is_followed() -> None:
+    desk = Desk()
+    desk.hear_v1(7)
+    for _ in range(3):
+        desk.run(4.0)
+        greeting = desk.frame(TYPE_HANDSHAKE, mac_of(7), EVERYONE, bytes(23), TTL_V1)
+        desk.put(0, BROADCAST_ADDRESS, mac_of(77), greeting)
+    sent = desk.stream(mac_of(7))
+    assert sent is not None
+    assert sent.destination == mac_of(77)
+
+
+def test_room_in_a_full_table_is_made_by_who_is_not_up_then_by_v1_nodes_the_longest_silent_first() -> None:
+    desk = Desk()
+    for number in range(1000, 1000 + NEIGHBOURS_MAX - 4):
+        peer = Peer(number)
+        desk.hear(peer, heard=desk.lists_me(peer))
+    for number in (10, 11):
+        desk.now += 0.01
+        desk.hear_v1(number)
+    for number in (12, 13):
+        desk.now += 0.01
+        desk.hear(Peer(number))
+    left = []
+    for number in range(20, 25):
+        before = {n.address for n in desk.router.neighbours()}
+        desk.now += 0.01
+        peer = Peer(number)
+        desk.hear(peer, heard=desk.lists_me(peer))
+        left.append(before - {n.address for n in desk.router.neighbours()})
+    assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
+    assert desk.router.drops["neighbours"] == 1
+
+
+def test_second_port_of_a_neighbour_is_listed_and_counts_as_the_neighbour() -> None:
+    """Also what came from there before its HANDSHAKE did."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    for _ in range(6):
+        desk.run(4.0)
+        desk.hear(two, heard=desk.lists_me(two))
+    first, two.mac = two.mac, mac_of(222)
+    data = encode_ethernet(ME, two.mac, encode_frame(desk.frame(TYPE_STREAM, FAR, ME, b"x")))
+    assert desk.router.receive(0, data, now=desk.now) is not None
+    desk.hear(two)
+    desk.stream(two.address)
+    assert desk.router.receive(0, data, now=desk.now) is not None
+    sent = desk.run(5.0)
+    assert probes(sent) == []
+    assert {first, two.mac} in listed(sent)
+
+
+def test_neighbour_that_was_away_for_long_comes_back_at_the_usual_cost() -> None:
+    """What its former self missed is no fault of the link; nor does the new one hear our twin."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, heard=(*desk.lists_me(two), Heard(desk.macs[0], 12345)))
+    desk.now += 16.0
+    two.nonce = 77
+    desk.hear(two, heard=())
+    desk.hear(two, heard=desk.lists_me(two))
+    assert cost(desk, two) == 10
+    desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
+    assert desk.router.drops["bystander"] == 0
+
+
+def test_bye_of_one_that_does_not_hear_us_lets_others_on_its_card_go_on() -> None:
+    """And it is a bye on the other interface, where it does."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    (four,) = desk.up(4, interface=1)
+    leaver = Peer(3)
+    leaver.mac = two.mac
+    desk.hear(leaver)
+    desk.up(3, interface=1)
+    desk.events()
+    desk.hear(leaver, flags=FLAG_BYE)
+    desk.run(0.01)
+    assert desk.events(NodeLost) == [NodeLost(leaver.address, "left")]
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, four.address, b"x"))
+    assert [s.destination for s in of_type(sent, TYPE_STREAM)] == [four.mac]
+
+
+def test_one_of_two_on_a_card_that_says_bye_forwards_for_a_moment() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    leaver = Peer(3)
+    leaver.mac = two.mac
+    desk.hear(leaver, heard=desk.lists_me(leaver), routes=(route(99),))
+    desk.run(0.1)
+    desk.hear(leaver, flags=FLAG_BYE)
+    assert desk.hop(FAR) == leaver.address
+    desk.run(0.6)
+    assert desk.hop(FAR) is None
+
+
+def test_nodes_behind_a_neighbour_are_sent_no_more_than_its_card_now_takes() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    two.mtu = 1000
+    desk.hear(two)
+    assert desk.router.mtu_to(FAR) == 1000
+
+
+@pytest.mark.parametrize(("between", "metric"), [(4, 20), (5, 10)])
+def test_two_of_the_last_eight_handshakes_missed_make_a_hop_cost_twice(between: int, metric: int) -> None:
+    """Heard were one after each that was missed, and those in between."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    for interval in (9.8, *[4.9] * between, 9.8):
+        for _ in range(int(interval / 4.9) - 1):
+            desk.run(4.9)
+            desk.hear(two, ttl0=0)  # what is directed does not count
+        desk.run(4.9)
+        desk.alive(two)
+    assert cost(desk, two) == metric
