@@ -826,7 +826,7 @@ class Neighbour:
         self.macs: FrozenSet[bytes] = frozenset()
         self.crowded = False  # it hears another node with our MAC
         self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
-        self.seq = 0
+        self.seq = 0  # that was asked for of a v1.0 node, which has none
         self.greeted_at = -INFINITY  # last periodic HANDSHAKE
         self.history = 0  # of the last eight: 1 missed
         self.cost = HOP_COST
@@ -1757,7 +1757,6 @@ class Router:
         was_usable, n.usable = n.usable, state in USABLE
         if state is UP:
             n.misses = 0
-            n.waiting = 0.0
             n.confirm_at = now + CONFIRM_SECONDS
             n.backoff = ASK_FIRST
         elif not n.usable:
@@ -1861,7 +1860,6 @@ class Router:
                 return
         n.srtt = (7 * n.srtt + now - sent) / 8 if n.srtt else now - sent
         n.probes.clear()
-        n.confirm_at = now + CONFIRM_SECONDS
         if n.state not in (HEARD, UP):
             self._move(n, UP, now)
 
@@ -1894,7 +1892,7 @@ class Router:
     def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
         """Send a HANDSHAKE to one neighbour."""
         handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
-        if n.state is not DEAD and not n.v1:
+        if n.state is not DEAD:
             handshake = handshake._replace(heard=n.tags)
         if flags & FLAG_REPLY:
             handshake = handshake._replace(name=self._name, ports=self._ports)
@@ -1928,18 +1926,15 @@ class Router:
         self._greet_at(wire, now + HANDSHAKE_INTERVAL * self._rng.uniform(*JITTER))
         handshake = self._handshake(wire, flags, TTL_V1, token)
         room = routes_room(wire)
-        if wire.news or wire.greetings % HEARD_EVERY == 0:
-            speakers = (n for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving)
-            heard = [tag for n in speakers for tag in n.tags]
-            while len(heard) > HEARD_MAX:
-                part, heard = heard[:HEARD_MAX], heard[HEARD_MAX:]
-                self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(heard=tuple(part), flags=0))
-            handshake = handshake._replace(heard=tuple(heard))
-            room -= TLV_BYTES + HEARD_BYTES * len(heard)
+        lists = wire.news or wire.greetings % HEARD_EVERY == 0
         if wire.news:
             wire.news -= 1
             handshake = handshake._replace(name=self._name, ports=self._ports)
             room -= 2 * TLV_BYTES + len(self._name.encode("utf-8", "replace")) + 2 * len(self._ports)
+        if lists:
+            heard = self._list_heard(wire, (room - TLV_BYTES) // HEARD_BYTES)
+            handshake = handshake._replace(heard=heard)
+            room -= TLV_BYTES + HEARD_BYTES * len(heard)
         fit = max(room // ROUTE_BYTES, 0)
         routes = list(wire.told.values()) if wire.listeners() else []
         full = len(routes) <= fit
@@ -1951,6 +1946,16 @@ class Router:
             routes = (routes[start:] + routes[:start])[:fit]
         self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(routes=tuple(routes)))
         return full
+
+    def _list_heard(self, wire: Wire, most: int) -> Tuple[Heard, ...]:
+        """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
+        heard = [tag for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving for tag in n.tags]
+        part = max(1, min(HEARD_MAX, (routes_room(wire) - TLV_BYTES) // HEARD_BYTES))
+        while len(heard) > max(most, 0):
+            handshake = self._handshake(wire, 0, TTL_V1)._replace(heard=tuple(heard[:part]))
+            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
+            del heard[:part]
+        return tuple(heard)
 
     def _send_update(self, wire: Wire, routes: List[Route]) -> None:
         """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
@@ -1979,7 +1984,6 @@ class Router:
 
     def _learn_table(self, n: Neighbour, h: Handshake, now: float) -> None:
         """Take the routes of a HANDSHAKE."""
-        n.seq = h.seq
         self._learn(n, Route(n.address, h.seq, 0, n.offered), now)
         for route in h.routes:
             if route.dest == self.address:

@@ -551,7 +551,8 @@ def test_update_asks_nothing() -> None:
     (three,) = desk.up(3, interface=1)
     desk.run(1.0)
     desk.hear(three, routes=(route(99),))
-    assert {s.handshake.flags for s in desk.run(0.05) if s.handshake and told([s])} == {0}
+    sent = [(s.frame, s.handshake) for s in desk.run(0.05) if s.handshake and told([s])]
+    assert {(h.flags, h.token, h.ttl0, frame.ttl) for frame, h in sent} == {(0, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("metrics", [(20, 30), (30, 20)])
@@ -659,16 +660,43 @@ def test_neighbour_whose_card_now_takes_less_is_sent_less() -> None:
     assert desk.router.mtu_to(two.address) == 1000
 
 
-@pytest.mark.parametrize("count", [90, 95, 100, 105])
-def test_handshakes_fit_a_frame_whatever_is_in_them(count: int) -> None:
-    desk = Desk(2)
+@pytest.mark.parametrize("mtu", [600, 1500])
+@pytest.mark.parametrize(("count", "crowd"), [(90, 3), (95, 3), (100, 3), (105, 3), (100, 139)])
+def test_handshakes_fit_a_frame_whatever_is_in_them(count: int, crowd: int, mtu: int) -> None:
+    desk = Desk(2, mtu=mtu)
     (two,) = desk.up(2)
     desk.router.set_ports(range(1, 60))
     desk.hear(two, routes=[route(n) for n in range(1000, 1000 + count)])
-    desk.up(3, 4, 5, interface=1)
+    for number in range(3, 3 + crowd):
+        peer = Peer(number, 1)
+        desk.hear(peer, heard=desk.lists_me(peer))
     desk.router.announce(now=desk.now)
-    sizes = [14 + 23 + len(s.frame.payload) for s in desk.run(30.0)]
-    assert 1000 < max(sizes) <= 1514
+    sent = desk.run(16.0)
+    assert 0.7 * mtu < max(23 + len(s.frame.payload) for s in sent) <= mtu
+    lists = [s.handshake.heard for s in sent if s.interface == 1 and s.handshake]
+    assert {tag.mac for part in lists for tag in part or ()} == {mac_of(number, 1) for number in range(3, 3 + crowd)}
+
+
+def test_more_requests_than_a_frame_holds_are_each_sent_once() -> None:
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    numbers = range(1000, 1150)
+    for peer, metric in ((two, 10), (three, 50), (two, METRIC_UNREACHABLE)):
+        for part in (numbers[:75], numbers[75:]):
+            desk.hear(peer, routes=[route(n, metric) for n in part])
+        sent = desk.run(0.1)
+    assert sorted(r.dest for r in asked(sent)) == [mac_of(n) for n in numbers]
+
+
+def test_interface_that_was_down_greets_again_whatever_was_heard_meanwhile() -> None:
+    desk = Desk()
+    desk.up(2)
+    desk.router.interface_changed(0, up=False, now=desk.now)
+    desk.hear(Peer(3))  # what was under way
+    desk.run(1.0)
+    desk.router.interface_changed(0, up=True, now=desk.now)
+    assert [s for s in desk.run(0.031) if s.frame.ttl == TTL_V1]
 
 
 def test_broadcast_sent_to_us_alone_is_not_acknowledged() -> None:
@@ -760,16 +788,15 @@ def test_neighbour_that_greets_rarely_is_not_asked_before_its_time() -> None:
     assert desk.state(two) is LinkState.UP
 
 
-def test_only_the_answers_to_the_last_three_questions_count() -> None:
+@pytest.mark.parametrize(("which", "state"), [(-4, LinkState.DEAD), (-3, LinkState.UP), (-1, LinkState.UP)])
+def test_only_the_answers_to_the_last_three_questions_count(which: int, state: LinkState) -> None:
     desk = Desk()
     (two,) = desk.up(2)
     tokens = [s.handshake.token for s in probes(desk.run(14.0)) if s.handshake]
     assert len(tokens) > 4
     assert desk.state(two) is LinkState.DEAD
-    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[-4])
-    assert desk.state(two) is LinkState.DEAD
-    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[-1])
-    assert desk.state(two) is LinkState.UP
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[which])
+    assert desk.state(two) is state
 
 
 def test_neighbour_itself_is_believed_however_far_its_number_has_jumped() -> None:
@@ -806,6 +833,9 @@ def test_request_behind_more_routes_than_a_frame_holds_is_sent_once() -> None:
     sent = desk.run(0.1)
     assert len({r.dest for r in told(sent)}) > 100
     assert [r.dest for r in asked(sent)] == [FAR]
+    desk.run(2.0)  # it is asked for four times
+    desk.hear(two, routes=(route(97),))
+    assert asked(desk.run(0.1)) == []
 
 
 def test_link_that_carries_data_both_ways_is_confirmed_now_and_then() -> None:
@@ -1041,9 +1071,14 @@ def test_neighbour_is_asked_with_padding_only_for_what_is_more_than_it_was_seen_
     """Also when our own card takes more than it did."""
     desk = Desk()
     (two,) = desk.up(2, mtu=9000)
-    for mtu, asked_with in ((1500, []), (4000, [4000] * 3), (9000, [9000] * 3)):
+    for mtu, asked_with in ((1500, []), (4000, [4000]), (9000, [9000] * 3), (8000, [8000] * 3)):
         desk.router.interface_changed(0, mtu=mtu, now=desk.now)
-        sent = desk.run(1.0)
+        sent = desk.take()
+        for question in probes(sent):
+            assert question.handshake is not None
+            if mtu == 4000:
+                desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token)
+        sent += desk.run(1.0)
         assert [23 + len(s.frame.payload) for s in sent if s.handshake and s.handshake.pad] == asked_with
 
 
@@ -1288,3 +1323,28 @@ def test_two_of_the_last_eight_handshakes_missed_make_a_hop_cost_twice(between: 
         desk.run(4.9)
         desk.alive(two)
     assert cost(desk, two) == metric
+
+
+def test_link_that_carried_one_frame_which_was_answered_is_not_probed() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.run(4.0)
+    desk.alive(two)
+    desk.now = 105.0
+    desk.stream(two.address)
+    desk.alive(two)
+    assert probes(desk.run(4.0)) == []
+
+
+def test_fast_path_of_a_neighbour_that_does_not_hear_us_any_more_is_closed() -> None:
+    """Though the way to it, over another cable, is what it was: who forwards for it might close a loop."""
+    desk = Desk(3)
+    desk.up(2)
+    (two,), (three,) = desk.up(2, interface=1), desk.up(3, interface=2)
+    ways = []
+    for _ in range(3):
+        sent = desk.put(1, desk.macs[1], two.mac, desk.frame(TYPE_STREAM, two.address, three.address, b"x"))
+        ways.append({s.destination for s in of_type(sent, TYPE_STREAM)})
+        if len(ways) == 2:
+            desk.hear(two, heard=())
+    assert ways == [{three.mac}, {three.mac}, {BROADCAST_ADDRESS}]
