@@ -2012,14 +2012,18 @@ class Router:
         if route.metric == 0:
             d.left_at = -INFINITY
         if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
-            if d.best is None or d.asks:
+            if d.best is None:
                 self._seek(d, now)
         elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
             self._select(d, now)
 
     def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
+        """Tell whether a way is better than the one in use, or that one must not be used any more.
+
+        What one of several with the same MAC says may forbid the way through all of them.
+        """
         rank, other = self._rank(d, n), self._rank(d, than)
-        return rank is not None and (other is None or rank < other)
+        return other is None or (rank is not None and rank < other)
 
     def _unlearn(self, n: Neighbour, dest: bytes, now: float) -> None:
         d = self._routes.get(dest)
@@ -2057,8 +2061,7 @@ class Router:
         self._forget_flows()
         self._dirty[d.address] = None
         self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
-        if d.found:
-            self.events.append(NodeLost(d.address, "unreachable"))
+        self._lose(d, now)
 
     def _meet_own_past(self, route: Route, now: float) -> None:
         """Somebody has a route to this node that is newer than it: it restarted without a clock."""
@@ -2138,7 +2141,7 @@ class Router:
         self._flush_in(0.0 if urgent else self._rng.uniform(*UPDATE_DELAY), now)
 
     def _lose(self, d: Destination, now: float) -> None:
-        if d.best is None and d.found and self._routes.get(d.address) is d:
+        if d.best is None and d.found:
             d.found = False
             self.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
 
@@ -2154,7 +2157,7 @@ class Router:
         """See whether a route must be asked for; a few times in a row, then once a second at most."""
         if not self._holders(d, now):
             d.asks = 0
-        elif d.asks == 0 or (d.asks >= REQUEST_TRIES and now >= d.ask_at):
+        elif d.asks == 0 or now >= d.ask_at:
             self._ask(d, 0.0, now)
 
     def _ask(self, d: Destination, due: float, now: float) -> None:
@@ -2203,7 +2206,6 @@ class Router:
                 return best.neighbour
             best.neighbour.seq = request.seq  # we speak for it
             self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
-        d.wanted = now
         self._distrust(n.wire, d.address)
         self._flush_in(0.0, now)
         return None
@@ -2241,7 +2243,6 @@ class Router:
     def _changes(self, wire: Wire, dirty: Dict[bytes, None], now: float) -> List[Route]:
         """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
         if not wire.listeners():
-            wire.review = True
             return []
         needy: Dict[Optional[Neighbour], Set[bytes]] = {}
         changes = []

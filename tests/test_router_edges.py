@@ -16,7 +16,6 @@ from constants import (
     FLAG_PROBE,
     FLAG_REPLY,
     METRIC_UNREACHABLE,
-    NEIGHBOURS_MAX,
     SEQ_JUMP_MAX,
     SWEEP_SECONDS,
     TTL_V1,
@@ -73,38 +72,18 @@ def test_echo_is_not_answered_by_another_node() -> None:
     assert [event.address for event in desk.events(Echoed)] == [mac_of(9)]
 
 
-def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
-    desk = Desk(loopback=True, mtu=65536)
-    peers = lo_peers(desk, 2, 3, 4)
-    for first, peer in zip((1000, 3000, 5000), peers):
-        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    desk.events()
-    desk.hear(peers[2], routes=[route(9999)])
-    (lost,) = desk.events(NodeLost)
-    assert lost.reason == "unreachable"
-    assert desk.hop(lost.address) is None
-    assert desk.hop(mac_of(9999)) == peers[2].address
-
-
-def test_node_without_a_route_makes_room_in_a_full_table() -> None:
-    """It is remembered for its sequence number, until somebody needs the place."""
-    desk = Desk(loopback=True, mtu=65536)
-    peers = lo_peers(desk, 2, 3, 4)
-    for first, peer in zip((1000, 3000, 5000), peers):
-        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    desk.hear(peers[0], routes=[route(n, metric=METRIC_UNREACHABLE) for n in range(1000, 3000)])
-    desk.hear(peers[2], routes=[route(9999)])
-    assert desk.hop(mac_of(9999)) == peers[2].address
-
-
-def test_newcomer_is_told_the_whole_table_by_a_full_handshake() -> None:
-    """One frame greets it, lists it and says that there are no other routes."""
+@pytest.mark.parametrize("is_greeted", [False, True])
+def test_newcomer_is_told_the_whole_table_by_a_full_handshake(is_greeted: bool) -> None:
+    """One frame greets it, lists it and says that there are no other routes; also if it was greeted before."""
     desk = Desk(2)
     (two,) = desk.up(2)
     desk.hear(two, routes=(route(99),))
     desk.up(3, interface=1)
     desk.run(1.0)
     newcomer = Peer(4, 1)
+    if is_greeted:
+        desk.hear(newcomer)
+        desk.run(0.05)
     desk.hear(newcomer, heard=desk.lists_me(newcomer))
     frames = [s for s in desk.run(0.05) if FAR in [r.dest for r in told([s], 1)]]
     assert [(s.frame.ttl, s.handshake.flags & FLAG_FULL) for s in frames if s.handshake] == [(TTL_V1, FLAG_FULL)]
@@ -344,23 +323,16 @@ def test_request_with_number_0_is_harmless() -> None:
 
 
 def test_router_that_left_says_nothing_whatever_happens() -> None:
-    desk = Desk()
+    desk = Desk(2)
     desk.up(2)
+    (three,) = desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
     desk.router.leave(now=desk.now)
     desk.take()
     desk.router.interface_changed(0, mtu=1400, up=True, now=desk.now)
+    desk.router.interface_changed(1, up=False, now=desk.now)
     assert desk.run(30.0) == []
-
-
-def test_neighbour_that_retracted_its_routes_may_tell_others() -> None:
-    """Half of the table is its share of what it offers now, not of what it ever did."""
-    desk = Desk(loopback=True, mtu=65536)
-    peers = lo_peers(desk, 2, 3, 4)
-    for first, peer in zip((1000, 3000, 5000), peers):
-        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    desk.hear(peers[0], routes=[route(n, metric=METRIC_UNREACHABLE) for n in range(1000, 3000)])
-    desk.hear(peers[0], routes=[route(n) for n in range(8000, 8100)])
-    assert desk.hop(mac_of(8099)) == peers[0].address
 
 
 def test_neighbour_that_is_not_up_is_answered_where_it_sends_from_now() -> None:
@@ -555,16 +527,22 @@ def test_update_asks_nothing() -> None:
     assert {(h.flags, h.token, h.ttl0, frame.ttl) for frame, h in sent} == {(0, 0, 0, 0)}
 
 
-@pytest.mark.parametrize("metrics", [(20, 30), (30, 20)])
-def test_when_the_best_way_is_gone_the_better_of_the_others_is_taken(metrics: Sequence[int]) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "seqs", "taken"),
+    [((20, 30), (0, 1), 0), ((30, 20), (1, 0), 1), ((20, 20), (0, 1), 1), ((20, 20), (1, 0), 0)],
+)
+def test_when_the_best_way_is_gone_the_better_of_the_others_is_taken(
+    metrics: Sequence[int], seqs: Sequence[int], taken: int
+) -> None:
+    """The newer, if they are equally long."""
     desk = Desk()
     first, *others = desk.up(2, 3, 4)
     desk.hear(first, routes=(route(99, metric=10),))
-    for other, metric in zip(others, metrics):
-        desk.hear(other, routes=(route(99, metric=metric),))
+    for other, metric, seq in zip(others, metrics, seqs):
+        desk.hear(other, routes=(route(99, metric=metric, seq=BOOT_SEQ + seq),))
     assert desk.hop(FAR) == first.address
     desk.hear(first, routes=(route(99, metric=METRIC_UNREACHABLE),))
-    assert desk.hop(FAR) == others[metrics.index(20)].address
+    assert desk.hop(FAR) == others[taken].address
 
 
 def test_next_hop_of_forwarded_frames_is_probed_when_it_falls_silent() -> None:
@@ -685,8 +663,8 @@ def test_more_requests_than_a_frame_holds_are_each_sent_once() -> None:
     for peer, metric in ((two, 10), (three, 50), (two, METRIC_UNREACHABLE)):
         for part in (numbers[:75], numbers[75:]):
             desk.hear(peer, routes=[route(n, metric) for n in part])
-        sent = desk.run(0.1)
-    assert sorted(r.dest for r in asked(sent)) == [mac_of(n) for n in numbers]
+        desk.run(0.1 if metric != METRIC_UNREACHABLE else 0.0)
+    assert sorted(r.dest for r in asked(desk.run(0.1))) == [mac_of(n) for n in numbers]
 
 
 def test_interface_that_was_down_greets_again_whatever_was_heard_meanwhile() -> None:
@@ -704,20 +682,6 @@ def test_broadcast_sent_to_us_alone_is_not_acknowledged() -> None:
     (two,) = desk.up(2)
     assert desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_BROADCAST, two.address, ME, b"text")) == []
     assert [event.data for event in desk.events(MessageReceived)] == [b"text"]
-
-
-def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
-    """Their timers are still set: by its carrier's loss, or for want of room."""
-    desk = Desk(2)
-    desk.up(2, interface=1)
-    desk.hear(Peer(3, 1))
-    desk.router.interface_changed(1, up=False, now=desk.now)
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        desk.hear_v1(number)
-    desk.now += 1
-    desk.hear_v1(7)
-    desk.run(40.0)
-    assert desk.router.neighbours() == []
 
 
 # --- Frames in a row ------------------------------------------------------------------------------------------------
@@ -804,7 +768,7 @@ def test_neighbour_itself_is_believed_however_far_its_number_has_jumped() -> Non
     desk = Desk(2)
     two, three = desk.up(2, 3)
     desk.up(4, interface=1)
-    desk.hear(three, routes=(route(2, seq=BOOT_SEQ),))
+    desk.hear(three, routes=(route(2, metric=5),))
     two.seq += SEQ_JUMP_MAX + 1
     desk.hear(two)
     desk.hear(three, routes=(route(2, seq=two.seq),))
@@ -1218,28 +1182,6 @@ def test_v1_neighbour_with_another_card_is_followed() -> None:
     assert sent.destination == mac_of(77)
 
 
-def test_room_in_a_full_table_is_made_by_who_is_not_up_then_by_v1_nodes_the_longest_silent_first() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX - 4):
-        peer = Peer(number)
-        desk.hear(peer, heard=desk.lists_me(peer))
-    for number in (10, 11):
-        desk.now += 0.01
-        desk.hear_v1(number)
-    for number in (12, 13):
-        desk.now += 0.01
-        desk.hear(Peer(number))
-    left = []
-    for number in range(20, 25):
-        before = {n.address for n in desk.router.neighbours()}
-        desk.now += 0.01
-        peer = Peer(number)
-        desk.hear(peer, heard=desk.lists_me(peer))
-        left.append(before - {n.address for n in desk.router.neighbours()})
-    assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
-    assert desk.router.drops["neighbours"] == 1
-
-
 def test_second_port_of_a_neighbour_is_listed_and_counts_as_the_neighbour() -> None:
     """Also what came from there before its HANDSHAKE did."""
     desk = Desk()
@@ -1348,3 +1290,198 @@ def test_fast_path_of_a_neighbour_that_does_not_hear_us_any_more_is_closed() -> 
         if len(ways) == 2:
             desk.hear(two, heard=())
     assert ways == [{three.mac}, {three.mac}, {BROADCAST_ADDRESS}]
+
+
+def test_word_of_another_on_the_same_card_may_forbid_the_way_in_use() -> None:
+    """All who use that Ethernet address get the frame, and the other one might send it back to us."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(4, interface=1)
+    three = Peer(3)
+    three.mac = two.mac
+    desk.hear(three, heard=desk.lists_me(three))
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)  # told with metric 20
+    desk.hear(three, routes=(route(99, metric=12),))
+    assert desk.hop(FAR) == two.address
+    desk.hear(three, routes=(route(99, metric=30),))
+    assert desk.hop(FAR) is None
+
+
+def test_node_that_said_bye_is_asked_for_after_five_seconds_if_somebody_still_speaks_of_it() -> None:
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    desk.hear(three, routes=(route(2, metric=30),))
+    desk.hear(two, flags=FLAG_BYE)
+    sent = [s for _ in range(5) for s in (*desk.hear(three, routes=(route(2, metric=30),)), *desk.run(0.9))]
+    assert asked(sent) == []
+    sent = [s for _ in range(2) for s in (*desk.hear(three, routes=(route(2, metric=30),)), *desk.run(0.5))]
+    assert mac_of(2) in [r.dest for r in asked(sent)]
+
+
+@pytest.mark.parametrize("pause", [0.1, 0.3])
+def test_starving_again_asks_again_at_once_and_as_often(pause: float) -> None:
+    desk = Desk(2)
+    three = starving(desk, 0.0)
+    desk.run(pause)
+    sent = desk.hear(three, routes=(route(99, metric=30, seq=BOOT_SEQ + 1),))
+    assert [r.seq for r in told(sent, 1) if r.dest == FAR] == [BOOT_SEQ + 1]  # what was asked for is told at once
+    desk.run(0.02)
+    began = desk.now
+    sent = desk.hear(three, routes=(route(99, metric=50, seq=BOOT_SEQ + 1),)) + desk.run(2.0)
+    times = [s.time - began for s in sent if asked([s])]
+    assert [round(4 * time) for time in times] == [0, 1, 2, 3]
+    assert times[0] == 0.0
+
+
+def test_way_in_use_that_changes_is_not_asked_for() -> None:
+    """Nor is a suspect asked for another way than through itself."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    desk.hear(two, routes=(route(98), route(99)))
+    desk.hear(three, routes=(route(98, metric=50),))
+    for number in (98, 99):
+        desk.stream(mac_of(number))
+    sent = desk.hear(two, routes=(route(98, metric=20),)) + desk.run(0.05)
+    assert asked(sent) == []
+    desk.stream(FAR)
+    sent = desk.run(0.14)
+    assert desk.state(two) is LinkState.SUSPECT
+    assert asked(sent) == []
+
+
+def test_retraction_is_told_beside_a_table_too_long_for_one_frame() -> None:
+    """When a new neighbour makes everything be told again."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    for first in (1000, 1075):
+        desk.hear(two, routes=[route(number) for number in range(first, first + 75)])
+    desk.run(0.1)
+    desk.hear(two, routes=(route(1000, metric=METRIC_UNREACHABLE),))
+    newcomer = Peer(4, 1)
+    desk.hear(newcomer, heard=desk.lists_me(newcomer, three))
+    updates = [s for s in desk.run(0.05) if s.frame.ttl == 0]
+    metrics = {r.dest: r.metric for r in told(updates, 1)}
+    assert len(metrics) == 151
+    assert [dest for dest, metric in metrics.items() if metric == METRIC_UNREACHABLE] == [mac_of(1000)]
+
+
+def test_first_route_is_told_without_a_greeting() -> None:
+    """The neighbour that came up before there was any was greeted then."""
+    desk = Desk(2)
+    two = Peer(2)
+    desk.hear(two)
+    desk.run(1.0)
+    desk.hear(two, heard=desk.lists_me(two))
+    desk.run(0.05)
+    three = Peer(3, 1)
+    desk.hear(three, heard=desk.lists_me(three))
+    assert [s.frame.ttl for s in desk.run(0.05) if s.interface == 0] == [0]
+
+
+def test_frame_that_came_before_its_route_was_told_does_not_stand_in_the_way_of_the_next() -> None:
+    """Where others send with our MAC, what is for whom we have told no way to is theirs."""
+    desk = Desk(2)
+    two = desk.up(2)[0]
+    desk.hear(two, heard=(*desk.lists_me(two), Heard(desk.macs[0], 12345)))
+    (three,) = desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    ways = []
+    for _ in range(2):
+        sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x"))
+        ways.append([s.destination for s in of_type(sent, TYPE_STREAM)])
+        desk.run(0.02)
+    assert ways == [[], [three.mac]]
+
+
+# --- Full tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are full with 40 destinations, 8 neighbours."""
+    monkeypatch.setattr("node.DESTINATIONS_MAX", 40)
+    monkeypatch.setattr("node.NEIGHBOURS_MAX", 8)
+
+
+def offer(desk: Desk, peer: Peer, first: int, count: int = 18) -> List[bytes]:
+    """Let a neighbour tell of so many nodes; return those that are then reached through it."""
+    desk.hear(peer, routes=[route(number) for number in range(first, first + count)])
+    return [info.address for info in desk.router.nodes() if info.next_hop == peer.address]
+
+
+@pytest.mark.usefixtures("small")
+def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
+    """To the application once, though its route was gone a moment before; to others by a retraction."""
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    offer(desk, two, 1000)
+    offer(desk, three, 2000)
+    desk.run(0.1)
+    desk.hear(two, routes=(route(1000, metric=METRIC_UNREACHABLE),))
+    desk.stream(mac_of(1001))
+    desk.run(0.1)
+    desk.now += 0.95
+    desk.events()
+    silent = Peer(5)  # that does not hear us yet
+    desk.hear(silent, routes=[route(3000), route(3001)])
+    desk.run(0.0)
+    assert desk.events(NodeLost) == [NodeLost(mac_of(number), "unreachable") for number in (1000, 1001)]
+    assert told(desk.run(0.011), 1) == [route(1001, METRIC_UNREACHABLE, 0, 0)]
+    assert desk.stream(mac_of(1001)) is None
+    desk.run(2.0)
+    assert {mac_of(1000), mac_of(1001)}.isdisjoint(event.address for event in desk.events(NodeLost))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("how", ["retracted", "in want of room"])
+def test_half_of_a_full_table_is_a_neighbours_share_of_what_it_offers_now(how: str) -> None:
+    """Not of what it ever did."""
+    desk = Desk()
+    two, three, four = desk.up(2, 3, 4)
+    offer(desk, two, 1000)
+    offer(desk, three, 2000)
+    assert len(offer(desk, four, 3000)) == 19
+    if how == "retracted":
+        desk.hear(four, routes=[route(number, metric=METRIC_UNREACHABLE) for number in range(3000, 3018)])
+        two = four
+    assert len(offer(desk, two, 4000, 40)) == 20
+
+
+@pytest.mark.usefixtures("small")
+def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
+    """Their timers are still set: by its carrier's loss, or for want of room."""
+    desk = Desk(2)
+    desk.up(2, interface=1)
+    desk.hear(Peer(3, 1))
+    desk.router.interface_changed(1, up=False, now=desk.now)
+    for number in range(10, 19):
+        desk.hear_v1(number)
+        desk.now += 1
+    desk.run(40.0)
+    assert desk.router.neighbours() == []
+
+
+@pytest.mark.usefixtures("small")
+def test_room_for_a_neighbour_is_made_by_who_is_not_up_then_by_v1_nodes_the_longest_silent_first() -> None:
+    desk = Desk()
+    peers = [Peer(number) for number in range(2, 6)]
+    for peer in peers:
+        desk.hear(peer, heard=desk.lists_me(peer))
+    for number in (10, 11):
+        desk.now += 0.01
+        desk.hear_v1(number)
+    for number in (12, 13):
+        desk.now += 0.01
+        desk.hear(Peer(number))
+    left = []
+    for number in range(20, 25):
+        before = {n.address for n in desk.router.neighbours()}
+        desk.now += 0.01
+        peer = Peer(number)
+        desk.hear(peer, heard=desk.lists_me(peer))
+        left.append(before - {n.address for n in desk.router.neighbours()})
+    assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
+    assert desk.router.drops["neighbours"] == 1
