@@ -1025,10 +1025,10 @@ def test_every_frame_of_ours_has_an_id_of_its_own() -> None:
     (two,) = desk.up(2)
     ids = []
     for _ in range(3):
-        desk.router.send_message(two.address, b"text", now=desk.now, timeout=0.0)
+        desk.router.send_message(two.address, b"text", now=desk.now, timeout=9.0)
         _, frames = desk.router.send_streams(two.address, [b"a", b"b"], now=desk.now)
         ids += [s.frame.msg_id for s in [*desk.take(), *(desk.read(0, frame) for frame in frames)]]
-    assert len(set(ids)) == len(ids) == 6
+    assert len(set(ids)) == len(ids) == 9
 
 
 def test_neighbour_is_asked_with_padding_only_for_what_is_more_than_it_was_seen_to_take() -> None:
@@ -1091,7 +1091,8 @@ def test_what_was_told_long_ago_still_forbids_what_might_loop(before: float, aft
     """The ten minutes begin when nobody speaks of the node any more."""
     desk = Desk(2)
     three = starving(desk, before)
-    live(desk, max(after, 2 * SWEEP_SECONDS), three, Peer(4, 1), routes=(route(99, metric=30),) if after else ())
+    spoken = route(99, metric=30 if after else METRIC_UNREACHABLE)
+    live(desk, max(after, 2 * SWEEP_SECONDS), three, Peer(4, 1), routes=(spoken,))
     desk.hear(three, routes=(route(99, metric=30),))
     assert desk.hop(FAR) is None
 
