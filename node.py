@@ -102,7 +102,6 @@ from constants import (
     HEARD_BYTES,
     HEARD_EVERY,
     HEARD_GATHER,
-    HEARD_MAX,
     HOLD_INTERVALS,
     HOP_COST,
     IN_USE_SECONDS,
@@ -1950,7 +1949,7 @@ class Router:
     def _list_heard(self, wire: Wire, most: int) -> Tuple[Heard, ...]:
         """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
         heard = [tag for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving for tag in n.tags]
-        part = max(1, min(HEARD_MAX, (routes_room(wire) - TLV_BYTES) // HEARD_BYTES))
+        part = max(routes_room(wire) // HEARD_BYTES, 1)
         while len(heard) > max(most, 0):
             handshake = self._handshake(wire, 0, TTL_V1)._replace(heard=tuple(heard[:part]))
             self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)

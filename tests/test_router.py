@@ -20,7 +20,6 @@ from constants import (
     FLAG_PROBE,
     FLAG_REPLY,
     FLOODS_PER_SECOND,
-    HEARD_MAX,
     LOST_FLOODS_PER_SECOND,
     METRIC_UNREACHABLE,
     NAKS_PER_SECOND,
@@ -280,11 +279,16 @@ def test_greetings_are_30_ms_apart(desk: Desk) -> None:
     assert min(b - a for a, b in zip(times, times[1:])) >= 0.03 - 1e-9
 
 
-def test_more_than_140_neighbours_are_listed_in_two_frames(desk: Desk) -> None:
-    for number in range(2, 202):
+@pytest.mark.parametrize(("mtu", "crowd", "parts"), [(606, 54, [54]), (606, 55, [55, 0]), (1500, 200, [145, 55])])
+def test_more_neighbours_than_a_frame_holds_are_listed_in_several(mtu: int, crowd: int, parts: List[int]) -> None:
+    """Beside the name and two ports the last one has room for 54 at such an MTU."""
+    desk = Desk(mtu=mtu)
+    for number in range(2, 2 + crowd):
         desk.hear(Peer(number))
-    lists = [s.handshake for s in desk.run(0.05) if s.handshake is not None and s.handshake.heard]
-    assert [(h.flags, len(h.heard or ())) for h in lists] == [(0, HEARD_MAX), (FLAG_FULL, 200 - HEARD_MAX)]
+    sent = [s for s in desk.run(0.05) if s.destination == BROADCAST_ADDRESS]
+    assert [len(s.handshake.heard or ()) for s in sent if s.handshake] == parts
+    assert [s.handshake.flags for s in sent if s.handshake] == [*[0] * (len(parts) - 1), FLAG_FULL]
+    assert max(len(encode_frame(s.frame)) for s in sent) <= mtu
 
 
 def test_list_in_two_frames_is_one_list(desk: Desk) -> None:
@@ -1495,6 +1499,7 @@ def test_flood_storm_is_limited_to_200_a_second(two: Desk) -> None:
         two.put(0, BROADCAST_ADDRESS, a.mac, two.frame(TYPE_BROADCAST, a.address, EVERYONE, b"x"))
     assert len(two.run(0.01)) == FLOODS_PER_SECOND
     assert two.router.drops["limit"] == 1000 - FLOODS_PER_SECOND
+    assert two.router._relays == {}
 
 
 def test_flood_for_a_node_with_a_route_goes_the_straight_way(two: Desk) -> None:
