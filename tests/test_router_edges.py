@@ -768,6 +768,7 @@ def test_neighbour_itself_is_believed_however_far_its_number_has_jumped() -> Non
     desk.hear(three, routes=(route(2, metric=5),))
     two.seq += SEQ_JUMP_MAX + 1
     desk.hear(two)
+    assert desk.hop(two.address) == two.address
     desk.hear(three, routes=(route(2, seq=two.seq),))
     desk.run(0.3)
     assert desk.hop(two.address) == two.address
@@ -1415,6 +1416,8 @@ def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
     desk = Desk(2)
     two, three = desk.up(2, 3)
     desk.up(4, interface=1)
+    silent = Peer(5)  # that does not hear us
+    desk.hear(silent)
     offer(desk, two, 1000)
     offer(desk, three, 2000)
     desk.run(0.1)
@@ -1423,8 +1426,7 @@ def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
     desk.run(0.1)
     desk.now += 0.95
     desk.events()
-    silent = Peer(5)  # that does not hear us yet
-    desk.hear(silent, routes=[route(3000), route(3001)])
+    desk.hear(silent, routes=[route(number) for number in (3000, 3001, 3002)])
     desk.run(0.0)
     assert desk.events(NodeLost) == [NodeLost(mac_of(number), "unreachable") for number in (1000, 1001)]
     assert told(desk.run(0.011), 1) == [route(1001, METRIC_UNREACHABLE, 0, 0)]
