@@ -47,7 +47,6 @@ SOURCES_MAX = 4  # Ethernet addresses of one neighbour: it may have several port
 # How a neighbour is found and lost
 HEARD_BYTES, ROUTE_BYTES, TLV_BYTES = 10, 14, 3  # sizes inside a HANDSHAKE
 ROUTES_PER_FRAME = 100  # 1440 bytes with the fixed part: one 1500-byte frame
-HEARD_MAX = 140  # neighbours listed in one frame
 MESH_MTU_MIN = 128  # a neighbour that says less is not believed
 JITTER = (0.9, 1.0)  # of HANDSHAKE_INTERVAL
 START_DELAY = (0.003, 0.03)  # first HANDSHAKE, and the one for a newcomer: one frame answers all of them

@@ -102,7 +102,6 @@ from constants import (
     HEARD_BYTES,
     HEARD_EVERY,
     HEARD_GATHER,
-    HEARD_MAX,
     HOLD_INTERVALS,
     HOP_COST,
     IN_USE_SECONDS,
@@ -769,7 +768,7 @@ class Wire:
         self.greetings = 0
         self.news = NEWS_GREETINGS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
         self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
-        self.twin: Optional[Wire] = None  # lower interface on the same segment; until `twin_until`
+        self.twin = self  # the lower interface on the same segment, until `twin_until`
         self.twin_until = -INFINITY
 
     def shared(self) -> bool:
@@ -782,7 +781,7 @@ class Wire:
 
     def segment(self, now: float) -> "Wire":
         """Return the lowest interface on the same segment: floods are sent only there."""
-        return self.twin if self.twin is not None and now < self.twin_until else self
+        return self.twin if now < self.twin_until else self
 
     def covered(self, source: bytes, now: float, *, v1: bool) -> bool:
         """Tell whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
@@ -795,42 +794,46 @@ class Neighbour:
     def __init__(self, wire: Wire, address: bytes, mac: bytes, now: float) -> None:
         self.wire = wire
         self.address = address
-        self.met = now  # this incarnation
         self.mac = mac
-        self.nonce = 0  # 0 from a v1.0 node
         self.sources = {mac: now}  # Ethernet addresses it sends with, and when: two, if two of its ports are here
-        self.tags: Tuple[Heard, ...] = (Heard(mac, 0),)  # how it is listed in HEARD
-        self.v1 = False
         self.state = HEARD
         self.usable = False
-        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
-        self.macs: FrozenSet[bytes] = frozenset()
-        self.crowded = False  # it hears another node with our MAC
-        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
         self.listed_at = -INFINITY
         self.offered = 0  # the MTU it advertises
         self.mtu = ETHERNET_MTU  # what has been seen to reach it
-        self.big_token = 0  # of the padded PROBE
-        self.seq = 0
         self.interval = HANDSHAKE_INTERVAL
-        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
-        self.history = 0  # of the last eight: 1 missed
-        self.cost = HOP_COST
         self.last_heard = now
         self.overdue = INFINITY
-        self.expires = now + HOLD_INTERVALS * HANDSHAKE_INTERVAL
-        self.leaving = False
-        self.waiting = 0.0  # when data went out that nothing came back for, else 0
+        self.expires = INFINITY
         self.sent = -INFINITY  # about when data last went out
         self.confirm_at = -INFINITY  # when flowing data wants the next PROBE
-        self.probes: Dict[int, float] = {}  # token -> when sent
         self.misses = 0
-        self.retry = INFINITY  # end of the probe's time, or next question to one that is not up
+        self.retry = now + ASK_FIRST  # end of the probe's time, or next question to one that is not up
         self.backoff = ASK_FIRST
         self.srtt = 0.0
         self.adverts = 0  # how many destinations it offers a way to
         self.replies = TokenBucket(REPLIES_PER_SECOND, REPLIES_PER_SECOND)
         self.deadline = INFINITY  # of the timer in the heap
+        self.restart(-1, now)
+
+    def restart(self, nonce: int, now: float) -> None:
+        """Begin another incarnation: what was learned from the last one does not hold. 0: of a v1.0 node."""
+        self.nonce = nonce
+        self.v1 = nonce == 0
+        self.met = now
+        self.tags: Tuple[Heard, ...] = tuple(Heard(mac, nonce) for mac in self.sources)  # how it is listed in HEARD
+        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
+        self.macs: FrozenSet[bytes] = frozenset()
+        self.crowded = False  # it hears another node with our MAC
+        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
+        self.seq = 0  # that was asked for of a v1.0 node, which has none
+        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
+        self.history = 0  # of the last eight: 1 missed
+        self.cost = HOP_COST
+        self.leaving = False
+        self.waiting = 0.0  # when data went out that nothing came back for, else 0
+        self.probes: Dict[int, float] = {}  # token -> when sent
+        self.big_token = 0  # of the padded PROBE
 
     def links(self, other: "Neighbour", now: float) -> bool:
         """Tell whether this neighbour and another one on the same interface hear each other.
@@ -861,7 +864,7 @@ class Destination:
         self.adverts: Dict[Neighbour, Advert] = {}
         self.fd: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
         self.best: Optional[Path] = None
-        self.used = 0.0  # when data last went there
+        self.used = -INFINITY  # when data last went there
         self.wanted = -INFINITY  # when a newer sequence number was last asked for
         self.asks = 0
         self.ask_at = 0.0
@@ -876,11 +879,6 @@ class Destination:
         self.rtt: Optional[float] = None
 
     @property
-    def seq(self) -> int:
-        """The sequence number of the way in use, or 0."""
-        return self.best.seq if self.best is not None else 0
-
-    @property
     def fd_seq(self) -> int:
         """The newest sequence number ever told, or 0."""
         return -self.fd[0] if self.fd is not None else 0
@@ -891,7 +889,7 @@ class Destination:
 
     def in_use(self, now: float) -> bool:
         """Tell whether data was sent there lately."""
-        return self.used > 0 and now - self.used < IN_USE_SECONDS
+        return now - self.used < IN_USE_SECONDS
 
 
 class Flow:
@@ -996,7 +994,7 @@ class Router:
         self._jump_at = self._alarm_at = -INFINITY
         self._gone = False
         self._timers: List[Timer] = []
-        self._serial = 0
+        self._serials = itertools.count()
         self._out: List[Transmit] = []
         self.events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)  # for `next_event`
         for wire in self._wires:
@@ -1052,8 +1050,7 @@ class Router:
             if incoming is not None:
                 run = [frame]
                 runs.append((incoming.origin, run))
-                flow = flows.get(frame[:TTL_OFFSET])
-                if flow is not None and flow.out is None and not flow.reason:
+                if frame[:TTL_OFFSET] in flows:  # not a flooded one
                     beginning = frame[:TTL_OFFSET]
         return runs
 
@@ -1091,11 +1088,9 @@ class Router:
         self._repeat_message(frame.msg_id, MESSAGE_RETRY_FIRST, now)
         return frame.msg_id
 
-    def broadcast(self, data: bytes, *, now: float) -> int:
-        """Send a text to every node, unacknowledged; return its id."""
-        frame = self._frame(TYPE_BROADCAST, EVERYONE, data)
-        self._flood(frame, now)
-        return frame.msg_id
+    def broadcast(self, data: bytes, *, now: float) -> None:
+        """Send a text to every node, unacknowledged."""
+        self._flood(self._frame(TYPE_BROADCAST, EVERYONE, data), now)
 
     def echo(self, dest: bytes, *, now: float) -> int:
         """Ask `dest`, wherever it is, to answer; return the token of the `Echoed` to come. Raise ValueError."""
@@ -1231,8 +1226,7 @@ class Router:
         return out
 
     def _at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
-        self._serial += 1
-        heappush(self._timers, Timer(when, self._serial, action, arguments))
+        heappush(self._timers, Timer(when, next(self._serials), action, arguments))
 
     def _sweep(self, now: float) -> None:
         """Forget what is old: adverts, destinations, echoes."""
@@ -1240,11 +1234,11 @@ class Router:
         for d in list(self._routes.values()):
             for n, advert in list(d.adverts.items()):
                 frames = n.adverts // ROUTES_PER_FRAME + 1
-                if n.address != d.address and now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
+                if now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
                     self._unlearn(n, d.address, now)
-            if d.adverts or any(d.address in wire.told for wire in self._wires):
+            if d.adverts:
                 d.touched = now
-            elif now - d.touched > FD_SECONDS and not d.found:
+            elif now - d.touched > FD_SECONDS:
                 del self._routes[d.address]
         hold = HOLD_INTERVALS * HANDSHAKE_INTERVAL
         self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
@@ -1278,12 +1272,12 @@ class Router:
 
     def _meet_myself(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
         """A HANDSHAKE of this node: our own, perhaps through another interface, or that of another node like us."""
-        if frame.type != TYPE_HANDSHAKE or frame.dest != EVERYONE:
+        if frame.type != TYPE_HANDSHAKE:
             return
         h = decode_handshake(frame.payload)
         if h is not None and h.nonce == self._nonce:
             for other in self._wires:
-                if other is not wire and other.mac == source != wire.mac:
+                if other.mac == source != wire.mac:
                     low, high = sorted((wire, other), key=lambda w: w.index)
                     high.twin, high.twin_until = low, now + SHADOW_SECONDS
         elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
@@ -1347,7 +1341,7 @@ class Router:
             return False
         hop = path.neighbour
         if hop.wire.segment(now) is wire.segment(now):
-            if wire.loopback or hop.hears(source, now):
+            if hop.hears(source, now):
                 raise FrameError("heard")
             if hop.v1:
                 return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
@@ -1491,7 +1485,7 @@ class Router:
         targets = set()
         for other in self._up:
             if other is wire.segment(now):
-                needed = not other.loopback and not other.covered(source, now, v1=True)
+                needed = not other.covered(source, now, v1=True)
             else:
                 needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
             if needed:
@@ -1501,13 +1495,13 @@ class Router:
         if not self._floods.take(now=now):
             raise FrameError("limit")
         key = (frame.origin, frame.msg_id)
-        self._relays[key] = Relay(frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), targets)
-        self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key)
+        relay = self._relays[key] = Relay(frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), targets)
+        self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key, relay)
 
-    def _relay_now(self, key: Tuple[bytes, int], _now: float) -> None:
-        relay = self._relays.pop(key, None)
+    def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
+        self._relays.pop(key, None)
         for wire in self._up:
-            if relay is not None and wire.index in relay.wires:
+            if wire.index in relay.wires:
                 self._send(wire, BROADCAST_ADDRESS, relay.frame)
 
     def _cancel_relay(self, key: Tuple[bytes, int], wire: Wire, source: bytes, now: float) -> None:
@@ -1560,7 +1554,6 @@ class Router:
         """A HANDSHAKE straight from a node on this segment."""
         n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
         if n.nonce != h.nonce:
-            n.v1 = False
             self._flush_node(origin, h.nonce, now)
         if n.leaving:
             return
@@ -1585,9 +1578,8 @@ class Router:
         origin = frame.origin
         if frame.ttl == TTL_V1:
             n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
-            if n.nonce or not n.v1:
+            if not n.v1:
                 self._flush_node(origin, 0, now)
-                n.v1 = True
             self._note_source(n, source, now)
             self._note(n, None, now)
             if n.state is HEARD:
@@ -1619,10 +1611,7 @@ class Router:
             self._forget(oldest, now)
         n = wire.neighbours[origin] = Neighbour(wire, origin, source, now)
         wire.senders[source] = (*wire.senders.get(source, ()), n)
-        n.retry = now + n.backoff
         self._forget_flows()
-        self._hurry(wire, now)
-        self._at(now + MEET_SECONDS, self._review, wire)
         return n
 
     def _note_asked(self, address: bytes, now: float) -> None:
@@ -1665,17 +1654,7 @@ class Router:
                 self._reset(n, nonce, now)
 
     def _reset(self, n: Neighbour, nonce: int, now: float) -> None:
-        n.nonce = nonce
-        n.tags = tuple(Heard(mac, nonce) for mac in n.sources)
-        n.overheard.clear()
-        n.met = now
-        n.leaving = False
-        n.heard = frozenset()
-        n.macs = frozenset()
-        n.probes.clear()
-        n.waiting = 0.0
-        n.misses = n.history = n.big_token = n.seq = 0
-        n.cost = HOP_COST
+        n.restart(nonce, now)
         if n.state is not HEARD:
             self._move(n, HEARD, now)
         for dest in self._routes:
@@ -1691,7 +1670,6 @@ class Router:
             self._drop_source(n, mac)
         n.usable = False
         n.deadline = INFINITY
-        self._forget_flows()
         for dest in self._routes:
             self._unlearn(n, dest, now)
         wire.review = True
@@ -1705,14 +1683,12 @@ class Router:
             d.left_at = now
         for wire in self._wires:
             m = wire.neighbours.get(n.address)
-            if m is None or m.leaving:
+            if m is None:
                 continue
             if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
                 self._forget(m, now)
                 continue
             m.leaving = True
-            m.probes.clear()
-            m.waiting = 0.0
             m.retry = INFINITY
             m.expires = now + BYE_GRACE
             if m.state in (UP, PROBING):
@@ -1767,7 +1743,6 @@ class Router:
             n.macs = frozenset(tag.mac for tag in listed)
             wire.review = True
             n.crowded = any(tag.mac == wire.mac and tag != us for tag in listed)
-            self._forget_flows()
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if us in listed and n.state is HEARD:
             self._move(n, UP, now)
@@ -1782,7 +1757,6 @@ class Router:
         was_usable, n.usable = n.usable, state in USABLE
         if state is UP:
             n.misses = 0
-            n.waiting = 0.0
             n.confirm_at = now + CONFIRM_SECONDS
             n.backoff = ASK_FIRST
         elif not n.usable:
@@ -1886,14 +1860,13 @@ class Router:
                 return
         n.srtt = (7 * n.srtt + now - sent) / 8 if n.srtt else now - sent
         n.probes.clear()
-        n.confirm_at = now + CONFIRM_SECONDS
         if n.state not in (HEARD, UP):
             self._move(n, UP, now)
 
     def _grow(self, n: Neighbour, now: float) -> None:
         """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour."""
         size = min(n.offered, n.wire.mtu)
-        if n.mtu < size and n.usable and not n.big_token:
+        if n.mtu < size and not n.big_token:
             n.big_token = self._token()
             self._send_big(n, n.big_token, size, PROBE_TRIES, now)
 
@@ -1919,7 +1892,7 @@ class Router:
     def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
         """Send a HANDSHAKE to one neighbour."""
         handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
-        if n.state is not DEAD and not n.v1:
+        if n.state is not DEAD:
             handshake = handshake._replace(heard=n.tags)
         if flags & FLAG_REPLY:
             handshake = handshake._replace(name=self._name, ports=self._ports)
@@ -1953,18 +1926,15 @@ class Router:
         self._greet_at(wire, now + HANDSHAKE_INTERVAL * self._rng.uniform(*JITTER))
         handshake = self._handshake(wire, flags, TTL_V1, token)
         room = routes_room(wire)
-        if wire.news or wire.greetings % HEARD_EVERY == 0:
-            speakers = (n for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving)
-            heard = [tag for n in speakers for tag in n.tags]
-            while len(heard) > HEARD_MAX:
-                part, heard = heard[:HEARD_MAX], heard[HEARD_MAX:]
-                self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(heard=tuple(part), flags=0))
-            handshake = handshake._replace(heard=tuple(heard))
-            room -= TLV_BYTES + HEARD_BYTES * len(heard)
+        lists = wire.news or wire.greetings % HEARD_EVERY == 0
         if wire.news:
             wire.news -= 1
             handshake = handshake._replace(name=self._name, ports=self._ports)
             room -= 2 * TLV_BYTES + len(self._name.encode("utf-8", "replace")) + 2 * len(self._ports)
+        if lists:
+            heard = self._list_heard(wire, (room - TLV_BYTES) // HEARD_BYTES)
+            handshake = handshake._replace(heard=heard)
+            room -= TLV_BYTES + HEARD_BYTES * len(heard)
         fit = max(room // ROUTE_BYTES, 0)
         routes = list(wire.told.values()) if wire.listeners() else []
         full = len(routes) <= fit
@@ -1976,6 +1946,16 @@ class Router:
             routes = (routes[start:] + routes[:start])[:fit]
         self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(routes=tuple(routes)))
         return full
+
+    def _list_heard(self, wire: Wire, most: int) -> Tuple[Heard, ...]:
+        """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
+        heard = [tag for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving for tag in n.tags]
+        part = max(routes_room(wire) // HEARD_BYTES, 1)
+        while len(heard) > max(most, 0):
+            handshake = self._handshake(wire, 0, TTL_V1)._replace(heard=tuple(heard[:part]))
+            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
+            del heard[:part]
+        return tuple(heard)
 
     def _send_update(self, wire: Wire, routes: List[Route]) -> None:
         """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
@@ -2004,7 +1984,6 @@ class Router:
 
     def _learn_table(self, n: Neighbour, h: Handshake, now: float) -> None:
         """Take the routes of a HANDSHAKE."""
-        n.seq = h.seq
         self._learn(n, Route(n.address, h.seq, 0, n.offered), now)
         for route in h.routes:
             if route.dest == self.address:
@@ -2033,14 +2012,18 @@ class Router:
         if route.metric == 0:
             d.left_at = -INFINITY
         if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
-            if d.best is None or d.asks:
+            if d.best is None:
                 self._seek(d, now)
         elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
             self._select(d, now)
 
     def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
+        """Tell whether a way is better than the one in use, or that one must not be used any more.
+
+        What one of several with the same MAC says may forbid the way through all of them.
+        """
         rank, other = self._rank(d, n), self._rank(d, than)
-        return rank is not None and (other is None or rank < other)
+        return other is None or (rank is not None and rank < other)
 
     def _unlearn(self, n: Neighbour, dest: bytes, now: float) -> None:
         d = self._routes.get(dest)
@@ -2078,8 +2061,7 @@ class Router:
         self._forget_flows()
         self._dirty[d.address] = None
         self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
-        if d.found:
-            self.events.append(NodeLost(d.address, "unreachable"))
+        self._lose(d, now)
 
     def _meet_own_past(self, route: Route, now: float) -> None:
         """Somebody has a route to this node that is newer than it: it restarted without a clock."""
@@ -2144,7 +2126,7 @@ class Router:
         best = d.best
         if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
             self._forget_flows()
-            if best is not None and d.used:
+            if best is not None and d.used > -INFINITY:
                 self.events.append(PathChanged(d.address, best.mtu))
         if best is None:
             self._at(now + (0.0 if d.left(now) else LOST_GRACE), self._lose, d)
@@ -2159,7 +2141,7 @@ class Router:
         self._flush_in(0.0 if urgent else self._rng.uniform(*UPDATE_DELAY), now)
 
     def _lose(self, d: Destination, now: float) -> None:
-        if d.best is None and d.found and self._routes.get(d.address) is d:
+        if d.best is None and d.found:
             d.found = False
             self.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
 
@@ -2175,7 +2157,7 @@ class Router:
         """See whether a route must be asked for; a few times in a row, then once a second at most."""
         if not self._holders(d, now):
             d.asks = 0
-        elif d.asks == 0 or (d.asks >= REQUEST_TRIES and now >= d.ask_at):
+        elif d.asks == 0 or now >= d.ask_at:
             self._ask(d, 0.0, now)
 
     def _ask(self, d: Destination, due: float, now: float) -> None:
@@ -2217,17 +2199,16 @@ class Router:
     def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
         """Return to whom a request goes on; None if it is answered here or nobody knows better."""
         best = d.best
-        if best is not None and best.neighbour is not n:
-            if best.neighbour.v1 and best.seq < request.seq:
-                best.neighbour.seq = request.seq  # we speak for it
-                self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
-            if d.seq >= request.seq:
-                d.wanted = now
-                self._distrust(n.wire, d.address)
-                self._flush_in(0.0, now)
-                return None
-            return best.neighbour
-        return next((m for m in d.adverts if m.usable and m is not n), None)
+        if best is None or best.neighbour is n:
+            return next((m for m in d.adverts if m.usable and m is not n), None)
+        if best.seq < request.seq:
+            if not best.neighbour.v1:
+                return best.neighbour
+            best.neighbour.seq = request.seq  # we speak for it
+            self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
+        self._distrust(n.wire, d.address)
+        self._flush_in(0.0, now)
+        return None
 
     # Routes out
 
@@ -2262,7 +2243,6 @@ class Router:
     def _changes(self, wire: Wire, dirty: Dict[bytes, None], now: float) -> List[Route]:
         """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
         if not wire.listeners():
-            wire.review = True
             return []
         needy: Dict[Optional[Neighbour], Set[bytes]] = {}
         changes = []

@@ -16,7 +16,6 @@ from constants import (
     FLAG_PROBE,
     FLAG_REPLY,
     METRIC_UNREACHABLE,
-    NEIGHBOURS_MAX,
     SEQ_JUMP_MAX,
     SWEEP_SECONDS,
     TTL_V1,
@@ -73,38 +72,18 @@ def test_echo_is_not_answered_by_another_node() -> None:
     assert [event.address for event in desk.events(Echoed)] == [mac_of(9)]
 
 
-def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
-    desk = Desk(loopback=True, mtu=65536)
-    peers = lo_peers(desk, 2, 3, 4)
-    for first, peer in zip((1000, 3000, 5000), peers):
-        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    desk.events()
-    desk.hear(peers[2], routes=[route(9999)])
-    (lost,) = desk.events(NodeLost)
-    assert lost.reason == "unreachable"
-    assert desk.hop(lost.address) is None
-    assert desk.hop(mac_of(9999)) == peers[2].address
-
-
-def test_node_without_a_route_makes_room_in_a_full_table() -> None:
-    """It is remembered for its sequence number, until somebody needs the place."""
-    desk = Desk(loopback=True, mtu=65536)
-    peers = lo_peers(desk, 2, 3, 4)
-    for first, peer in zip((1000, 3000, 5000), peers):
-        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    desk.hear(peers[0], routes=[route(n, metric=METRIC_UNREACHABLE) for n in range(1000, 3000)])
-    desk.hear(peers[2], routes=[route(9999)])
-    assert desk.hop(mac_of(9999)) == peers[2].address
-
-
-def test_newcomer_is_told_the_whole_table_by_a_full_handshake() -> None:
-    """One frame greets it, lists it and says that there are no other routes."""
+@pytest.mark.parametrize("is_greeted", [False, True])
+def test_newcomer_is_told_the_whole_table_by_a_full_handshake(is_greeted: bool) -> None:
+    """One frame greets it, lists it and says that there are no other routes; also if it was greeted before."""
     desk = Desk(2)
     (two,) = desk.up(2)
     desk.hear(two, routes=(route(99),))
     desk.up(3, interface=1)
     desk.run(1.0)
     newcomer = Peer(4, 1)
+    if is_greeted:
+        desk.hear(newcomer)
+        desk.run(0.05)
     desk.hear(newcomer, heard=desk.lists_me(newcomer))
     frames = [s for s in desk.run(0.05) if FAR in [r.dest for r in told([s], 1)]]
     assert [(s.frame.ttl, s.handshake.flags & FLAG_FULL) for s in frames if s.handshake] == [(TTL_V1, FLAG_FULL)]
@@ -249,9 +228,9 @@ def test_node_known_by_hearsay_has_no_name() -> None:
 
 
 def test_card_that_takes_less_than_it_did_is_sent_no_more_than_that() -> None:
-    """Even where the fast path is open, and the path behind is narrower still."""
+    """Even where the fast path is open, and what the neighbour takes is less still."""
     desk = Desk(2)
-    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1, mtu=400)
     desk.hear(three, routes=(route(99, mtu=400),))
     desk.run(0.1)
     frame = desk.frame(TYPE_STREAM, two.address, FAR, bytes(1000))
@@ -344,23 +323,16 @@ def test_request_with_number_0_is_harmless() -> None:
 
 
 def test_router_that_left_says_nothing_whatever_happens() -> None:
-    desk = Desk()
+    desk = Desk(2)
     desk.up(2)
+    (three,) = desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    desk.run(0.1)
     desk.router.leave(now=desk.now)
     desk.take()
     desk.router.interface_changed(0, mtu=1400, up=True, now=desk.now)
+    desk.router.interface_changed(1, up=False, now=desk.now)
     assert desk.run(30.0) == []
-
-
-def test_neighbour_that_retracted_its_routes_may_tell_others() -> None:
-    """Half of the table is its share of what it offers now, not of what it ever did."""
-    desk = Desk(loopback=True, mtu=65536)
-    peers = lo_peers(desk, 2, 3, 4)
-    for first, peer in zip((1000, 3000, 5000), peers):
-        desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    desk.hear(peers[0], routes=[route(n, metric=METRIC_UNREACHABLE) for n in range(1000, 3000)])
-    desk.hear(peers[0], routes=[route(n) for n in range(8000, 8100)])
-    assert desk.hop(mac_of(8099)) == peers[0].address
 
 
 def test_neighbour_that_is_not_up_is_answered_where_it_sends_from_now() -> None:
@@ -376,38 +348,6 @@ def cost(desk: Desk, peer: Peer) -> int:
     path = desk.router.path_to(peer.address)
     assert path is not None
     return path.metric
-
-
-def test_full_table_of_v1_neighbours_takes_a_newcomer_in_place_of_one() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        desk.hear_v1(number)
-    desk.now += 1
-    two = Peer(2)
-    desk.hear(two, heard=desk.lists_me(two))
-    assert desk.hop(two.address) == two.address
-    assert desk.hop(mac_of(1000)) is None
-    assert desk.hop(mac_of(1001)) == mac_of(1001)
-
-
-def test_full_table_of_neighbours_that_are_not_up_takes_a_newcomer_in_place_of_one() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        desk.hear(Peer(number))
-    desk.now += 1
-    desk.hear_v1(7)
-    assert desk.hop(mac_of(7)) == mac_of(7)
-    assert len(desk.router.neighbours()) == NEIGHBOURS_MAX
-
-
-def test_full_table_of_neighbours_that_are_up_takes_nobody() -> None:
-    desk = Desk()
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        peer = Peer(number)
-        desk.hear(peer, heard=desk.lists_me(peer))
-    desk.hear_v1(7)
-    assert desk.hop(mac_of(7)) is None
-    assert desk.router.drops["neighbours"] == 1
 
 
 def test_round_trip_is_none_until_measured_then_smoothed_by_an_eighth() -> None:
@@ -458,21 +398,26 @@ def test_interface_that_is_down_stays_down_when_its_mtu_changes() -> None:
     assert [s.interface for s in of_type(desk.take(), TYPE_BROADCAST)] == [0]
 
 
-@pytest.mark.parametrize("in_use", [False, True])
-def test_route_in_use_is_retracted_at_once(in_use: bool) -> None:
-    """Others may hold it for ten milliseconds in which more may change; this one would swallow data meanwhile."""
+@pytest.mark.parametrize("use", [None, TYPE_STREAM, TYPE_MESSAGE, TYPE_HANDSHAKE])
+def test_route_in_use_is_retracted_at_once(use: Optional[int]) -> None:
+    """Others may hold it for ten milliseconds in which more may change; this one would swallow data meanwhile.
+
+    In use is what we forward, the second STREAM frame by the fast path, and what we send ourselves: here an echo.
+    """
     desk = Desk(2)
     (two,), (three,) = desk.up(2), desk.up(3, interface=1)
     desk.hear(three, routes=(route(99),))
-    desk.run(3.0)
-    if in_use:
-        for wait in (1.5, 0.5):  # the second is forwarded by the fast path
-            desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"data"))
-            desk.hear(three, ttl0=0)
-            desk.now += wait
+    desk.run(2.0)  # the next HANDSHAKEs are more than 2 s away
+    for wait in (1.5, 0.5):
+        if use == TYPE_HANDSHAKE:
+            desk.router.echo(FAR, now=desk.now)
+        elif use is not None:
+            desk.put(0, desk.macs[0], two.mac, desk.frame(use, two.address, FAR, b"data"))
+        desk.hear(three, ttl0=0)
+        desk.now += wait
     at_once = desk.hear(three, routes=(route(99, metric=METRIC_UNREACHABLE),))
-    assert (FAR in [r.dest for r in told(at_once)]) == in_use
-    assert (FAR in [r.dest for r in told(desk.run(0.02))]) == (not in_use)
+    assert (FAR in [r.dest for r in told(at_once)]) == (use is not None)
+    assert (FAR in [r.dest for r in told(desk.run(0.02))]) == (use is None)
 
 
 def test_route_in_use_that_grows_longer_is_told_with_others() -> None:
@@ -578,19 +523,26 @@ def test_update_asks_nothing() -> None:
     (three,) = desk.up(3, interface=1)
     desk.run(1.0)
     desk.hear(three, routes=(route(99),))
-    assert {s.handshake.flags for s in desk.run(0.05) if s.handshake and told([s])} == {0}
+    sent = [(s.frame, s.handshake) for s in desk.run(0.05) if s.handshake and told([s])]
+    assert {(h.flags, h.token, h.ttl0, frame.ttl) for frame, h in sent} == {(0, 0, 0, 0)}
 
 
-@pytest.mark.parametrize("metrics", [(20, 30), (30, 20)])
-def test_when_the_best_way_is_gone_the_better_of_the_others_is_taken(metrics: Sequence[int]) -> None:
+@pytest.mark.parametrize(
+    ("metrics", "seqs", "taken"),
+    [((20, 30), (0, 1), 0), ((30, 20), (1, 0), 1), ((20, 20), (0, 1), 1), ((20, 20), (1, 0), 0)],
+)
+def test_when_the_best_way_is_gone_the_better_of_the_others_is_taken(
+    metrics: Sequence[int], seqs: Sequence[int], taken: int
+) -> None:
+    """The newer, if they are equally long."""
     desk = Desk()
     first, *others = desk.up(2, 3, 4)
     desk.hear(first, routes=(route(99, metric=10),))
-    for other, metric in zip(others, metrics):
-        desk.hear(other, routes=(route(99, metric=metric),))
+    for other, metric, seq in zip(others, metrics, seqs):
+        desk.hear(other, routes=(route(99, metric=metric, seq=BOOT_SEQ + seq),))
     assert desk.hop(FAR) == first.address
     desk.hear(first, routes=(route(99, metric=METRIC_UNREACHABLE),))
-    assert desk.hop(FAR) == others[metrics.index(20)].address
+    assert desk.hop(FAR) == others[taken].address
 
 
 def test_next_hop_of_forwarded_frames_is_probed_when_it_falls_silent() -> None:
@@ -615,13 +567,20 @@ def test_neighbour_with_two_ports_is_sent_to_the_first_until_that_is_silent_for_
     desk = Desk()
     (two,) = desk.up(2)
     first, second = two.mac, mac_of(222)
-    used = []
+    both = (Heard(first, two.nonce), Heard(second, two.nonce))
+    used, lists = [], []
     for mac in (first, second, second, second):
         two.mac = mac
         desk.run(2.9)
         (answer,) = [s for s in desk.hear(two, FLAG_PROBE, ttl0=0, token=5) if s.handshake and s.handshake.token == 5]
+        data = desk.stream(two.address)
+        desk.hear(two, ttl0=0)
+        assert data is not None
+        assert data.destination == answer.destination
         used.append(answer.destination)
+        lists.append(answer.handshake and answer.handshake.heard)
     assert used == [first, first, first, second]
+    assert lists == [both[:1], both, both, both[1:]]
 
 
 def test_reply_to_no_question_of_ours_revives_nobody() -> None:
@@ -679,16 +638,40 @@ def test_neighbour_whose_card_now_takes_less_is_sent_less() -> None:
     assert desk.router.mtu_to(two.address) == 1000
 
 
-@pytest.mark.parametrize("count", [90, 95, 100, 105])
-def test_handshakes_fit_a_frame_whatever_is_in_them(count: int) -> None:
+@pytest.mark.parametrize(("count", "crowd"), [(90, 3), (95, 3), (100, 3), (105, 3), (100, 132), (100, 139)])
+def test_handshakes_fit_a_frame_whatever_is_in_them(count: int, crowd: int) -> None:
     desk = Desk(2)
     (two,) = desk.up(2)
     desk.router.set_ports(range(1, 60))
     desk.hear(two, routes=[route(n) for n in range(1000, 1000 + count)])
-    desk.up(3, 4, 5, interface=1)
+    for number in range(3, 3 + crowd):
+        peer = Peer(number, 1)
+        desk.hear(peer, heard=desk.lists_me(peer))
     desk.router.announce(now=desk.now)
-    sizes = [14 + 23 + len(s.frame.payload) for s in desk.run(30.0)]
-    assert 1000 < max(sizes) <= 1514
+    sizes = [23 + len(s.frame.payload) for s in desk.run(6.0)]
+    assert 1000 < max(sizes) <= 1500
+
+
+def test_more_requests_than_a_frame_holds_are_each_sent_once() -> None:
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    numbers = range(1000, 1150)
+    for peer, metric in ((two, 10), (three, 50), (two, METRIC_UNREACHABLE)):
+        for part in (numbers[:75], numbers[75:]):
+            desk.hear(peer, routes=[route(n, metric) for n in part])
+        desk.run(0.1 if metric != METRIC_UNREACHABLE else 0.0)
+    assert sorted(r.dest for r in asked(desk.run(0.1))) == [mac_of(n) for n in numbers]
+
+
+def test_interface_that_was_down_greets_again_whatever_was_heard_meanwhile() -> None:
+    desk = Desk()
+    desk.up(2)
+    desk.router.interface_changed(0, up=False, now=desk.now)
+    desk.hear(Peer(3))  # what was under way
+    desk.run(1.0)
+    desk.router.interface_changed(0, up=True, now=desk.now)
+    assert [s for s in desk.run(0.031) if s.frame.ttl == TTL_V1]
 
 
 def test_broadcast_sent_to_us_alone_is_not_acknowledged() -> None:
@@ -696,20 +679,6 @@ def test_broadcast_sent_to_us_alone_is_not_acknowledged() -> None:
     (two,) = desk.up(2)
     assert desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_BROADCAST, two.address, ME, b"text")) == []
     assert [event.data for event in desk.events(MessageReceived)] == [b"text"]
-
-
-def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
-    """Their timers are still set: by its carrier's loss, or for want of room."""
-    desk = Desk(2)
-    desk.up(2, interface=1)
-    desk.hear(Peer(3, 1))
-    desk.router.interface_changed(1, up=False, now=desk.now)
-    for number in range(1000, 1000 + NEIGHBOURS_MAX):
-        desk.hear_v1(number)
-    desk.now += 1
-    desk.hear_v1(7)
-    desk.run(40.0)
-    assert desk.router.neighbours() == []
 
 
 # --- Frames in a row ------------------------------------------------------------------------------------------------
@@ -765,7 +734,7 @@ def test_neighbours_that_hear_others_too_do_not_make_us_a_bystander() -> None:
     desk.run(0.1)
     sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
     assert desk.router.drops["bystander"] == 0
-    assert [r.metric for r in told(sent)] == [METRIC_UNREACHABLE]
+    assert told(sent) == [Route(FAR, 0, METRIC_UNREACHABLE, 0)]
 
 
 # --- Neighbours -----------------------------------------------------------------------------------------------------
@@ -780,16 +749,15 @@ def test_neighbour_that_greets_rarely_is_not_asked_before_its_time() -> None:
     assert desk.state(two) is LinkState.UP
 
 
-def test_only_the_answers_to_the_last_three_questions_count() -> None:
+@pytest.mark.parametrize(("which", "state"), [(-4, LinkState.DEAD), (-3, LinkState.UP), (-1, LinkState.UP)])
+def test_only_the_answers_to_the_last_three_questions_count(which: int, state: LinkState) -> None:
     desk = Desk()
     (two,) = desk.up(2)
     tokens = [s.handshake.token for s in probes(desk.run(14.0)) if s.handshake]
     assert len(tokens) > 4
     assert desk.state(two) is LinkState.DEAD
-    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[-4])
-    assert desk.state(two) is LinkState.DEAD
-    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[-1])
-    assert desk.state(two) is LinkState.UP
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=tokens[which])
+    assert desk.state(two) is state
 
 
 def test_neighbour_itself_is_believed_however_far_its_number_has_jumped() -> None:
@@ -797,9 +765,10 @@ def test_neighbour_itself_is_believed_however_far_its_number_has_jumped() -> Non
     desk = Desk(2)
     two, three = desk.up(2, 3)
     desk.up(4, interface=1)
-    desk.hear(three, routes=(route(2, seq=BOOT_SEQ),))
+    desk.hear(three, routes=(route(2, metric=5),))
     two.seq += SEQ_JUMP_MAX + 1
     desk.hear(two)
+    assert desk.hop(two.address) == two.address
     desk.hear(three, routes=(route(2, seq=two.seq),))
     desk.run(0.3)
     assert desk.hop(two.address) == two.address
@@ -826,6 +795,9 @@ def test_request_behind_more_routes_than_a_frame_holds_is_sent_once() -> None:
     sent = desk.run(0.1)
     assert len({r.dest for r in told(sent)}) > 100
     assert [r.dest for r in asked(sent)] == [FAR]
+    desk.run(2.0)  # it is asked for four times
+    desk.hear(two, routes=(route(97),))
+    assert asked(desk.run(0.1)) == []
 
 
 def test_link_that_carries_data_both_ways_is_confirmed_now_and_then() -> None:
@@ -898,7 +870,7 @@ def test_frame_that_lost_its_way_is_flooded_once() -> None:
     desk.up(3, interface=1)
     frame = desk.frame(TYPE_MESSAGE, two.address, FAR, b"text")
     assert [s.interface for s in of_type(desk.put(0, desk.macs[0], two.mac, frame), TYPE_MESSAGE)] == [0, 1]
-    assert of_type(desk.put(0, BROADCAST_ADDRESS, two.mac, frame), TYPE_MESSAGE) == []
+    assert of_type(desk.put(0, BROADCAST_ADDRESS, two.mac, frame) + desk.run(0.01), TYPE_MESSAGE) == []
 
 
 def test_program_that_was_killed_does_not_hold_up_the_other_on_its_card() -> None:
@@ -957,3 +929,558 @@ def test_request_for_a_still_newer_number_is_passed_on_at_once() -> None:
         sent = desk.hear(two, requests=(Request(FAR, BOOT_SEQ + number, 5),)) + desk.run(0.1)
         passed.append([request.seq - BOOT_SEQ for request in asked(sent)])
     assert passed == [[1], [], [2], []]
+
+
+# --- What restarts, moves, comes and goes ----------------------------------------------------------------------------
+
+
+def test_router_that_has_only_just_started_answers_a_request_at_once() -> None:
+    desk = Desk()
+    sent = desk.hear(Peer(2), requests=(Request(ME, BOOT_SEQ + 1, 5),))
+    assert [s.handshake.seq for s in sent if s.handshake] == [BOOT_SEQ + 1]
+
+
+def test_node_without_a_name_says_that_it_has_none() -> None:
+    router = Router(ME, [Interface("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1)
+    router.announce(now=1.0)
+    said = [decode_handshake(data[37:]) for _, data in router.frames_to_send(now=1.0)]
+    assert [(h.name, h.ports) for h in said if h] == [("", ())]
+
+
+def test_announce_tells_first_what_has_changed() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(3, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.router.announce(now=desk.now)
+    (question,) = [s for s in probes(desk.take()) if s.interface == 1]
+    assert FAR in [r.dest for r in told([question], 1)]
+
+
+def test_whoever_hears_a_v1_neighbour_is_told_nothing_of_it() -> None:
+    """It lists nobody: whether it hears them cannot be known. We list it with nonce 0, as others do."""
+    desk = Desk()
+    desk.hear_v1(7)
+    two = Peer(2)
+    desk.hear(two, heard=(*desk.lists_me(two), Heard(mac_of(7), 0)))
+    sent = desk.run(1.0)
+    assert Heard(mac_of(7), 0) in [tag for s in sent if s.handshake for tag in s.handshake.heard or ()]
+    assert told(sent) == []
+
+
+def test_segment_of_v1_nodes_is_told_no_routes() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.hear_v1(7)
+    assert told(desk.run(6.0), 0) == []
+
+
+def test_flood_is_not_repeated_for_one_who_may_not_hear_us() -> None:
+    desk = Desk()
+    two, _three = desk.up(2, 3)
+    desk.hear(Peer(4))
+    desk.run(0.2)
+    desk.put(0, BROADCAST_ADDRESS, two.mac, desk.frame(TYPE_BROADCAST, two.address, EVERYONE, b"x"))
+    assert of_type(desk.run(0.01), TYPE_BROADCAST) == []
+
+
+def test_on_lo_a_frame_for_another_is_left_alone_whoever_else_is_there() -> None:
+    desk = Desk(loopback=True)
+    (two,) = lo_peers(desk, 2)
+    desk.hear(two, heard=desk.lists_me(two))  # and not itself
+    assert desk.put(0, two.mac, two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x")) == []
+    assert desk.router.drops["bystander"] == 1
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_stream_frames_of_others_on_lo_cost_little_and_show_that_they_live(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second on they take the fast path; so do our own, that `lo` gives back."""
+    desk = Desk(loopback=True)
+    two, three = lo_peers(desk, 2, 3)
+    frame = desk.frame(TYPE_STREAM, ME if own else two.address, three.address, b"x")
+    desk.put(0, two.mac, two.mac, frame)
+    desk.stream(two.address)
+    monkeypatch.setattr(desk.router, "_receive", None)
+    assert desk.put(0, two.mac, two.mac, frame) == []
+    monkeypatch.undo()
+    assert desk.router.drops["own" if own else "bystander"] == 2
+    assert [s.frame.dest for s in probes(desk.run(0.08))] == [two.address] * own
+
+
+def test_batch_with_copies_of_a_flooded_frame_has_it_once() -> None:
+    desk = Desk()
+    frames = [encode_frame(desk.frame(TYPE_STREAM, mac_of(9), ME, payload)) for payload in (b"a", b"b")]
+    batch = [encode_ethernet(BROADCAST_ADDRESS, mac_of(4), frames[number]) for number in (0, 0, 1, 1)]
+    runs = desk.router.receive_all(0, batch, now=desk.now)
+    assert [frame[PAYLOAD_OFFSET:] for _, run in runs for frame in run] == [b"a", b"b"]
+
+
+def test_every_frame_of_ours_has_an_id_of_its_own() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    ids = []
+    for _ in range(3):
+        desk.router.send_message(two.address, b"text", now=desk.now, timeout=9.0)
+        _, frames = desk.router.send_streams(two.address, [b"a", b"b"], now=desk.now)
+        ids += [s.frame.msg_id for s in [*desk.take(), *(desk.read(0, frame) for frame in frames)]]
+    assert len(set(ids)) == len(ids) == 9
+
+
+def test_neighbour_is_asked_with_padding_only_for_what_is_more_than_it_was_seen_to_take() -> None:
+    """Also when our own card takes more than it did."""
+    desk = Desk()
+    (two,) = desk.up(2, mtu=9000)
+    for mtu, asked_with in ((1500, []), (4000, [4000]), (9000, [9000] * 3), (8000, [8000] * 3)):
+        desk.router.interface_changed(0, mtu=mtu, now=desk.now)
+        sent = desk.take()
+        for question in probes(sent):
+            assert question.handshake is not None
+            if mtu == 4000:
+                desk.hear(two, FLAG_REPLY, ttl0=0, token=question.handshake.token)
+        sent += desk.run(1.0)
+        assert [23 + len(s.frame.payload) for s in sent if s.handshake and s.handshake.pad] == asked_with
+
+
+def test_interface_that_is_down_is_sent_nothing_more() -> None:
+    """Not even the padded question that was under way, and though its loss is reported twice."""
+    desk = Desk(mtu=9000)
+    two = Peer(2, mtu=9000)
+    desk.hear(two, heard=desk.lists_me(two))
+    for _ in range(2):
+        desk.router.interface_changed(0, up=False, now=desk.now)
+    assert desk.run(20.0) == []
+
+
+def test_node_without_a_route_does_not_hide_those_behind_it() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(98), route(99)))
+    desk.hear(two, routes=(route(98, metric=METRIC_UNREACHABLE),))
+    assert [info.address for info in desk.router.nodes()] == [two.address, FAR]
+
+
+def starving(desk: Desk, before: float) -> Peer:
+    """Return a neighbour whose route to FAR is no better than what was told `before` another retracted its own."""
+    two, three = desk.up(2, 3)
+    (four,) = desk.up(4, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)
+    live(desk, before, two, three, four, routes=(route(99),))
+    desk.hear(two, routes=(route(99, metric=METRIC_UNREACHABLE),))
+    desk.hear(three, routes=(route(99, metric=30),))
+    desk.run(0.1)
+    assert desk.hop(FAR) is None
+    return three
+
+
+def live(desk: Desk, seconds: float, first: Peer, *others: Peer, **tlvs: Any) -> None:
+    """Let neighbours send their HANDSHAKEs; the first with `tlvs`."""
+    for _ in range(int(seconds / 4)):
+        desk.run(4.0)
+        desk.hear(first, **tlvs)
+        desk.alive(*others)
+
+
+@pytest.mark.parametrize(("before", "after"), [(700.0, 0.0), (0.0, 760.0)])
+def test_what_was_told_long_ago_still_forbids_what_might_loop(before: float, after: float) -> None:
+    """The ten minutes begin when nobody speaks of the node any more."""
+    desk = Desk(2)
+    three = starving(desk, before)
+    spoken = route(99, metric=30 if after else METRIC_UNREACHABLE)
+    live(desk, max(after, 2 * SWEEP_SECONDS), three, Peer(4, 1), routes=(spoken,))
+    desk.hear(three, routes=(route(99, metric=30),))
+    assert desk.hop(FAR) is None
+
+
+def test_node_known_by_hearsay_stays_known_while_it_is_heard() -> None:
+    desk = Desk()
+    for _ in range(25):
+        desk.hear_v1(7, ttl=3)
+        desk.run(3.0)
+        assert desk.router.knows(mac_of(7))
+
+
+def test_echo_may_be_answered_when_old_things_have_been_thrown_away() -> None:
+    desk = Desk()
+    desk.run(SWEEP_SECONDS - 0.1)
+    token = desk.router.echo(mac_of(9), now=desk.now)
+    desk.run(0.2)
+    answer = encode_handshake(Handshake(FLAG_REPLY, 32, 5.0, 1500, 9, BOOT_SEQ, token))
+    desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, answer, ttl=31))
+    assert [event.token for event in desk.events(Echoed)] == [token]
+
+
+def test_handshake_of_a_former_self_that_a_v1_node_relayed_is_no_alarm() -> None:
+    desk = Desk()
+    desk.hear(Peer(1, seq=1), ttl=TTL_V1 - 1)
+    assert desk.events() == []
+
+
+def test_echo_that_began_with_another_ttl_is_answered() -> None:
+    """Ours begin with 32; what was forwarded is known by a ttl that is not the first."""
+    desk = Desk()
+    desk.run(1.0)
+    payload = encode_handshake(Handshake(FLAG_PROBE, 16, 5.0, 1500, 9, BOOT_SEQ, 5))
+    (answer,) = desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, payload, ttl=14))
+    assert answer.handshake is not None
+    assert (answer.frame.dest, answer.handshake.token) == (mac_of(9), 5)
+    assert desk.router.neighbours() == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_refusal_of_a_route_that_was_never_told_has_number_0(known: bool) -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    if known:
+        desk.hear(Peer(3), routes=(route(99),))  # of one that does not hear us
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
+    assert told(sent) == [Route(FAR, 0, METRIC_UNREACHABLE, 0)]
+
+
+def test_neighbour_that_does_not_answer_to_a_text_is_probed() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    began = desk.now
+    desk.router.send_message(two.address, b"text", now=desk.now, timeout=9.0)
+    (question,) = probes(desk.run(0.1))
+    assert question.time - began == near(0.075)
+
+
+def test_frame_that_lost_its_way_is_flooded_once_on_each_segment() -> None:
+    """Two of our interfaces are on one."""
+    desk = Desk(2)
+    desk.router.announce(now=desk.now)
+    greeting = next(t.frame for t in desk.router.frames_to_send(now=desk.now) if t.interface == 0)
+    desk.router.receive(1, greeting, now=desk.now)
+    two, _twin = desk.up(2)[0], desk.up(2, interface=1)[0]
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_MESSAGE, two.address, FAR, b"text"))
+    assert [s.interface for s in of_type(sent, TYPE_MESSAGE)] == [0]
+
+
+def test_dead_neighbour_that_keeps_greeting_is_not_asked_each_time() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.router.hint(two.address, now=desk.now)
+    desk.run(2.0)
+    assert desk.state(two) is LinkState.DEAD
+    assert len(probes([s for _ in range(100) for s in desk.hear(two)])) <= 20
+
+
+def test_v1_neighbour_with_another_card_is_followed() -> None:
+    desk = Desk()
+    desk.hear_v1(7)
+    for _ in range(3):
+        desk.run(4.0)
+        greeting = desk.frame(TYPE_HANDSHAKE, mac_of(7), EVERYONE, bytes(23), TTL_V1)
+        desk.put(0, BROADCAST_ADDRESS, mac_of(77), greeting)
+    sent = desk.stream(mac_of(7))
+    assert sent is not None
+    assert sent.destination == mac_of(77)
+
+
+def test_second_port_of_a_neighbour_is_listed_and_counts_as_the_neighbour() -> None:
+    """Also what came from there before its HANDSHAKE did."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    for _ in range(6):
+        desk.run(4.0)
+        desk.hear(two, heard=desk.lists_me(two))
+    first, two.mac = two.mac, mac_of(222)
+    data = encode_ethernet(ME, two.mac, encode_frame(desk.frame(TYPE_STREAM, FAR, ME, b"x")))
+    assert desk.router.receive(0, data, now=desk.now) is not None
+    desk.hear(two)
+    desk.stream(two.address)
+    assert desk.router.receive(0, data, now=desk.now) is not None
+    sent = desk.run(5.0)
+    assert probes(sent) == []
+    assert {first, two.mac} in listed(sent)
+
+
+def test_neighbour_that_was_away_for_long_comes_back_at_the_usual_cost() -> None:
+    """What its former self missed is no fault of the link; nor does the new one hear our twin."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, heard=(*desk.lists_me(two), Heard(desk.macs[0], 12345)))
+    desk.now += 16.0
+    two.nonce = 77
+    desk.hear(two, heard=())
+    desk.hear(two, heard=desk.lists_me(two))
+    assert cost(desk, two) == 10
+    desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR))
+    assert desk.router.drops["bystander"] == 0
+
+
+def test_bye_of_one_that_does_not_hear_us_lets_others_on_its_card_go_on() -> None:
+    """And it is a bye on the other interface, where it does."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    (four,) = desk.up(4, interface=1)
+    leaver = Peer(3)
+    leaver.mac = two.mac
+    desk.hear(leaver)
+    desk.up(3, interface=1)
+    desk.events()
+    desk.hear(leaver, flags=FLAG_BYE)
+    desk.run(0.01)
+    assert desk.events(NodeLost) == [NodeLost(leaver.address, "left")]
+    sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, four.address, b"x"))
+    assert [s.destination for s in of_type(sent, TYPE_STREAM)] == [four.mac]
+
+
+def test_one_of_two_on_a_card_that_says_bye_forwards_for_a_moment() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    leaver = Peer(3)
+    leaver.mac = two.mac
+    desk.hear(leaver, heard=desk.lists_me(leaver), routes=(route(99),))
+    desk.run(0.1)
+    desk.hear(leaver, flags=FLAG_BYE)
+    assert desk.hop(FAR) == leaver.address
+    desk.run(0.6)
+    assert desk.hop(FAR) is None
+
+
+def test_nodes_behind_a_neighbour_are_sent_no_more_than_its_card_now_takes() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    two.mtu = 1000
+    desk.hear(two)
+    assert desk.router.mtu_to(FAR) == 1000
+
+
+@pytest.mark.parametrize(("between", "metric"), [(4, 20), (5, 10)])
+def test_two_of_the_last_eight_handshakes_missed_make_a_hop_cost_twice(between: int, metric: int) -> None:
+    """Heard were one after each that was missed, and those in between."""
+    desk = Desk()
+    (two,) = desk.up(2)
+    for interval in (9.8, *[4.9] * between, 9.8):
+        for _ in range(int(interval / 4.9) - 1):
+            desk.run(4.9)
+            desk.hear(two, ttl0=0)  # what is directed does not count
+        desk.run(4.9)
+        desk.alive(two)
+    assert cost(desk, two) == metric
+
+
+def test_link_that_carried_one_frame_which_was_answered_is_not_probed() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.run(4.0)
+    desk.alive(two)
+    desk.now = 105.0
+    desk.stream(two.address)
+    desk.alive(two)
+    assert probes(desk.run(4.0)) == []
+
+
+def test_fast_path_of_a_neighbour_that_does_not_hear_us_any_more_is_closed() -> None:
+    """Though the way to it, over another cable, is what it was: who forwards for it might close a loop."""
+    desk = Desk(3)
+    desk.up(2)
+    (two,), (three,) = desk.up(2, interface=1), desk.up(3, interface=2)
+    ways = []
+    for _ in range(3):
+        sent = desk.put(1, desk.macs[1], two.mac, desk.frame(TYPE_STREAM, two.address, three.address, b"x"))
+        ways.append({s.destination for s in of_type(sent, TYPE_STREAM)})
+        if len(ways) == 2:
+            desk.hear(two, heard=())
+    assert ways == [{three.mac}, {three.mac}, {BROADCAST_ADDRESS}]
+
+
+def test_word_of_another_on_the_same_card_may_forbid_the_way_in_use() -> None:
+    """All who use that Ethernet address get the frame, and the other one might send it back to us."""
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.up(4, interface=1)
+    three = Peer(3)
+    three.mac = two.mac
+    desk.hear(three, heard=desk.lists_me(three))
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)  # told with metric 20
+    desk.hear(three, routes=(route(99, metric=12),))
+    assert desk.hop(FAR) == two.address
+    desk.hear(three, routes=(route(99, metric=30),))
+    assert desk.hop(FAR) is None
+
+
+def test_node_that_said_bye_is_asked_for_after_five_seconds_if_somebody_still_speaks_of_it() -> None:
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    desk.hear(three, routes=(route(2, metric=30),))
+    desk.hear(two, flags=FLAG_BYE)
+    sent = [s for _ in range(5) for s in (*desk.hear(three, routes=(route(2, metric=30),)), *desk.run(0.9))]
+    assert asked(sent) == []
+    sent = [s for _ in range(2) for s in (*desk.hear(three, routes=(route(2, metric=30),)), *desk.run(0.5))]
+    assert mac_of(2) in [r.dest for r in asked(sent)]
+
+
+@pytest.mark.parametrize("pause", [0.02, 0.3])
+def test_starving_again_asks_again_at_once_and_as_often(pause: float) -> None:
+    desk = Desk(2)
+    three = starving(desk, 0.0)
+    sent = desk.hear(three, routes=(route(99, metric=30, seq=BOOT_SEQ + 1),))
+    assert [r.seq for r in told(sent, 1) if r.dest == FAR] == [BOOT_SEQ + 1]  # what was asked for is told at once
+    desk.run(pause)
+    began = desk.now
+    sent = desk.hear(three, routes=(route(99, metric=50, seq=BOOT_SEQ + 1),)) + desk.run(2.0)
+    times = [s.time - began for s in sent if asked([s])]
+    assert [round(4 * time) for time in times] == [0, 1, 2, 3]
+    assert times[0] == 0.0
+
+
+def test_way_in_use_that_changes_is_not_asked_for() -> None:
+    """Nor is a suspect asked for another way than through itself."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    desk.hear(two, routes=(route(98), route(99)))
+    desk.hear(three, routes=(route(98, metric=50),))
+    for number in (98, 99):
+        desk.stream(mac_of(number))
+    sent = desk.hear(two, routes=(route(98, metric=20),)) + desk.run(0.05)
+    assert asked(sent) == []
+    desk.stream(FAR)
+    sent = desk.run(0.14)
+    assert desk.state(two) is LinkState.SUSPECT
+    assert asked(sent) == []
+
+
+def test_retraction_is_told_beside_a_table_too_long_for_one_frame() -> None:
+    """When a new neighbour makes everything be told again."""
+    desk = Desk(2)
+    (two,), (three,) = desk.up(2), desk.up(3, interface=1)
+    for first in (1000, 1075):
+        desk.hear(two, routes=[route(number) for number in range(first, first + 75)])
+    desk.run(0.1)
+    desk.hear(two, routes=(route(1000, metric=METRIC_UNREACHABLE),))
+    newcomer = Peer(4, 1)
+    desk.hear(newcomer, heard=desk.lists_me(newcomer, three))
+    updates = [s for s in desk.run(0.05) if s.frame.ttl == 0]
+    metrics = {r.dest: r.metric for r in told(updates, 1)}
+    assert len(metrics) == 151
+    assert [dest for dest, metric in metrics.items() if metric == METRIC_UNREACHABLE] == [mac_of(1000)]
+
+
+def test_first_route_is_told_without_a_greeting() -> None:
+    """The neighbour that came up before there was any was greeted then."""
+    desk = Desk(2)
+    two = Peer(2)
+    desk.hear(two)
+    desk.run(1.0)
+    desk.hear(two, heard=desk.lists_me(two))
+    assert desk.run(0.05) == []
+    three = Peer(3, 1)
+    desk.hear(three, heard=desk.lists_me(three))
+    assert [s.frame.ttl for s in desk.run(0.05) if s.interface == 0] == [0]
+
+
+def test_frame_that_came_before_its_route_was_told_does_not_stand_in_the_way_of_the_next() -> None:
+    """Where others send with our MAC, what is for whom we have told no way to is theirs."""
+    desk = Desk(2)
+    two = desk.up(2)[0]
+    desk.hear(two, heard=(*desk.lists_me(two), Heard(desk.macs[0], 12345)))
+    (three,) = desk.up(3, interface=1)
+    desk.hear(three, routes=(route(99),))
+    ways = []
+    for _ in range(2):
+        sent = desk.put(0, desk.macs[0], two.mac, desk.frame(TYPE_STREAM, two.address, FAR, b"x"))
+        ways.append([s.destination for s in of_type(sent, TYPE_STREAM)])
+        desk.run(0.02)
+    assert ways == [[], [three.mac]]
+
+
+# --- Full tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are full with 40 destinations, 8 neighbours."""
+    monkeypatch.setattr("node.DESTINATIONS_MAX", 40)
+    monkeypatch.setattr("node.NEIGHBOURS_MAX", 8)
+
+
+def offer(desk: Desk, peer: Peer, first: int, count: int = 18) -> List[bytes]:
+    """Let a neighbour tell of so many nodes; return those that are then reached through it."""
+    desk.hear(peer, routes=[route(number) for number in range(first, first + count)])
+    return [info.address for info in desk.router.nodes() if info.next_hop == peer.address]
+
+
+@pytest.mark.usefixtures("small")
+def test_node_that_has_to_make_room_in_a_full_table_is_told_as_lost() -> None:
+    """To the application once, though its route was gone a moment before; to others by a retraction."""
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    silent = Peer(5)  # that does not hear us
+    desk.hear(silent)
+    offer(desk, two, 1000)
+    offer(desk, three, 2000)
+    desk.run(0.1)
+    desk.hear(two, routes=(route(1000, metric=METRIC_UNREACHABLE),))
+    desk.stream(mac_of(1001))
+    desk.run(0.1)
+    desk.now += 0.95
+    desk.events()
+    desk.hear(silent, routes=[route(number) for number in (3000, 3001, 3002)])
+    desk.run(0.0)
+    assert desk.events(NodeLost) == [NodeLost(mac_of(number), "unreachable") for number in (1000, 1001)]
+    assert told(desk.run(0.011), 1) == [route(1001, METRIC_UNREACHABLE, 0, 0)]
+    assert desk.stream(mac_of(1001)) is None
+    desk.run(2.0)
+    assert {mac_of(1000), mac_of(1001)}.isdisjoint(event.address for event in desk.events(NodeLost))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("how", ["retracted", "in want of room"])
+def test_half_of_a_full_table_is_a_neighbours_share_of_what_it_offers_now(how: str) -> None:
+    """Not of what it ever did."""
+    desk = Desk()
+    two, three, four = desk.up(2, 3, 4)
+    offer(desk, two, 1000)
+    offer(desk, three, 2000)
+    assert len(offer(desk, four, 3000)) == 19
+    if how == "retracted":
+        desk.hear(four, routes=[route(number, metric=METRIC_UNREACHABLE) for number in range(3000, 3018)])
+        two = four
+    assert len(offer(desk, two, 4000, 40)) == 20
+
+
+@pytest.mark.usefixtures("small")
+def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
+    """Their timers are still set: by its carrier's loss, or for want of room."""
+    desk = Desk(2)
+    desk.up(2, interface=1)
+    desk.hear(Peer(3, 1))
+    desk.router.interface_changed(1, up=False, now=desk.now)
+    for number in range(10, 19):
+        desk.hear_v1(number)
+        desk.now += 1
+    desk.run(40.0)
+    assert desk.router.neighbours() == []
+
+
+@pytest.mark.usefixtures("small")
+def test_room_for_a_neighbour_is_made_by_who_is_not_up_then_by_v1_nodes_the_longest_silent_first() -> None:
+    desk = Desk()
+    peers = [Peer(number) for number in range(2, 6)]
+    for peer in peers:
+        desk.hear(peer, heard=desk.lists_me(peer))
+    for number in (10, 11):
+        desk.now += 0.01
+        desk.hear_v1(number)
+    for number in (12, 13):
+        desk.now += 0.01
+        desk.hear(Peer(number))
+    left = []
+    for number in range(20, 25):
+        before = {n.address for n in desk.router.neighbours()}
+        desk.now += 0.01
+        peer = Peer(number)
+        desk.hear(peer, heard=desk.lists_me(peer))
+        left.append(before - {n.address for n in desk.router.neighbours()})
+    assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
+    assert desk.router.drops["neighbours"] == 1
