@@ -380,6 +380,7 @@ def test_a_megabyte_arrives_unchanged_through_a_file_like_copy(pair: Pair) -> No
     copied = in_thread(copy)
     with near:
         assert near.write(data) == len(data)
+        near.drain(SECONDS)
     copied()
     assert near.error is None
     assert hashlib.sha256(received.getvalue()).digest() == hashlib.sha256(data).digest()
@@ -399,6 +400,7 @@ def test_a_lossy_cable_loses_nothing(pair: Pair) -> None:
     received = in_thread(lambda: read_all(far))
     with near:
         near.write(data)
+        near.drain(SECONDS)  # a busy machine may need longer than `impatience` allows
     assert received() == data
     assert pair.nodes[0].drops["send: " + os.strerror(errno.EPERM)] > 0
 
@@ -830,6 +832,7 @@ def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
     received = in_thread(lambda: read_all(far))
     with near:
         near.write(data)
+        near.drain(SECONDS)  # a busy machine may need longer than `impatience` allows
     assert received() == data
 
 
@@ -846,7 +849,7 @@ def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
     pair.links[0].fault = refuse
     near.write(bytes(100_000))
     wait_for(near.node, lambda: near.node.drops.get("blocked"))
-    assert tries < 30  # of 0.25 s
+    assert tries < 60  # of 0.25 s, longer on a busy machine; without a pause between them, thousands
     pair.links[0].down = errno.ENOBUFS
     assert next_event(near.node, LinkChanged) == LinkChanged("mem1", False, "no carrier")
     pair.links[0].down = 0
@@ -864,6 +867,7 @@ def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
     pair.links[0].real_mtu = 900
     with near:
         near.write(bytes(100_000))
+        near.drain(SECONDS)
     assert received() == bytes(200_000)
 
 
