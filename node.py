@@ -1340,7 +1340,7 @@ class Router:
             return False
         hop = path.neighbour
         if hop.wire.segment(now) is wire.segment(now):
-            if hop.hears(source, now):
+            if wire.loopback or hop.hears(source, now):
                 raise FrameError("heard")
             if hop.v1:
                 return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
@@ -1484,7 +1484,7 @@ class Router:
         targets = set()
         for other in self._up:
             if other is wire.segment(now):
-                needed = not other.covered(source, now, v1=True)
+                needed = not other.loopback and not other.covered(source, now, v1=True)
             else:
                 needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
             if needed:

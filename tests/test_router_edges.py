@@ -1484,3 +1484,13 @@ def test_room_for_a_neighbour_is_made_by_who_is_not_up_then_by_v1_nodes_the_long
         left.append(before - {n.address for n in desk.router.neighbours()})
     assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
     assert desk.router.drops["neighbours"] == 1
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_on_lo_no_flood_is_passed_on_whoever_sent_it(routed: bool) -> None:
+    """Another program may send with its node id there, as a v1.0 node does; nobody lists that, yet everybody hears it."""
+    desk = Desk(loopback=True)
+    two, three = lo_peers(desk, 2, 3)
+    kind, dest = (TYPE_MESSAGE, three.address) if routed else (TYPE_BROADCAST, EVERYONE)
+    assert desk.put(0, BROADCAST_ADDRESS, FAR, desk.frame(kind, FAR, dest, b"x")) == []
+    assert of_type(desk.run(0.05), kind) == []
