@@ -1756,6 +1756,7 @@ class Router:
         was_usable, n.usable = n.usable, state in USABLE
         if state is UP:
             n.misses = 0
+            n.waiting = 0.0
             n.confirm_at = now + CONFIRM_SECONDS
             n.backoff = ASK_FIRST
         elif not n.usable:

@@ -1494,3 +1494,15 @@ def test_on_lo_no_flood_is_passed_on_whoever_sent_it(routed: bool) -> None:
     kind, dest = (TYPE_MESSAGE, three.address) if routed else (TYPE_BROADCAST, EVERYONE)
     assert desk.put(0, BROADCAST_ADDRESS, FAR, desk.frame(kind, FAR, dest, b"x")) == []
     assert of_type(desk.run(0.05), kind) == []
+
+
+def test_neighbour_that_comes_back_with_another_card_owes_no_answer_to_what_was_sent_before() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.stream(two.address)
+    question = probes(desk.run(0.3))[-1].handshake
+    assert question is not None and desk.state(two) is LinkState.DEAD
+    two.mac = mac_of(77)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token, heard=desk.lists_me(two))
+    assert desk.state(two) is LinkState.UP
+    assert probes(desk.run(1.0)) == []
