@@ -1682,7 +1682,7 @@ class Router:
             d.left_at = now
         for wire in self._wires:
             m = wire.neighbours.get(n.address)
-            if m is None:
+            if m is None or m.leaving:
                 continue
             if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
                 self._forget(m, now)

@@ -1506,3 +1506,15 @@ def test_neighbour_that_comes_back_with_another_card_owes_no_answer_to_what_was_
     desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token, heard=desk.lists_me(two))
     assert desk.state(two) is LinkState.UP
     assert probes(desk.run(1.0)) == []
+
+
+def test_bye_that_comes_again_on_another_interface_does_not_make_the_grace_longer() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    desk.hear(two, flags=FLAG_BYE)
+    desk.run(0.4)
+    desk.hear(Peer(2, interface=1), flags=FLAG_BYE)
+    assert desk.hop(FAR) == two.address
+    desk.run(0.2)
+    assert desk.hop(FAR) is None
