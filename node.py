@@ -1742,6 +1742,7 @@ class Router:
             n.macs = frozenset(tag.mac for tag in listed)
             wire.review = True
             n.crowded = any(tag.mac == wire.mac and tag != us for tag in listed)
+            self._forget_flows()  # who is a bystander depends on it
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if us in listed and n.state is HEARD:
             self._move(n, UP, now)

@@ -1518,3 +1518,19 @@ def test_bye_that_comes_again_on_another_interface_does_not_make_the_grace_longe
     assert desk.hop(FAR) == two.address
     desk.run(0.2)
     assert desk.hop(FAR) is None
+
+
+def test_fast_path_is_closed_as_soon_as_another_program_is_seen_on_our_card() -> None:
+    """2 hears 3, so it was told nothing of FAR; what it sends there may be for that program, from now on."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    desk.hear(three, routes=(route(99),))
+
+    def forwarded() -> List[bytes]:
+        frame = desk.frame(TYPE_STREAM, two.address, FAR, b"data")
+        return [s.destination for s in of_type(desk.put(0, ME, two.mac, frame), TYPE_STREAM)]
+
+    assert [forwarded(), forwarded()] == [[three.mac]] * 2
+    desk.hear(two, heard=(*desk.lists_me(two, three), Heard(ME, 4711)))
+    assert forwarded() == []
+    assert desk.router.drops["bystander"] == 1
