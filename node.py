@@ -2013,7 +2013,7 @@ class Router:
         if route.metric == 0:
             d.left_at = -INFINITY
         if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
-            if d.best is None:
+            if d.best is None or d.asks:
                 self._seek(d, now)
         elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
             self._select(d, now)

@@ -1534,3 +1534,28 @@ def test_fast_path_is_closed_as_soon_as_another_program_is_seen_on_our_card() ->
     desk.hear(two, heard=(*desk.lists_me(two, three), Heard(ME, 4711)))
     assert forwarded() == []
     assert desk.router.drops["bystander"] == 1
+
+
+def test_way_that_is_suspect_for_long_is_asked_for_again_when_another_is_heard() -> None:
+    """A slow link's probes take seconds; the first four REQUESTs were lost."""
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)  # told with metric 20
+    desk.hear(three, routes=(route(99, metric=30),))
+    desk.router.announce(now=desk.now)
+    question = next(s.handshake for s in desk.take() if s.handshake and s.handshake.flags & FLAG_PROBE)
+    desk.run(1.0)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token)
+    desk.router.hint(two.address, now=desk.now)
+    desk.run(3.9)
+    desk.alive(three)
+    desk.stream(FAR)
+    sent = []
+    for _ in range(4):  # suspect for 8 s
+        sent += desk.run(0.5)
+        desk.stream(FAR)
+    assert desk.state(two) is LinkState.SUSPECT
+    assert [r.dest for r in asked(sent)] == [FAR] * 4
+    assert [r.dest for r in asked(desk.hear(three, routes=(route(99, metric=30),)) + desk.run(0.02))] == [FAR]
