@@ -1893,7 +1893,7 @@ class Router:
     def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
         """Send a HANDSHAKE to one neighbour."""
         handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
-        if n.state is not DEAD:
+        if n.state is not DEAD and not n.v1:
             handshake = handshake._replace(heard=n.tags)
         if flags & FLAG_REPLY:
             handshake = handshake._replace(name=self._name, ports=self._ports)

@@ -1559,3 +1559,14 @@ def test_way_that_is_suspect_for_long_is_asked_for_again_when_another_is_heard()
     assert desk.state(two) is LinkState.SUSPECT
     assert [r.dest for r in asked(sent)] == [FAR] * 4
     assert [r.dest for r in asked(desk.hear(three, routes=(route(99, metric=30),)) + desk.run(0.02))] == [FAR]
+
+
+def test_v1_neighbour_is_asked_by_the_fixed_part_alone() -> None:
+    """It hears no incarnation of anybody, so a list of whom we hear means nothing to it."""
+    desk = Desk()
+    desk.hear_v1(7)
+    desk.run(1.0)
+    desk.router.hint(mac_of(7), now=desk.now)
+    (probe,) = probes(desk.take())
+    assert probe.handshake is not None
+    assert probe.handshake.heard is None
