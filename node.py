@@ -869,7 +869,7 @@ class Destination:
         self.ask_at = 0.0
         self.passed_seq = 0  # of the last REQUEST that was passed on, and when
         self.passed_at = -INFINITY
-        self.touched = now
+        self.touched = now  # when a neighbour last took back what it had offered
         self.found = False
         self.left_at = -INFINITY  # when it said BYE
         self.naks = TokenBucket(NAKS_PER_SECOND, NAKS_PER_SECOND)
@@ -1235,9 +1235,7 @@ class Router:
                 frames = n.adverts // ROUTES_PER_FRAME + 1
                 if now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
                     self._unlearn(n, d.address, now)
-            if d.adverts:
-                d.touched = now
-            elif now - d.touched > FD_SECONDS:
+            if not d.adverts and now - d.touched > FD_SECONDS:
                 del self._routes[d.address]
         hold = HOLD_INTERVALS * HANDSHAKE_INTERVAL
         self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
@@ -2030,6 +2028,7 @@ class Router:
         d = self._routes.get(dest)
         if d is not None and d.adverts.pop(n, None) is not None:
             n.adverts -= 1
+            d.touched = now
             if d.best is None or d.best.neighbour is n:
                 self._select(d, now)
 

@@ -1570,3 +1570,34 @@ def test_v1_neighbour_is_asked_by_the_fixed_part_alone() -> None:
     (probe,) = probes(desk.take())
     assert probe.handshake is not None
     assert probe.handshake.heard is None
+
+
+def test_nodes_that_are_back_at_once_when_this_one_was_stopped_for_long_are_not_told_as_lost() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    for _ in range(7):
+        desk.hear(two, routes=(route(99),))
+        desk.run(5.0)
+    desk.events()
+    desk.now += 700.0  # SIGSTOP
+    desk.take()
+    desk.hear(two, heard=desk.lists_me(two), routes=(route(99),))
+    desk.run(3.0)
+    assert desk.hop(FAR) == two.address
+    assert desk.events(NodeLost) == []
+
+
+def test_what_was_told_after_a_long_stop_forbids_what_might_loop() -> None:
+    """The first HANDSHAKE then still offers the old way: who hears it, and not the retraction, relies on us."""
+    desk = Desk(2)
+    (two,), (four,) = desk.up(2), desk.up(4, interface=1)
+    for _ in range(8):
+        desk.run(5.0)
+        desk.hear(two, interval=25.0, routes=(route(99),))
+        desk.hear(four, interval=25.0)
+    desk.now += 700.0  # SIGSTOP
+    assert route(99, metric=20) in told(desk.take(), 1)
+    for _ in range(8):
+        desk.run(5.0)
+        desk.hear(four, heard=desk.lists_me(four), routes=(route(99, metric=40),))
+    assert desk.hop(FAR) is None
