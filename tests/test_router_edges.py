@@ -1488,9 +1488,9 @@ def test_room_for_a_neighbour_is_made_by_who_is_not_up_then_by_v1_nodes_the_long
 
 @pytest.mark.parametrize("routed", [True, False])
 def test_on_lo_no_flood_is_passed_on_whoever_sent_it(routed: bool) -> None:
-    """Another program may send with its node id there, as a v1.0 node does; nobody lists that, yet everybody hears it."""
+    """Another program may send with its node id there: nobody lists that, yet everybody hears it."""
     desk = Desk(loopback=True)
-    two, three = lo_peers(desk, 2, 3)
+    _two, three = lo_peers(desk, 2, 3)
     kind, dest = (TYPE_MESSAGE, three.address) if routed else (TYPE_BROADCAST, EVERYONE)
     assert desk.put(0, BROADCAST_ADDRESS, FAR, desk.frame(kind, FAR, dest, b"x")) == []
     assert of_type(desk.run(0.05), kind) == []
@@ -1501,7 +1501,8 @@ def test_neighbour_that_comes_back_with_another_card_owes_no_answer_to_what_was_
     (two,) = desk.up(2)
     desk.stream(two.address)
     question = probes(desk.run(0.3))[-1].handshake
-    assert question is not None and desk.state(two) is LinkState.DEAD
+    assert question is not None
+    assert desk.state(two) is LinkState.DEAD
     two.mac = mac_of(77)
     desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token, heard=desk.lists_me(two))
     assert desk.state(two) is LinkState.UP
