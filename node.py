@@ -870,7 +870,7 @@ class Destination:
         self.ask_at = 0.0
         self.passed_seq = 0  # of the last REQUEST that was passed on, and when
         self.passed_at = -INFINITY
-        self.touched = now
+        self.touched = now  # when a neighbour last took back what it had offered
         self.found = False
         self.left_at = -INFINITY  # when it said BYE
         self.naks = TokenBucket(NAKS_PER_SECOND, NAKS_PER_SECOND)
@@ -1236,9 +1236,7 @@ class Router:
                 frames = n.adverts // ROUTES_PER_FRAME + 1
                 if now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
                     self._unlearn(n, d.address, now)
-            if d.adverts:
-                d.touched = now
-            elif now - d.touched > FD_SECONDS:
+            if not d.adverts and now - d.touched > FD_SECONDS:
                 del self._routes[d.address]
         hold = HOLD_INTERVALS * HANDSHAKE_INTERVAL
         self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
@@ -1341,7 +1339,7 @@ class Router:
             return False
         hop = path.neighbour
         if hop.wire.segment(now) is wire.segment(now):
-            if hop.hears(source, now):
+            if wire.loopback or hop.hears(source, now):
                 raise FrameError("heard")
             if hop.v1:
                 return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
@@ -1485,7 +1483,7 @@ class Router:
         targets = set()
         for other in self._up:
             if other is wire.segment(now):
-                needed = not other.covered(source, now, v1=True)
+                needed = not other.loopback and not other.covered(source, now, v1=True)
             else:
                 needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
             if needed:
@@ -1683,7 +1681,7 @@ class Router:
             d.left_at = now
         for wire in self._wires:
             m = wire.neighbours.get(n.address)
-            if m is None:
+            if m is None or m.leaving:
                 continue
             if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
                 self._forget(m, now)
@@ -1743,6 +1741,7 @@ class Router:
             n.macs = frozenset(tag.mac for tag in listed)
             wire.review = True
             n.crowded = any(tag.mac == wire.mac and tag != us for tag in listed)
+            self._forget_flows()  # who is a bystander depends on it
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if us in listed and n.state is HEARD:
             self._move(n, UP, now)
@@ -1757,6 +1756,7 @@ class Router:
         was_usable, n.usable = n.usable, state in USABLE
         if state is UP:
             n.misses = 0
+            n.waiting = 0.0
             n.confirm_at = now + CONFIRM_SECONDS
             n.backoff = ASK_FIRST
         elif not n.usable:
@@ -1892,7 +1892,7 @@ class Router:
     def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
         """Send a HANDSHAKE to one neighbour."""
         handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
-        if n.state is not DEAD:
+        if n.state is not DEAD and not n.v1:
             handshake = handshake._replace(heard=n.tags)
         if flags & FLAG_REPLY:
             handshake = handshake._replace(name=self._name, ports=self._ports)
@@ -2012,7 +2012,7 @@ class Router:
         if route.metric == 0:
             d.left_at = -INFINITY
         if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
-            if d.best is None:
+            if d.best is None or d.asks:
                 self._seek(d, now)
         elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
             self._select(d, now)
@@ -2029,6 +2029,7 @@ class Router:
         d = self._routes.get(dest)
         if d is not None and d.adverts.pop(n, None) is not None:
             n.adverts -= 1
+            d.touched = now
             if d.best is None or d.best.neighbour is n:
                 self._select(d, now)
 

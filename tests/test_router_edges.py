@@ -1484,3 +1484,121 @@ def test_room_for_a_neighbour_is_made_by_who_is_not_up_then_by_v1_nodes_the_long
         left.append(before - {n.address for n in desk.router.neighbours()})
     assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
     assert desk.router.drops["neighbours"] == 1
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_on_lo_no_flood_is_passed_on_whoever_sent_it(routed: bool) -> None:
+    """Another program may send with its node id there: nobody lists that, yet everybody hears it."""
+    desk = Desk(loopback=True)
+    _two, three = lo_peers(desk, 2, 3)
+    kind, dest = (TYPE_MESSAGE, three.address) if routed else (TYPE_BROADCAST, EVERYONE)
+    assert desk.put(0, BROADCAST_ADDRESS, FAR, desk.frame(kind, FAR, dest, b"x")) == []
+    assert of_type(desk.run(0.05), kind) == []
+
+
+def test_neighbour_that_comes_back_with_another_card_owes_no_answer_to_what_was_sent_before() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    desk.stream(two.address)
+    question = probes(desk.run(0.3))[-1].handshake
+    assert question is not None
+    assert desk.state(two) is LinkState.DEAD
+    two.mac = mac_of(77)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token, heard=desk.lists_me(two))
+    assert desk.state(two) is LinkState.UP
+    assert probes(desk.run(1.0)) == []
+
+
+def test_bye_that_comes_again_on_another_interface_does_not_make_the_grace_longer() -> None:
+    desk = Desk(2)
+    (two,) = desk.up(2)
+    desk.hear(two, routes=(route(99),))
+    desk.hear(two, flags=FLAG_BYE)
+    desk.run(0.4)
+    desk.hear(Peer(2, interface=1), flags=FLAG_BYE)
+    assert desk.hop(FAR) == two.address
+    desk.run(0.2)
+    assert desk.hop(FAR) is None
+
+
+def test_fast_path_is_closed_as_soon_as_another_program_is_seen_on_our_card() -> None:
+    """2 hears 3, so it was told nothing of FAR; what it sends there may be for that program, from now on."""
+    desk = Desk()
+    two, three = desk.up(2, 3)
+    desk.hear(three, routes=(route(99),))
+
+    def forwarded() -> List[bytes]:
+        frame = desk.frame(TYPE_STREAM, two.address, FAR, b"data")
+        return [s.destination for s in of_type(desk.put(0, ME, two.mac, frame), TYPE_STREAM)]
+
+    assert [forwarded(), forwarded()] == [[three.mac]] * 2
+    desk.hear(two, heard=(*desk.lists_me(two, three), Heard(ME, 4711)))
+    assert forwarded() == []
+    assert desk.router.drops["bystander"] == 1
+
+
+def test_way_that_is_suspect_for_long_is_asked_for_again_when_another_is_heard() -> None:
+    """A slow link's probes take seconds; the first four REQUESTs were lost."""
+    desk = Desk(2)
+    two, three = desk.up(2, 3)
+    desk.up(4, interface=1)
+    desk.hear(two, routes=(route(99),))
+    desk.run(0.1)  # told with metric 20
+    desk.hear(three, routes=(route(99, metric=30),))
+    desk.router.announce(now=desk.now)
+    question = next(s.handshake for s in desk.take() if s.handshake and s.handshake.flags & FLAG_PROBE)
+    desk.run(1.0)
+    desk.hear(two, FLAG_REPLY, ttl0=0, token=question.token)
+    desk.router.hint(two.address, now=desk.now)
+    desk.run(3.9)
+    desk.alive(three)
+    desk.stream(FAR)
+    sent = []
+    for _ in range(4):  # suspect for 8 s
+        sent += desk.run(0.5)
+        desk.stream(FAR)
+    assert desk.state(two) is LinkState.SUSPECT
+    assert [r.dest for r in asked(sent)] == [FAR] * 4
+    assert [r.dest for r in asked(desk.hear(three, routes=(route(99, metric=30),)) + desk.run(0.02))] == [FAR]
+
+
+def test_v1_neighbour_is_asked_by_the_fixed_part_alone() -> None:
+    """It hears no incarnation of anybody, so a list of whom we hear means nothing to it."""
+    desk = Desk()
+    desk.hear_v1(7)
+    desk.run(1.0)
+    desk.router.hint(mac_of(7), now=desk.now)
+    (probe,) = probes(desk.take())
+    assert probe.handshake is not None
+    assert probe.handshake.heard is None
+
+
+def test_nodes_that_are_back_at_once_when_this_one_was_stopped_for_long_are_not_told_as_lost() -> None:
+    desk = Desk()
+    (two,) = desk.up(2)
+    for _ in range(7):
+        desk.hear(two, routes=(route(99),))
+        desk.run(5.0)
+    desk.events()
+    desk.now += 700.0  # SIGSTOP
+    desk.take()
+    desk.hear(two, heard=desk.lists_me(two), routes=(route(99),))
+    desk.run(3.0)
+    assert desk.hop(FAR) == two.address
+    assert desk.events(NodeLost) == []
+
+
+def test_what_was_told_after_a_long_stop_forbids_what_might_loop() -> None:
+    """The first HANDSHAKE then still offers the old way: who hears it, and not the retraction, relies on us."""
+    desk = Desk(2)
+    (two,), (four,) = desk.up(2), desk.up(4, interface=1)
+    for _ in range(8):
+        desk.run(5.0)
+        desk.hear(two, interval=25.0, routes=(route(99),))
+        desk.hear(four, interval=25.0)
+    desk.now += 700.0  # SIGSTOP
+    assert route(99, metric=20) in told(desk.take(), 1)
+    for _ in range(8):
+        desk.run(5.0)
+        desk.hear(four, heard=desk.lists_me(four), routes=(route(99, metric=40),))
+    assert desk.hop(FAR) is None
