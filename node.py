@@ -2420,7 +2420,7 @@ class Node:
         self._received_at = -INFINITY  # when frames last came
         self._parked = False  # whether the thread waits until they have left
         self._is_away = False  # whether it leaves the driving to them
-        self._looked_at = -INFINITY  # when one of them last looked for frames
+        self._looked_at = -INFINITY  # when the last round looked for frames
         self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
         self._closing = False

@@ -22,6 +22,7 @@ import pytest
 
 from alexstream import Endpoint
 from constants import (
+    BLOCKED_PATIENCE,
     BUFFER_BYTES,
     ETHERNET_HEADER_BYTES,
     EVERYONE,
@@ -839,17 +840,17 @@ def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
 def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
     """Row 20."""
     near, far = pair.connect()
-    tries = 0
+    tries, began = 0, time.monotonic()
 
     def refuse(frame: bytes) -> Optional[int]:
         nonlocal tries
-        tries += 1
+        tries += time.monotonic() - began < BLOCKED_PATIENCE  # on a busy machine it goes on for longer
         return errno.ENOBUFS
 
     pair.links[0].fault = refuse
     near.write(bytes(100_000))
     wait_for(near.node, lambda: near.node.drops.get("blocked"))
-    assert tries < 60  # of 0.25 s, longer on a busy machine; without a pause between them, thousands
+    assert 0 < tries < 30
     pair.links[0].down = errno.ENOBUFS
     assert next_event(near.node, LinkChanged) == LinkChanged("mem1", False, "no carrier")
     pair.links[0].down = 0
