@@ -21,6 +21,8 @@ HANDOVER_SECONDS = 0.005  # after a caller drove the node, its own thread takes 
 LOOK_SECONDS = 1e-3  # a caller that goes on writing looks for frames so often
 SPIN_SECONDS = 200e-6  # look for frames so long before sleeping: an answer takes 40 to 60 us
 SPIN_RECENT = 1e-3  # if some came so lately
+SPIN_CROWDED = 50e-6  # a processor given up for so long is wanted by others: who moves much data then sleeps,
+CROWDED_SECONDS, CROWDED_BATCH = 0.05, 8  # for so long, if so many frames came at once (a conversation has one or two)
 LINK_RETRY = 0.5  # how often to look whether an interface that went down is back
 
 # --- L3: AlexMesh ---------------------------------------------------------------------------------------------------

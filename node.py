@@ -76,6 +76,8 @@ from constants import (
     CANDIDATES_MAX,
     CLOSE_SECONDS,
     CONFIRM_SECONDS,
+    CROWDED_BATCH,
+    CROWDED_SECONDS,
     DELAY_SECONDS,
     DESTINATIONS_MAX,
     DUPLICATE_QUIET,
@@ -150,6 +152,7 @@ from constants import (
     SIGNAL_RETRY,
     SOCKET_BUFFER_BYTES,
     SOURCES_MAX,
+    SPIN_CROWDED,
     SPIN_RECENT,
     SPIN_SECONDS,
     START_DELAY,
@@ -2424,6 +2427,8 @@ class Node:
         self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
         self._closing = False
+        self._batch = 0  # how many they were
+        self._crowded_until = -INFINITY  # other programs want the processor
         self._thread = threading.Thread(target=self._run, name="alexmesh", daemon=True)
 
     # Life
@@ -2593,14 +2598,18 @@ class Node:
         While frames come one after the other a caller who drives looks again and again for a moment before it sleeps:
         to wake a sleeping processor up takes longer than most answers.
         """
-        if self._guest and now - self._received_at < SPIN_RECENT and _yield_processor is not None:
+        recent = self._guest and now - self._received_at < SPIN_RECENT and now >= self._crowded_until
+        if recent and _yield_processor is not None:
             spin_until = min(now + SPIN_SECONDS, wake_at)
             while now < spin_until:
                 ready = select.select(watched, (), (), 0)[0]
                 if ready:
                     return ready
                 _yield_processor()
-                now = self.now()
+                began, now = now, self.now()
+                if now - began > SPIN_CROWDED and self._batch >= CROWDED_BATCH:
+                    self._crowded_until = now + CROWDED_SECONDS
+                    break
         return select.select(watched, (), (), None if wake_at == INFINITY else max(0.0, wake_at - now))[0]
 
     def _receive(self, index: int, now: float) -> None:
@@ -2616,6 +2625,7 @@ class Node:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
         return min([at for at in deadlines if at is not None] + [port.retry_at for port in self._ports])
 
+        self._batch = len(frames)
     def _step(self, now: float) -> None:
         """Hand out what has happened and send what is due (lock held)."""
         self._take_events(now)

@@ -24,10 +24,14 @@ from alexstream import Endpoint
 from constants import (
     BLOCKED_PATIENCE,
     BUFFER_BYTES,
+    CROWDED_BATCH,
+    CROWDED_SECONDS,
     ETHERNET_HEADER_BYTES,
     EVERYONE,
     LOOK_SECONDS,
     RECEIVE_BATCH,
+    SPIN_CROWDED,
+    SPIN_SECONDS,
     STREAMS_PER_PEER,
     TYPE_BROADCAST,
     TYPE_HANDSHAKE,
@@ -418,6 +422,35 @@ def test_readinto_and_lines(pair: Pair) -> None:
     assert far.readable()
     assert far.writable()
     assert not far.seekable()
+
+
+def test_a_caller_looks_for_frames_until_others_want_the_processor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many frames at once: in a conversation it goes on looking."""
+    node, clock, pause = pair.nodes[0], 5.0, 0.0
+
+    def give_up_the_processor() -> None:
+        nonlocal clock
+        clock += pause
+
+    def looks(batch: int) -> int:
+        nonlocal clock
+        began = clock
+        node._guest, node._received_at, node._batch = True, clock, batch
+        assert node._select([], clock, clock + SPIN_SECONDS) == []
+        node._guest = False
+        return round((clock - began) / pause)
+
+    with node._lock, monkeypatch.context() as patch:
+        patch.setattr("node._yield_processor", give_up_the_processor)
+        patch.setattr(node, "now", lambda: clock)
+        pause = SPIN_SECONDS / 10
+        assert looks(CROWDED_BATCH) == 10
+        pause = 1.2 * SPIN_CROWDED
+        assert looks(CROWDED_BATCH - 1) == 4
+        assert looks(CROWDED_BATCH) == 1
+        assert looks(CROWDED_BATCH) == 0
+        clock += CROWDED_SECONDS
+        assert looks(CROWDED_BATCH) == 1
 
 
 def test_a_stream_that_does_not_block_says_none(pair: Pair) -> None:
