@@ -31,6 +31,8 @@ from constants import (
     ADDRESS_BYTES,
     BLACK_HOLE_ROUNDS,
     BUFFER_BYTES,
+    BUFFER_BYTES_MAX,
+    BUFFER_SEGMENTS,
     BURST,
     CHALLENGES_PER_SECOND,
     COOKIE_SLOT,
@@ -471,6 +473,7 @@ class Sender:
         self._trains: Deque[Train] = deque()
         self._flying: OrderedDict[int, Sent] = OrderedDict()  # by number of transmission, hence by time
         self._starts: List[int] = []  # of `_sent`, for bisect
+        self.capacity = buffer_size(mss)
         self._lost: List[int] = []  # heap of starts; an entry whose range is lost no longer is skipped
         self._buffer = bytearray()  # bytes [end - len, end)
         self._newest_delivered = 0  # number of the latest transmission known to have arrived: RACK.xmit_ts
@@ -484,7 +487,7 @@ class Sender:
     @property
     def room(self) -> int:
         """Bytes that `write` would take."""
-        return BUFFER_BYTES - len(self._buffer)
+        return self.capacity - len(self._buffer)
 
     def write(self, data: Union[bytes, memoryview]) -> int:
         """Append up to `room` bytes and return how many."""
@@ -790,7 +793,8 @@ class Receiver:
     `nxt` is the next position expected, `edge` the end of the window told to the peer, which never moves back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mss: int) -> None:
+        self.capacity = buffer_size(mss)
         self.nxt = 1
         self.edge = 1 + BUFFER_BYTES
         self.fin_at: Optional[int] = None
@@ -842,18 +846,18 @@ class Receiver:
 
     def window(self, mss: int) -> int:
         """Return the window to advertise; its edge moves by worthwhile steps only (RFC 9293 section 3.8.6.2.2)."""
-        edge = self.nxt + BUFFER_BYTES - len(self.unread)
-        if edge - self.edge >= min(BUFFER_BYTES // 2, mss):
+        edge = self.nxt + self.capacity - len(self.unread)
+        if edge - self.edge >= min(self.capacity // 2, mss):
             self.edge = edge
         return max(0, self.edge - self.nxt)
 
     def wants_update(self, mss: int) -> bool:
         """Tell whether reading has opened the window so far that the peer should hear of it unasked."""
-        gained = self.nxt + BUFFER_BYTES - len(self.unread) - self.edge
+        gained = self.nxt + self.capacity - len(self.unread) - self.edge
         told = self.edge - self.nxt
         if told <= 0:
-            return gained >= min(BUFFER_BYTES // 2, mss)
-        return gained >= 4 * mss and told < BUFFER_BYTES // 2
+            return gained >= min(self.capacity // 2, mss)
+        return gained >= 4 * mss and told < self.capacity // 2
 
     def sacks(self, limit: int) -> List[Range]:
         """Return up to `limit` ranges held beyond the gap: that of the newest piece first, then from the left."""
@@ -877,6 +881,11 @@ def segment_size(mtu: int) -> int:
 class Session:
     """One stream between two nodes. Made by `Endpoint.connect`, or by a peer and told as `Accepted`.
 
+def buffer_size(mss: int) -> int:
+    """Return the bytes that the send or receive buffer of a stream holds."""
+    return max(BUFFER_BYTES, min(BUFFER_SEGMENTS * mss, BUFFER_BYTES_MAX))
+
+
     The application calls `send`, `read`, `finish` and `abort`; the endpoint calls the rest.
     """
 
@@ -893,7 +902,7 @@ class Session:
         self.stalled = False  # whether the peer left the last few probes unanswered
         self.heard = now  # when the peer was last heard
         self.sender = Sender(segment_size(mtu))
-        self.receiver = Receiver()
+        self.receiver = Receiver(segment_size(mtu))
         self.timer_at: Optional[float] = None  # for which the endpoint keeps an entry in its heap
         self.told: Set[Any] = set()  # kinds of event that wait to be fetched
         self._endpoint = endpoint
@@ -1065,7 +1074,7 @@ class Session:
                 raise SegmentError("reset")
             self._close("reset by peer" if self._confirmed else "busy")
         else:  # a node that does not know the stream reflects our own numbers
-            if segment.tag != self._peer_isn or not receiver.nxt - BUFFER_BYTES <= seq <= receiver.nxt:
+            if segment.tag != self._peer_isn or not receiver.nxt - receiver.capacity <= seq <= receiver.nxt:
                 raise SegmentError("reset")
             expired = not self._confirmed and now - self.heard >= COOKIE_SLOT  # the cookie, before it came back
             self._close("finished" if self._only_fin_missing() else "no answer" if expired else "peer restarted")
@@ -1612,7 +1621,7 @@ class Session:
         assert sender.room >= 0
         edges = [receiver.nxt] + [edge for held in receiver.ranges for edge in held]
         assert all(left < right for left, right in zip(edges, edges[1:]))
-        assert receiver.ranges.total() + len(receiver.unread) <= BUFFER_BYTES
+        assert receiver.ranges.total() + len(receiver.unread) <= receiver.capacity
         assert receiver.pieces <= PIECES_MAX
         waiting = not sender.idle or sender.unsent or not self._confirmed
         assert self.closed or not waiting or self._push_now or self.next_deadline() is not None

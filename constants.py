@@ -129,6 +129,7 @@ LINGERING_MAX = 1024  # tombstones
 COOKIE_SLOT = 64.0
 COOKIES_MAX = 4096  # spent cookies remembered; when full, a new secret voids them all
 BUFFER_BYTES = 512 << 10  # send and receive buffer of a stream
+BUFFER_SEGMENTS, BUFFER_BYTES_MAX = 128, 2 << 20  # where segments are larger: a short queue makes small batches
 WRITE_STEP = 64 << 10  # room for which a writer that waits is woken up
 PIECES_MAX = 1024  # out-of-order pieces kept (quinn's number)
 SACKS_MAX, SACKS_WITH_DATA = 16, 3  # blocks on a pure acknowledgement, and beside data
