@@ -85,7 +85,7 @@ from constants import (
     THRESHOLD,
     USER_TIMEOUT,
 )
-from utils import ByteQueue, Range, RangeSet, TokenBucket, is_unicast, unwrap
+from utils import ByteQueue, ByteWindow, Range, RangeSet, TokenBucket, is_unicast, unwrap
 
 # --- Codec ----------------------------------------------------------------------------------------------------------
 
@@ -93,6 +93,7 @@ _HEADER = struct.Struct(">HBBHHIIIIIII")
 _CRC_AT = 32  # offset of the checksum, which counts as zero in its own sum
 _NO_CRC = b"\0\0\0\0"
 _EXPECTED_BYTES = 6  # stream to port: how the usual segments of a stream begin
+_FLAGS_SHIFT, _LENGTH_SHIFT, _SEQ_SHIFT, _TS_SHIFT, _ECHO_SHIFT = 264, 224, 192, 64, 32  # in the header as one number
 _BLOCK = struct.Struct(">II")
 _SACK_OPTION_BYTES = 28  # three blocks, padded to words: room that every data segment keeps
 _MASK = 0xFFFFFFFF
@@ -299,6 +300,9 @@ class End(NamedTuple):
 Event = Union[Accepted, Connected, Readable, Writable, Acked, EndOfStream, Stalled, Resumed, Closed]
 
 
+Parts = Tuple[bytes, Union[bytes, memoryview]]  # of a segment: its header and its payload, joined in the frame only
+
+
 class Outgoing(NamedTuple):
     """A segment for the node `peer`."""
 
@@ -469,13 +473,13 @@ class Sender:
         self.reorder_at: Optional[float] = None  # when the next candidate will count as lost
         self.round_trip = RoundTrip()
         self.congestion = Congestion(mss)
+        self.capacity = buffer_size(mss)
         self._sent: List[Sent] = []  # with the trains behind it tiles [una, nxt), ascending
         self._trains: Deque[Train] = deque()
         self._flying: OrderedDict[int, Sent] = OrderedDict()  # by number of transmission, hence by time
         self._starts: List[int] = []  # of `_sent`, for bisect
-        self.capacity = buffer_size(mss)
         self._lost: List[int] = []  # heap of starts; an entry whose range is lost no longer is skipped
-        self._buffer = bytearray()  # bytes [end - len, end)
+        self._buffer = ByteWindow(self.end)  # from `una` on
         self._newest_delivered = 0  # number of the latest transmission known to have arrived: RACK.xmit_ts
         self._newest_cut = 0  # a loss of a transmission up to this one belongs to a round that was cut already
         self._reorder_scale = 1
@@ -491,8 +495,8 @@ class Sender:
 
     def write(self, data: Union[bytes, memoryview]) -> int:
         """Append up to `room` bytes and return how many."""
-        taken = data[: self.room]
-        self._buffer += taken
+        taken = bytes(data[: self.room])
+        self._buffer.append(taken)
         self.end += len(taken)
         return len(taken)
 
@@ -620,9 +624,9 @@ class Sender:
         """Whether something may wait to be repaired."""
         return bool(self._lost)
 
-    def view(self) -> memoryview:
-        """Return the bytes from `una` on, to be released before anything is acknowledged or written."""
-        return memoryview(self._buffer)
+    def payloads(self, train: Train) -> List[Union[bytes, memoryview]]:
+        """Return the bytes of each of its segments."""
+        return self._buffer.slices(train.start, train.stop, train.length)
 
     def payload_stop(self, sent: Sent) -> int:
         """Return the position after the last byte of the range: without its FIN."""
@@ -630,8 +634,7 @@ class Sender:
 
     def payload(self, sent: Sent) -> bytes:
         """Return the bytes of the range."""
-        base = self.end - len(self._buffer)
-        return bytes(memoryview(self._buffer)[sent.start - base : self.payload_stop(sent) - base])
+        return self._buffer.read(sent.start, self.payload_stop(sent))
 
     def has_fin(self, sent: Sent) -> bool:
         """Whether the range holds the FIN."""
@@ -669,7 +672,7 @@ class Sender:
             if self._trains and self._trains[0].start < ack:
                 self._uncouple()
                 delivered += self._acknowledge_segments(ack, echo)
-        del self._buffer[: min(ack, self.end) - (self.end - len(self._buffer))]
+        self._buffer.forget(min(ack, self.end))
         self.una = ack
         return delivered
 
@@ -796,7 +799,7 @@ class Receiver:
     def __init__(self, mss: int) -> None:
         self.capacity = buffer_size(mss)
         self.nxt = 1
-        self.edge = 1 + BUFFER_BYTES
+        self.edge = 1 + BUFFER_BYTES  # as the handshake says
         self.fin_at: Optional[int] = None
         self.ranges = RangeSet()  # positions held beyond the gap
         self.unread = ByteQueue(PIECES_MAX)
@@ -878,13 +881,13 @@ def segment_size(mtu: int) -> int:
     return max(MSS_MIN, min(MSS_MAX, room))
 
 
-class Session:
-    """One stream between two nodes. Made by `Endpoint.connect`, or by a peer and told as `Accepted`.
-
 def buffer_size(mss: int) -> int:
     """Return the bytes that the send or receive buffer of a stream holds."""
     return max(BUFFER_BYTES, min(BUFFER_SEGMENTS * mss, BUFFER_BYTES_MAX))
 
+
+class Session:
+    """One stream between two nodes. Made by `Endpoint.connect`, or by a peer and told as `Accepted`.
 
     The application calls `send`, `read`, `finish` and `abort`; the endpoint calls the rest.
     """
@@ -1002,7 +1005,7 @@ def buffer_size(mss: int) -> int:
         """End both halves at once; what was not delivered is lost, and the peer is told."""
         if self.closed is None:
             if self.state is not State.SYN_SENT:
-                self._endpoint.emit(self.peer, self._encode(FLAG_RST, self.sender.nxt))
+                self._endpoint.emit(self.peer, *self._encode(FLAG_RST, self.sender.nxt))
             self._close("aborted")
 
     # A segment arrives (RFC 9293 section 3.10.7): short steps, each of which may refuse it by SegmentError
@@ -1297,7 +1300,7 @@ def buffer_size(mss: int) -> int:
         """Both FINs are done: acknowledge the peer's, and linger (TIME-WAIT) without a session."""
         if self.state is State.TIME_WAIT:
             if self._ack_now:
-                self._endpoint.emit(self.peer, self._encode(0, self.sender.nxt))
+                self._endpoint.emit(self.peer, *self._encode(0, self.sender.nxt))
             self._close("finished")
 
     # Timers
@@ -1365,7 +1368,7 @@ def buffer_size(mss: int) -> int:
 
     # What to send
 
-    def transmit(self, *, now: float) -> List[bytes]:
+    def transmit(self, *, now: float) -> List[Parts]:
         """Return the segments that may leave now."""
         if self.closed is not None:
             return []
@@ -1382,7 +1385,7 @@ def buffer_size(mss: int) -> int:
         self._set_probe_timer(now)
         return out
 
-    def _syn(self, now: float) -> bytes:
+    def _syn(self, now: float) -> Parts:
         self._push_now = False
         interval = min(RTO_INITIAL * 2.0 ** min(self._backoff, 10), SYN_INTERVAL_MAX)
         self._backoff += 1
@@ -1391,9 +1394,9 @@ def buffer_size(mss: int) -> int:
             self.stream, FLAG_SYN | FLAG_INIT, self.port, self._isn, window=BUFFER_BYTES,
             ts=self._endpoint.stamp() & _MASK, segment_size=self._path_mss,
         )  # fmt: skip
-        return encode_segment(segment, self._endpoint.address, self.peer)
+        return encode_segment(segment, self._endpoint.address, self.peer), b""
 
-    def _burst_of_data(self, now: float) -> List[bytes]:
+    def _burst_of_data(self, now: float) -> List[Parts]:
         """Send lost ranges, then new data, as far as congestion window, peer's window and burst limit go.
 
         The last segment asks for an acknowledgement at once where nothing follows it, or too little to make the
@@ -1417,7 +1420,7 @@ def buffer_size(mss: int) -> int:
         if not launched:
             return []
         push = FLAG_PUSH if not sender.unsent or sender.flights < PUSH_BELOW else 0
-        out: List[bytes] = []
+        out: List[Parts] = []
         for piece in launched:
             flags = push if piece is launched[-1] else 0
             out += self._encode_train(piece, flags) if isinstance(piece, Train) else [self._encode_range(piece, flags)]
@@ -1438,32 +1441,34 @@ def buffer_size(mss: int) -> int:
             return sender.end
         return nxt + (room - (room == left)) // mss * mss
 
-    def _encode_train(self, train: Train, last_flags: int) -> List[bytes]:
-        """Return segments without options: `_encode_range` for many, with what they share computed once."""
+    def _encode_train(self, train: Train, last_flags: int) -> List[Parts]:
+        """Return segments without options: `_encode_range` for many.
+
+        From one to the next their headers, read as one number, grow by the same: so much in `seq`, which must not wrap,
+        and one in `ts`, which does not (see `stamp`).
+        """
         sender, receiver = self.sender, self.receiver
-        if receiver.ranges:
+        seq = (self._isn + train.start) & _MASK
+        if receiver.ranges or seq + train.stop - train.start > _MASK:
             segments = train.segments()
             return [self._encode_range(sent, last_flags if sent is segments[-1] else 0) for sent in segments]
-        flags = FLAG_ACK | FLAG_DATA | (FLAG_INIT if self.opener else 0)
-        stream, port, tag, words = self.stream, self.port, self._peer_isn, STREAM_HEADER_BYTES // 4
-        ack, window = (tag + receiver.nxt) & _MASK, receiver.window(sender.congestion.mss)
-        shift, ts, echo = self._isn + sender.una, train.ts, self._echo & _MASK
-        pack, crc32, seed = _HEADER.pack, zlib.crc32, zlib.crc32(self._endpoint.address + self.peer)
-        length, stop = train.length, train.stop - sender.una
-        out = []
-        with sender.view() as buffer:
-            for at in range(train.start - sender.una, stop, length):
-                if at + length >= stop:
-                    flags |= last_flags
-                    length = stop - at
-                head = pack(
-                    stream, flags, words, port, length, (shift + at) & _MASK, ack, window, tag, ts & _MASK, echo, 0
-                )
-                payload = buffer[at : at + length]
-                crc = crc32(payload, crc32(head, seed))
-                out.append(b"".join((head[:_CRC_AT], crc.to_bytes(4, "big"), payload)))
-                ts += 1
-                echo = 0
+        header = _HEADER.pack(
+            self.stream, FLAG_ACK | FLAG_DATA | (FLAG_INIT if self.opener else 0), STREAM_HEADER_BYTES // 4, self.port,
+            train.length, seq, (self._peer_isn + receiver.nxt) & _MASK, receiver.window(sender.congestion.mss),
+            self._peer_isn, train.ts & _MASK, self._echo & _MASK, 0,
+        )  # fmt: skip
+        number, plain = int.from_bytes(header, "big"), (train.length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
+        step = plain - ((self._echo & _MASK) << _ECHO_SHIFT)  # only the first one has an echo
+        crc32, seed = zlib.crc32, zlib.crc32(self._endpoint.address + self.peer)
+        payloads = sender.payloads(train)
+        out: List[Parts] = []
+        for left, payload in enumerate(payloads, 1 - len(payloads)):
+            if not left:
+                number += (last_flags << _FLAGS_SHIFT) - ((train.length - len(payload)) << _LENGTH_SHIFT)
+            crc = crc32(payload, crc32(number.to_bytes(STREAM_HEADER_BYTES, "big"), seed))
+            out.append(((number | crc).to_bytes(STREAM_HEADER_BYTES, "big"), payload))
+            number += step
+            step = plain
         self._settle_acknowledgement()
         return out
 
@@ -1477,7 +1482,7 @@ def buffer_size(mss: int) -> int:
         )
         return None if self._limited else sent
 
-    def _probes(self, now: float) -> List[bytes]:
+    def _probes(self, now: float) -> List[Parts]:
         """Send the head of the gap, and new data or the tail, whatever the congestion window; mark nothing lost."""
         self._probe_now = False
         sender = self.sender
@@ -1494,7 +1499,7 @@ def buffer_size(mss: int) -> int:
             self._small_ts = self._endpoint.last_stamp
         return out
 
-    def _send_range(self, sent: Sent, flags: int, now: float) -> bytes:
+    def _send_range(self, sent: Sent, flags: int, now: float) -> Parts:
         self._launch(sent, now)
         return self._encode_range(sent, flags)
 
@@ -1526,13 +1531,13 @@ def buffer_size(mss: int) -> int:
     def _empty_position(self) -> int:
         return self.sender.nxt if self._confirmed else 1
 
-    def _encode_range(self, sent: Sent, flags: int) -> bytes:
+    def _encode_range(self, sent: Sent, flags: int) -> Parts:
         payload = self.sender.payload(sent)
         flags |= FLAG_DATA if payload else 0
         flags |= FLAG_FIN if self.sender.has_fin(sent) else 0
         return self._encode(flags, sent.start, payload, sent.ts)
 
-    def _encode(self, flags: int, position: int, payload: bytes = b"", ts: Optional[int] = None) -> bytes:
+    def _encode(self, flags: int, position: int, payload: bytes = b"", ts: Optional[int] = None) -> Parts:
         """Return a segment from `position` on. Every one acknowledges, so it settles what acknowledgement is owed."""
         receiver, mss = self.receiver, self.sender.congestion.mss
         limit = SACKS_WITH_DATA if payload else min(SACKS_MAX, (mss + _SACK_OPTION_BYTES - 2) // _BLOCK.size)
@@ -1552,7 +1557,7 @@ def buffer_size(mss: int) -> int:
             payload,
         )
         self._settle_acknowledgement()
-        return encode_segment(segment, self._endpoint.address, self.peer)
+        return encode_segment(segment, self._endpoint.address, self.peer), b""
 
     def _settle_acknowledgement(self) -> None:
         self._ack_now = False
@@ -1679,7 +1684,7 @@ class Endpoint:
         self._now = 0.0
         self._expecting: Dict[Tuple[bytes, bytes], Session] = {}
         self._ports: Set[int] = set()
-        self._out: List[Tuple[bytes, List[bytes]]] = []
+        self._out: List[Tuple[bytes, List[Parts]]] = []
         self._touched: OrderedDict[Session, None] = OrderedDict()
         self._timers: List[Tuple[float, int, Session]] = []  # heap; entries that were superseded are skipped
         self._timer_count = 0  # breaks ties in the heap
@@ -1798,10 +1803,10 @@ class Endpoint:
 
     def segments_to_send(self, *, now: float) -> List[Outgoing]:
         """Run the timers that are due and return what is to be sent."""
-        return [Outgoing(peer, payload) for peer, burst in self.bursts_to_send(now=now) for payload in burst]
+        return [Outgoing(peer, b"".join(parts)) for peer, burst in self.bursts_to_send(now=now) for parts in burst]
 
-    def bursts_to_send(self, *, now: float) -> List[Tuple[bytes, List[bytes]]]:
-        """Do the same, by the peer: what has the same way is sent together."""
+    def bursts_to_send(self, *, now: float) -> List[Tuple[bytes, List[Parts]]]:
+        """Do the same, by the peer, and in parts: what has the same way is sent together."""
         self.tick(now=now)
         now = self._now
         out, self._out = self._out, []
@@ -1839,9 +1844,9 @@ class Endpoint:
             session.told.add(kind)
             self.events.append((session, kind))
 
-    def emit(self, peer: bytes, payload: bytes) -> None:
+    def emit(self, peer: bytes, header: bytes, payload: Union[bytes, memoryview] = b"") -> None:
         """Queue a segment that is nobody's to repeat."""
-        self._out.append((peer, [payload]))
+        self._out.append((peer, [(header, payload)]))
 
     def stamp(self, count: int = 1) -> int:
         """Return the time in microseconds, made strictly increasing, so that it also names the transmission.

@@ -132,6 +132,7 @@ BUFFER_BYTES = 512 << 10  # send and receive buffer of a stream
 BUFFER_SEGMENTS, BUFFER_BYTES_MAX = 128, 2 << 20  # where segments are larger: a short queue makes small batches
 WRITE_STEP = 64 << 10  # room for which a writer that waits is woken up
 PIECES_MAX = 1024  # out-of-order pieces kept (quinn's number)
+PIECE_BYTES = 16 << 10  # to which bytes that wait are gathered
 SACKS_MAX, SACKS_WITH_DATA = 16, 3  # blocks on a pure acknowledgement, and beside data
 MSS_MIN, MSS_MAX = 64, 65000
 MSS_BLACK_HOLE_MIN = 512

@@ -1059,15 +1059,20 @@ class Router:
 
     def send_stream(self, dest: bytes, payload: bytes, *, now: float) -> Optional[Transmit]:
         """Return the frame that takes a STREAM payload one hop towards `dest`, or None where it was flooded."""
-        interface, frames = self.send_streams(dest, [payload], now=now)
+        interface, frames = self.send_streams(dest, [(payload, b"")], now=now)
         return Transmit(interface, frames[0]) if frames else None
 
-    def send_streams(self, dest: bytes, payloads: Sequence[bytes], *, now: float) -> Tuple[int, List[bytes]]:
-        """Return the interface, and the frames that take STREAM payloads one hop towards `dest`; none if flooded."""
+    def send_streams(
+        self, dest: bytes, payloads: Sequence[Tuple[bytes, Union[bytes, memoryview]]], *, now: float
+    ) -> Tuple[int, List[bytes]]:
+        """Return the interface, and the frames that take STREAM payloads one hop towards `dest`; none if flooded.
+
+        Each payload is in two parts, so that what it carries is copied once.
+        """
         lane = self._lanes.get(dest) or self._open_lane(dest)
         if lane is None:
-            for payload in payloads:
-                self._send_lost(dest, payload, now)
+            for parts in payloads:
+                self._send_lost(dest, b"".join(parts), now)
             return 0, []
         if not lane.neighbour.waiting:
             self._expect(lane.neighbour, now)
@@ -1075,7 +1080,8 @@ class Router:
         head, first = lane.head, self._msg_id + 1
         self._msg_id += len(payloads)
         return lane.index, [
-            b"".join((head, msg_id.to_bytes(8, "big"), payload)) for msg_id, payload in enumerate(payloads, first)
+            b"".join((head, msg_id.to_bytes(8, "big"), start, rest))
+            for msg_id, (start, rest) in enumerate(payloads, first)
         ]
 
     def send_message(self, dest: bytes, data: bytes, *, now: float, timeout: float) -> int:
@@ -2421,14 +2427,14 @@ class Node:
         self._sleepers = 0  # callers who wait for another thread to drive
         self._visits = 0  # rounds driven by callers
         self._received_at = -INFINITY  # when frames last came
+        self._batch = 0  # how many they were
+        self._crowded_until = -INFINITY  # other programs want the processor
         self._parked = False  # whether the thread waits until they have left
         self._is_away = False  # whether it leaves the driving to them
         self._looked_at = -INFINITY  # when the last round looked for frames
         self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
         self._closing = False
-        self._batch = 0  # how many they were
-        self._crowded_until = -INFINITY  # other programs want the processor
         self._thread = threading.Thread(target=self._run, name="alexmesh", daemon=True)
 
     # Life
@@ -2596,7 +2602,8 @@ class Node:
         """Return which files can be read, at `wake_at` none.
 
         While frames come one after the other a caller who drives looks again and again for a moment before it sleeps:
-        to wake a sleeping processor up takes longer than most answers.
+        to wake a sleeping processor up takes longer than most answers. But not while data flows and another program,
+        perhaps the relay that shall bring the next frames, waits for the processor.
         """
         recent = self._guest and now - self._received_at < SPIN_RECENT and now >= self._crowded_until
         if recent and _yield_processor is not None:
@@ -2618,6 +2625,7 @@ class Node:
         except OSError as error:
             self._take_down(index, error.strerror or str(error), now)
             return
+        self._batch = len(frames)
         for origin, run in self._router.receive_all(index, frames, now=now):
             self._endpoint.receive_all(origin, run, now=now, at=PAYLOAD_OFFSET)
 
@@ -2625,7 +2633,6 @@ class Node:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
         return min([at for at in deadlines if at is not None] + [port.retry_at for port in self._ports])
 
-        self._batch = len(frames)
     def _step(self, now: float) -> None:
         """Hand out what has happened and send what is due (lock held)."""
         self._take_events(now)

@@ -23,7 +23,7 @@ from typing import (
     Union,
 )
 
-from constants import FILE_NAME_BYTES, MARKS_PER_BASE, NAME_CHARACTERS, SHOWN_CHARACTERS, SHOWN_LINES
+from constants import FILE_NAME_BYTES, MARKS_PER_BASE, NAME_CHARACTERS, PIECE_BYTES, SHOWN_CHARACTERS, SHOWN_LINES
 
 # --- Addresses ------------------------------------------------------------------------------------------------------
 
@@ -230,6 +230,71 @@ class ByteQueue:
             self._length -= len(part)
             taken.append(part)
         return b"".join(taken)
+
+
+class ByteWindow:
+    """A stretch of a stream of bytes: it grows at the end, is forgotten from the start, and can be read anywhere.
+
+    Kept in the pieces that it came in, so that large ones are not copied; small ones are joined to be few.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = self.stop = start
+        self._pieces: List[bytes] = []
+        self._stops: List[int] = []  # position after each
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+        return self.stop - self.start
+
+    def append(self, piece: bytes) -> None:
+        """Add bytes at the end."""
+        self.stop += len(piece)
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= PIECE_BYTES:
+            self._pieces[-1] += piece
+            self._stops[-1] = self.stop
+        elif piece:
+            self._pieces.append(piece)
+            self._stops.append(self.stop)
+
+    def forget(self, position: int) -> None:
+        """Remove what stands before the position."""
+        self.start = position
+        gone = bisect_right(self._stops, position)
+        if gone:
+            del self._pieces[:gone], self._stops[:gone]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.forget(self.stop)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes between two positions."""
+        parts: List[bytes] = []
+        at = bisect_right(self._stops, start)
+        while start < stop:
+            begin = self._stops[at] - len(self._pieces[at])
+            parts.append(self._pieces[at][start - begin : stop - begin])
+            start = self._stops[at]
+            at += 1
+        return b"".join(parts)
+
+    def slices(self, start: int, stop: int, size: int) -> List[Union[bytes, memoryview]]:
+        """Return the bytes between two positions, `size` at a time; views but for those that a piece ends in."""
+        if stop - start <= size:  # the usual case of short messages
+            return [self.read(start, stop)]
+        found: List[Union[bytes, memoryview]] = []
+        while start < stop:
+            at = bisect_right(self._stops, start)
+            begin = self._stops[at] - len(self._pieces[at])
+            view = memoryview(self._pieces[at])[start - begin : stop - begin]
+            found += [view[i : i + size] for i in range(0, len(view), size)]
+            start += len(view)
+            missing = -len(view) % size
+            if missing and start < stop:
+                start += missing
+                found[-1] = self.read(start - size, min(start, stop))
+        return found
 
 
 # --- Memory that forgets --------------------------------------------------------------------------------------------

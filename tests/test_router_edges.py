@@ -1024,7 +1024,7 @@ def test_every_frame_of_ours_has_an_id_of_its_own() -> None:
     ids = []
     for _ in range(3):
         desk.router.send_message(two.address, b"text", now=desk.now, timeout=9.0)
-        _, frames = desk.router.send_streams(two.address, [b"a", b"b"], now=desk.now)
+        _, frames = desk.router.send_streams(two.address, [(b"a", b""), (b"b", b"")], now=desk.now)
         ids += [s.frame.msg_id for s in [*desk.take(), *(desk.read(0, frame) for frame in frames)]]
     assert len(set(ids)) == len(ids) == 9
 

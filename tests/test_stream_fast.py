@@ -8,6 +8,7 @@ import pytest
 
 import alexstream
 from alexstream import Accepted, EndOfStream, Endpoint, Sender, Session, Train
+from constants import FLAG_SYN
 
 A, B = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 PORT = 2
@@ -29,6 +30,7 @@ def converse(
     jitter: float = 0.0,
     echo: bool = False,
     size: int = 150_000,
+    begin: float = 1.0,
     rng_type: Type[random.Random] = random.Random,
 ) -> List[Frame]:
     """Every frame sent while A sends `size` bytes to B, which sends them back (`echo`) or nothing."""
@@ -36,13 +38,13 @@ def converse(
     ends = {A: Endpoint(A, rng=rng), B: Endpoint(B, rng=rng)}
     ends[B].listen(PORT)
     data = bytes(rng.getrandbits(8) for _ in range(1000)) * (size // 1000)
-    session = ends[A].connect(B, PORT, now=1.0)
+    session = ends[A].connect(B, PORT, now=begin)
     way: List[Tuple[float, int, bytes, bytes, bytes]] = []
     frames: List[Frame] = []
     got = {A: bytearray(), B: bytearray()}
     ended: Set[Session] = set()
-    written, now = 0, 1.0
-    while now < 100:
+    written, now = 0, begin
+    while now < begin + 100:
         for address, end in ends.items():
             for peer, payload in end.segments_to_send(now=now):
                 frames.append((now, address, payload))
@@ -111,6 +113,17 @@ def test_fast_path_sends_what_the_general_path_sends(
     monkeypatch.setattr(Sender, "launch_train", launch_segments)
     assert converse(seed, **circumstances) == fast
     assert len(calls) > 20
+
+
+def test_stamps_that_wrap_reach_into_no_other_field() -> None:
+    segments = [
+        alexstream.decode_segment(payload, origin, B if origin == A else A)
+        for _, origin, payload in converse(1, begin=((1 << 32) - 2000) / 1e6)
+    ]
+    stamps = [segment.ts for segment in segments]
+    assert max(stamps) > (1 << 32) - 2000
+    assert 0 < min(stamps) < 1000
+    assert len({segment.tag for segment in segments if not segment.flags & FLAG_SYN}) == 2
 
 
 def test_fast_path_takes_most_of_a_clean_transfer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,18 @@
 """utils.py: addresses, wrapping numbers, range set, forgetting memory, and remote text on a terminal."""
 
+import tracemalloc
 import unicodedata
-from typing import Dict, List, Set, Tuple, Union
+from typing import Any, Dict, List, Set, Tuple, Union
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import utils
 from utils import (
     ByteQueue,
+    ByteWindow,
     Range,
     RangeSet,
     SeenSet,
@@ -526,3 +530,59 @@ def test_byte_queue_against_a_plain_string(steps: List[Union[bytes, int]], piece
             model = model[step:]
         assert len(queue) == len(model)
     assert queue.take(1000) == model
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=20), st.tuples(*[st.integers(0, 60)] * 3))),
+    st.sampled_from([0, 8, 1000]),
+    st.integers(-5, 5),
+)
+def test_byte_window_against_a_plain_string(steps: List[Any], piece_bytes: int, origin: int) -> None:
+    window, model, begin = ByteWindow(origin), b"", origin
+    kept: List[Tuple[bytes, List[Any]]] = []
+    with mock.patch.object(utils, "PIECE_BYTES", piece_bytes):
+        for step in steps:
+            if isinstance(step, bytes):
+                window.append(step)
+                model += step
+            else:
+                gone, offset, count = step
+                gone = min(gone, len(model))
+                window.forget(begin + gone)
+                model, begin = model[gone:], begin + gone
+                offset = min(offset, len(model))
+                wanted = model[offset : offset + count]
+                start, stop = begin + offset, begin + offset + len(wanted)
+                assert window.read(start, stop) == wanted
+                size = gone % 7 + 1
+                slices = window.slices(start, stop, size)
+                expected = [wanted[i : i + size] for i in range(0, len(wanted), size)]
+                assert [bytes(piece) for piece in slices if len(piece)] == expected
+                kept.append((wanted, slices))
+            assert (len(window), window.start, window.stop) == (len(model), begin, begin + len(model))
+    assert window.read(window.start, window.stop) == model
+    for wanted, slices in kept:  # what was handed out stays as it was
+        assert b"".join(slices) == wanted
+    window.clear()
+    assert (len(window), window.start) == (0, begin + len(model))
+
+
+def test_byte_window_holds_tiny_pieces_in_few() -> None:
+    window = ByteWindow(1)
+    tracemalloc.start()
+    try:
+        for number in range(200_000):
+            window.append(b"x")
+            window.forget(number - 99_998)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(window) == 100_000
+    assert held < 200_000
+
+
+def test_byte_window_copies_no_large_piece() -> None:
+    window, block = ByteWindow(1), bytes(range(256)) * 256
+    window.append(block)
+    views = window.slices(5, 5 + 3000, 1000)
+    assert [isinstance(view, memoryview) and view.obj is block for view in views] == [True] * 3
