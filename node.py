@@ -3713,10 +3713,11 @@ def _flush_output() -> None:
 
 
 def _on_signal(number: int, frame: Optional[FrameType]) -> None:
-    """Interrupt the main thread, but not in the middle of a machine: its state would be torn."""
+    """Interrupt the main thread, but not in the middle of a machine or of a hand-over: their state would be torn."""
     inner = frame
+    hands_over = frame is not None and frame.f_code is Node._round.__code__  # while it sleeps that is not the innermost
     while inner is not None:
-        if isinstance(inner.f_locals.get("self"), (Router, Endpoint, Session)):
+        if hands_over or isinstance(inner.f_locals.get("self"), (Router, Endpoint, Session)):
             again = threading.Timer(SIGNAL_RETRY, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()

@@ -1191,6 +1191,23 @@ def test_a_signal_in_the_middle_of_a_machine_waits_until_it_is_done() -> None:
     assert process.returncode == 130
 
 
+def test_a_signal_while_the_lock_is_given_away_waits_until_the_node_sleeps() -> None:
+    """In the line between, it would end with a lock that nobody holds."""
+    process = script(
+        "import functools, types, warnings\n"
+        "warnings.simplefilter('ignore')\n"  # of what the tests' own tools say on old Pythons
+        "sys.path.append('tests')\n"
+        "from test_node import Pair\n"
+        "node = Pair().nodes[0]\n"
+        "node._lock = types.SimpleNamespace(\n"  # of C, so that the signal finds `_round` itself
+        "  release=functools.partial(os.kill, os.getpid(), signal.SIGINT),\n"
+        "  acquire=functools.partial(print, 'whole'))\n"
+        "node._round(node.now() + 9)"
+    )
+    assert process.communicate(timeout=SECONDS)[0] == "whole\n"
+    assert process.returncode == 130
+
+
 # --- BPF ------------------------------------------------------------------------------------------------------------
 
 
