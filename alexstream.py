@@ -1403,7 +1403,7 @@ class Session:
         peer acknowledge by count.
         """
         sender = self.sender
-        if sender.idle:
+        if sender.idle and not self._stimulated:
             self._burst = BURST
         launched: List[Union[Sent, Train]] = []
         while self._burst > 0 and (sender.unsent or sender.lost):

@@ -573,17 +573,29 @@ def test_established_ack_in_slow_start_sends_twice_as_much() -> None:
     assert shape(script.take()) == [(n * MSS, MSS) for n in range(10, 14)]
 
 
-def test_established_large_ack_sends_32_segments_at_most() -> None:
+def test_established_large_ack_replaces_what_arrived_and_32_segments_at_most() -> None:
     script = opened()
     script.session.send(bytes(300 * MSS))
     sent, got = len(script.take()), 0
     for _ in range(4):
         script.wait(RTT)
-        script.give(ACK, ack=sent * MSS)
-        got = len(script.take())
-        assert got <= 32
-        sent += got
-    assert got == 32
+        script.give(ACK, ack=sum(counts) * MSS)
+        counts.append(len(script.take()))
+    assert counts == [10, 20, 40, 40 + 32, 80]  # then the congestion window is the limit
+
+
+def test_established_after_idle_time_32_segments_leave_at_once() -> None:
+    """However many earlier acknowledgements would have let go."""
+    script = opened()
+    for _ in range(4):
+        script.session.send(bytes(100 * MSS))
+        script.run(RTT)
+        while script.session.acked < script.session.written:
+            script.give(ACK, ack=script.session.sender.nxt - 1)
+            script.take()
+    script.wait(RTT)
+    script.session.send(bytes(100 * MSS))
+    assert len(script.take()) == 32
 
 
 def test_established_send_takes_what_the_buffer_holds() -> None:
@@ -652,7 +664,7 @@ def test_established_acks_of_what_has_not_arrived_yet() -> None:
         script.wait(RTT)
         script.give(ACK, ack=min(sum(counts) * MSS, WINDOW))
         counts.append(len(script.take()))
-        assert counts[-1] <= min(2 * counts[-2], 32)
+        assert counts[-1] <= min(2 * counts[-2], counts[-2] + 32)
     assert script.session.acked == WINDOW
     assert {wire.payload for _, wire in script.run(60.0)} <= {b""}
 
