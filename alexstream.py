@@ -939,6 +939,7 @@ class Session:
         self._black_hole = 0  # rounds in which the small one was answered and the big one was not
         self._known_ack = self._known_window = -1
         self._crc_seed = zlib.crc32(peer + endpoint.address)  # of what the peer sends
+        self._own_crc_seed = zlib.crc32(endpoint.address + peer)
         self._challenges = TokenBucket(CHALLENGES_PER_SECOND, CHALLENGES_PER_SECOND)
 
     # The application's side
@@ -1452,14 +1453,10 @@ class Session:
         if receiver.ranges or seq + train.stop - train.start > _MASK:
             segments = train.segments()
             return [self._encode_range(sent, last_flags if sent is segments[-1] else 0) for sent in segments]
-        header = _HEADER.pack(
-            self.stream, FLAG_ACK | FLAG_DATA | (FLAG_INIT if self.opener else 0), STREAM_HEADER_BYTES // 4, self.port,
-            train.length, seq, (self._peer_isn + receiver.nxt) & _MASK, receiver.window(sender.congestion.mss),
-            self._peer_isn, train.ts & _MASK, self._echo & _MASK, 0,
-        )  # fmt: skip
+        header = self._plain_header(FLAG_DATA, train.length, train.start, train.ts)
         number, plain = int.from_bytes(header, "big"), (train.length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
         step = plain - ((self._echo & _MASK) << _ECHO_SHIFT)  # only the first one has an echo
-        crc32, seed = zlib.crc32, zlib.crc32(self._endpoint.address + self.peer)
+        crc32, seed = zlib.crc32, self._own_crc_seed
         payloads = sender.payloads(train)
         out: List[Parts] = []
         for left, payload in enumerate(payloads, 1 - len(payloads)):
@@ -1540,6 +1537,11 @@ class Session:
     def _encode(self, flags: int, position: int, payload: bytes = b"", ts: Optional[int] = None) -> Parts:
         """Return a segment from `position` on. Every one acknowledges, so it settles what acknowledgement is owed."""
         receiver, mss = self.receiver, self.sender.congestion.mss
+        if self._confirmed and not receiver.ranges and not flags & FLAG_RST:
+            header = self._plain_header(flags, len(payload), position, self._endpoint.stamp() if ts is None else ts)
+            crc = zlib.crc32(payload, zlib.crc32(header, self._own_crc_seed))
+            self._settle_acknowledgement()
+            return header[:_CRC_AT] + crc.to_bytes(4, "big"), payload
         limit = SACKS_WITH_DATA if payload else min(SACKS_MAX, (mss + _SACK_OPTION_BYTES - 2) // _BLOCK.size)
         sacks = receiver.sacks(limit) if receiver.ranges and not flags & FLAG_RST else []
         segment = Segment(
@@ -1558,6 +1560,14 @@ class Session:
         )
         self._settle_acknowledgement()
         return encode_segment(segment, self._endpoint.address, self.peer), b""
+
+    def _plain_header(self, flags: int, length: int, position: int, ts: int) -> bytes:
+        """Return the header of a segment without options; its checksum is still zero."""
+        return _HEADER.pack(
+            self.stream, flags | FLAG_ACK | (FLAG_INIT if self.opener else 0), STREAM_HEADER_BYTES // 4, self.port,
+            length, (self._isn + position) & _MASK, (self._peer_isn + self.receiver.nxt) & _MASK,
+            self.receiver.window(self.sender.congestion.mss), self._peer_isn, ts & _MASK, self._echo & _MASK, 0,
+        )  # fmt: skip
 
     def _settle_acknowledgement(self) -> None:
         self._ack_now = False

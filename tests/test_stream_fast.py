@@ -115,6 +115,14 @@ def test_fast_path_sends_what_the_general_path_sends(
     assert len(calls) > 20
 
 
+@pytest.mark.parametrize("echo", [False, True])
+def test_every_frame_is_what_encode_segment_makes_of_its_fields(echo: bool) -> None:
+    for _, origin, payload in converse(1, loss=0.02, echo=echo):
+        destination = B if origin == A else A
+        segment = alexstream.decode_segment(payload, origin, destination)
+        assert alexstream.encode_segment(segment, origin, destination) == payload
+
+
 def test_stamps_that_wrap_reach_into_no_other_field() -> None:
     segments = [
         alexstream.decode_segment(payload, origin, B if origin == A else A)
