@@ -1102,7 +1102,7 @@ class Session:
 
         They are those of `batch` from `first` on that begin alike, each at offset `at`; return how many, with nothing
         changed by the one after them. The general way would come to the same (a test compares them) in five times the
-        time.
+        time. Of acknowledgements that came together the last one counts.
         """
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
         if receiver.ranges or receiver.fin_at is not None or self.state is State.SYN_SENT:
@@ -1110,9 +1110,10 @@ class Session:
         known, crc_at, body = at + _EXPECTED_BYTES, at + _CRC_AT, at + STREAM_HEADER_BYTES
         prefix, nxt, shift, newest = batch[first][at:known], receiver.nxt, self._peer_isn, self._newest_ts
         tag, known_ack, known_window = self._isn, self._known_ack, self._known_window
+        una, flying = (tag + self.sender.una) & _MASK, self.sender.nxt - self.sender.una
         with_data, limit = bool(prefix[2] & FLAG_DATA), receiver.edge - nxt
         pieces: List[bytes] = []
-        size, heard = 0, False
+        size = known_echo = 0
         for data in itertools.islice(batch, first, None):
             if len(data) < body or data[at:known] != prefix:
                 break
@@ -1130,15 +1131,17 @@ class Session:
             ):
                 break
             if ack != known_ack or window != known_window or echo:
-                if not self._hear_acknowledgement(ack, window, echo, now):
+                if (ack - una) & _MASK > flying:
                     break
-                known_ack, known_window, heard = ack, window, True
+                known_ack, known_window, known_echo = ack, window, echo or known_echo
             size += length
             newest += age
             pieces.append(payload)
         if pieces:
-            if not heard:
-                self._hear(now)
+            self._hear(now)
+            if known_echo or known_ack != self._known_ack or known_window != self._known_window:
+                self._known_ack, self._known_window = known_ack, known_window
+                self._acknowledge(unwrap(known_ack - self._isn, self.sender.una), known_window, known_echo, (), now)
             self._newest_ts = newest
             self._endpoint.touch(self)
             if with_data:
@@ -1160,17 +1163,6 @@ class Session:
             self._ack_now = True
         elif self._ack_at is None:
             self._ack_at = now + ACK_DELAY
-
-    def _hear_acknowledgement(self, ack: int, window: int, echo: int, now: float) -> bool:
-        """Take an acknowledgement of data or of nothing new; return False, with nothing changed, for another one."""
-        sender = self.sender
-        position = unwrap(ack - self._isn, sender.una)
-        if not sender.una <= position <= sender.nxt - (sender.fin_at is not None):
-            return False
-        self._hear(now)
-        self._known_ack, self._known_window = ack, window
-        self._acknowledge(position, window, echo, (), now)
-        return True
 
     def _hear(self, now: float) -> None:
         """Note that the peer lives."""

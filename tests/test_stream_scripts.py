@@ -14,7 +14,7 @@ import streamwire
 from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire
 
-from alexstream import Accepted, Acked, Closed, Congestion, Connected, EndOfStream, Endpoint, Readable, Stalled
+from alexstream import Accepted, Acked, Closed, Congestion, Connected, EndOfStream, Endpoint, Readable, Stalled, State
 
 OTHER = b"\x02\x00\x00\x00\x00\x03"
 
@@ -1971,3 +1971,65 @@ def test_congestion_window_step_by_step() -> None:
         step()
         seen.append(round(window.window))
     assert seen == [10000, 12000, 11400, 12400, 8680, 12400, 12400, 2000, 4000, 2000, 2000]
+
+
+# --- Segments that come together --------------------------------------------------------------------------------------
+
+
+def together(script: Script, *segments: bytes) -> None:
+    """Segments of one batch, as a link gives them."""
+    script.endpoint.receive_all(THEIRS, list(segments), now=script.now)
+    script.endpoint.check()
+
+
+def test_batch_of_acks_counts_as_the_last_of_them() -> None:
+    """Everything but the number of round trips measured is as if they had come one by one."""
+    states = []
+    for batch in (True, False):
+        script = opened()
+        script.session.send(bytes(300 * MSS))
+        assert len(script.take()) == 10
+        script.give(ACK, ack=10 * MSS)
+        assert len(script.take()) == 20
+        script.wait(RTT)
+        script.window = WINDOW - 7
+        acks = [script.packed(ACK, ack=count * MSS, echo=script.echo) for count in (11, 15, 15, 20, 24)]
+        if batch:
+            together(script, *acks)
+        else:
+            for ack in acks:
+                script.feed(ack)
+        session, sender = script.session, script.session.sender
+        states.append((session.acked, sender.edge, sender.pipe, sender.congestion.window, script.names()))
+        assert len(script.take()) == 28  # what has arrived twice over: slow start
+    assert states[0] == states[1]
+    assert states[0][:3] == (24 * MSS, 1 + 24 * MSS + WINDOW - 7, 6 * MSS)
+
+
+def test_batch_of_acks_keeps_an_echo_of_an_earlier_one() -> None:
+    script = opened()
+    script.session.send(bytes(10 * MSS))
+    script.take()
+    script.wait(0.003)
+    together(script, script.packed(ACK, ack=5 * MSS, echo=script.echo), script.packed(ACK, ack=9 * MSS, echo=0))
+    assert script.session.sender.round_trip.latest == pytest.approx(0.003, abs=2e-5)
+    assert script.session.acked == 9 * MSS
+
+
+def test_batch_of_acks_up_to_one_of_what_was_never_sent() -> None:
+    script = opened()
+    script.session.send(bytes(10 * MSS))
+    script.take()
+    together(script, *(script.packed(ACK, ack=count * MSS) for count in (3, 4, 11, 5)))
+    assert script.session.acked == 5 * MSS
+    assert script.endpoint.drops == {"ack": 1}
+
+
+def test_batch_of_acks_up_to_that_of_the_fin() -> None:
+    script = opened()
+    script.session.send(bytes(3 * MSS))
+    script.session.finish()
+    script.take()
+    together(script, *(script.packed(ACK, ack=count) for count in (MSS, 3 * MSS, 3 * MSS + 1)))
+    assert script.session.acked == 3 * MSS
+    assert script.session.state is State.FIN_WAIT_2
