@@ -797,7 +797,8 @@ class Receiver:
     """
 
     def __init__(self, mss: int) -> None:
-        self.capacity = buffer_size(mss)
+        self._large = buffer_size(mss)
+        self.capacity = BUFFER_BYTES  # more for who reads only: nobody's streams, however many, hold no more
         self.nxt = 1
         self.edge = 1 + BUFFER_BYTES  # as the handshake says
         self.fin_at: Optional[int] = None
@@ -845,6 +846,8 @@ class Receiver:
 
     def read(self, count: int) -> bytes:
         """Remove and return up to `count` bytes."""
+        if count and self.unread:
+            self.capacity = self._large
         return self.unread.take(count)
 
     def window(self, mss: int) -> int:
