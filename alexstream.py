@@ -798,7 +798,7 @@ class Receiver:
 
     def __init__(self, mss: int) -> None:
         self._large = buffer_size(mss)
-        self.capacity = BUFFER_BYTES  # more for who reads only: nobody's streams, however many, hold no more
+        self.capacity = BUFFER_BYTES  # larger once somebody reads: many streams that nobody reads shall hold no more
         self.nxt = 1
         self.edge = 1 + BUFFER_BYTES  # as the handshake says
         self.fin_at: Optional[int] = None
@@ -1538,7 +1538,7 @@ class Session:
             self._settle_acknowledgement()
             return header[:_CRC_AT] + crc.to_bytes(4, "big"), payload
         limit = SACKS_WITH_DATA if payload else min(SACKS_MAX, (mss + _SACK_OPTION_BYTES - 2) // _BLOCK.size)
-        sacks = receiver.sacks(limit) if receiver.ranges and not flags & FLAG_RST else []
+        sacks = [] if flags & FLAG_RST else receiver.sacks(limit)
         segment = Segment(
             self.stream,
             flags | FLAG_ACK | (FLAG_INIT if self.opener else 0),
