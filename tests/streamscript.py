@@ -47,7 +47,7 @@ class Script:
         self.seq = 0  # the peer's next
         self.ack = 0  # the peer expects
         self.echo = 0  # ts of our latest segment with data or PUSH
-        self._ts = 0
+        self.last_stamp = 0  # of the peer, not wrapped
         self.session: Session = None  # type: ignore[assignment]
 
     # What the peer sends
@@ -93,8 +93,8 @@ class Script:
 
     def stamp(self) -> int:
         """The peer's ts: microseconds, strictly growing."""
-        self._ts = max(self._ts + 1, int((self.now - START) * 1e6) + 1000000)
-        return self._ts % WRAP
+        self.last_stamp = max(self.last_stamp + 1, int((self.now - START) * 1e6) + 1000000)
+        return self.last_stamp % WRAP
 
     # What we send
 
@@ -214,8 +214,8 @@ class Script:
         return wire._replace(**fields)
 
 
-def opened(**kind: Any) -> Script:
-    """We opened, the peer answered, all is confirmed; nothing is left to send or to tell."""
+def unconfirmed(**kind: Any) -> Script:
+    """We opened, the peer answered and has said nothing since; the cookie has gone back once."""
     segment_size = kind.pop("segment_size", 1413)
     window = kind.pop("window", WINDOW)
     script = Script(**kind)
@@ -224,6 +224,12 @@ def opened(**kind: Any) -> Script:
     script.wait(RTT)
     script.raw(script.syn_ack(segment_size=segment_size))
     script.take()
+    return script
+
+
+def opened(**kind: Any) -> Script:
+    """We opened, the peer answered, all is confirmed; nothing is left to send or to tell."""
+    script = unconfirmed(**kind)
     script.wait(RTT)
     script.give(ACK)
     script.events()

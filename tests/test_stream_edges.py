@@ -4,16 +4,17 @@ import gc
 import random
 import struct
 import tracemalloc
-from typing import Callable, List, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import pytest
 import streamwire
-from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
-from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP
-from test_stream_scripts import answer_to, closing, in_flight, reason
+from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape, unconfirmed
+from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire
+from test_stream_scripts import answer_to, closing, in_flight, reason, spend
 
-from alexstream import Congestion, End, Endpoint, RoundTrip, Stalled
+from alexstream import Congestion, End, Endpoint, Fate, Receiver, RoundTrip, Sender, Stalled, State, buffer_size
 from constants import BUFFER_BYTES, STREAMS_MAX
+from utils import Range
 
 # --- Opening --------------------------------------------------------------------------------------------------------
 
@@ -425,7 +426,9 @@ def test_established_abort_reports_no_pieces() -> None:
     assert (wire.flags, wire.seq, wire.ack, wire.window, wire.sacks) == (RST | ACK, 0, 0, 0, ())
 
 
-@pytest.mark.parametrize(("mtu", "blocks"), [(151, 11), (155, 11), (159, 12), (183, 15), (191, 16), (1500, 16)])
+@pytest.mark.parametrize(
+    ("mtu", "blocks"), [(151, 11), (155, 11), (157, 12), (159, 12), (183, 15), (191, 16), (1500, 16)]
+)
 def test_established_sacks_fit_the_smallest_path(mtu: int, blocks: int) -> None:
     """As many blocks of 8 bytes, with 2 before them, as fit where the payload and three blocks would."""
     script = opened()
@@ -924,15 +927,20 @@ def test_congestion_is_cut_once_a_round() -> None:
 # --- Timers of several streams --------------------------------------------------------------------------------------
 
 
-def test_time_wait_of_one_stream_does_not_prolong_that_of_another() -> None:
-    script = closing(opened())
-    first = (script.stream, script.our_isn)
-    script.wait(5.0)
-    script.seq = script.ack = script._ts = 0
+def open_another(script: Script) -> None:
+    """One more stream of ours, beside those that there are."""
+    script.seq = script.ack = script.last_stamp = 0
     script.connect()
     script.raw(script.syn_ack())
     script.give(ACK)
     script.take_raw()
+
+
+def test_time_wait_of_one_stream_does_not_prolong_that_of_another() -> None:
+    script = closing(opened())
+    first = (script.stream, script.our_isn)
+    script.wait(5.0)
+    open_another(script)
     closing(script)
     second = (script.stream, script.our_isn)
     script.wait(1.0)
@@ -943,6 +951,31 @@ def test_time_wait_of_one_stream_does_not_prolong_that_of_another() -> None:
     script.stream, script.our_isn = second
     script.give(ACK | FIN, seq=0, ack=1)
     assert [wire.flags for wire in script.take_raw()] == [RST | INIT]
+
+
+def test_time_wait_of_one_stream_does_not_shorten_that_of_another() -> None:
+    script = closing(opened())
+    ends = [script.now + 10.0]
+    script.wait(5.0)
+    open_another(script)
+    closing(script)
+    ends.append(script.now + 10.0)
+    assert script.endpoint.next_deadline() == pytest.approx(ends[0])
+    script.run(5.1)
+    assert script.endpoint.next_deadline() == pytest.approx(ends[1])
+    script.give(ACK | FIN, seq=0, ack=1)
+    assert [wire.flags for wire in script.take()] == [ACK]
+
+
+def test_time_wait_ends_in_time_whatever_other_streams_wait_for() -> None:
+    """Of the end of one, the probe of the other, whatever comes first."""
+    script = closing(opened())
+    end = script.now + 10.0
+    open_another(script)
+    assert script.endpoint.next_deadline() == pytest.approx(end)
+    script.session.send(b"x")
+    script.take_raw()
+    assert (script.endpoint.next_deadline() or 0.0) < end - 9.0
 
 
 def test_syn_sent_is_repeated_in_time_whatever_other_streams_wait_for() -> None:
@@ -991,3 +1024,551 @@ def test_connect_beyond_1024_streams_is_refused() -> None:
         script.endpoint.connect(b"\x02\0\0\x01\0" + bytes([number % 16]), PORT, now=script.now)
     with pytest.raises(RuntimeError, match="too many streams"):
         script.endpoint.connect(b"\x02\0\0\0\x01\0", PORT, now=script.now)
+
+
+# --- Long silences --------------------------------------------------------------------------------------------------
+
+
+def test_established_progress_after_silence_starts_everything_anew() -> None:
+    """The probes begin with 20 ms again, and 180 s and eight probes are granted again."""
+    script = in_flight(3)
+    script.run(100.0)
+    script.give(ACK, ack=MSS, echo=0)
+    assert sorted({time for time, _ in script.run(0.5) if time}) == [0.02, 0.06, 0.14, 0.3]
+    script.run(100.0)
+    assert reason(script) == ""
+    script.give(ACK, ack=2 * MSS, echo=0)
+    script.take()
+    script.wait(300.0)
+    assert len(script.take()) > 0
+    assert reason(script) == ""
+
+
+def test_established_stopped_for_300_seconds_sends_eight_probes() -> None:
+    script = in_flight(2)
+    script.wait(300.0)
+    assert len({time for time, _ in script.run(60.0)}) == 8
+    assert reason(script) == "timed out"
+
+
+def test_established_idle_and_silent_peer_is_asked_four_times_in_180_seconds() -> None:
+    script = opened()
+    assert [time for time, _ in script.run(179.99)] == [15.0, 45.0, 105.0, 165.0]
+    assert reason(script) == ""
+    assert script.run(0.02) == []
+    assert reason(script) == "peer silent"
+
+
+def test_established_idle_and_stopped_for_300_seconds_asks_four_times_first() -> None:
+    script = opened()
+    script.wait(300.0)
+    assert [time for time, _ in script.run(209.99)] == [0.0, 30.0, 90.0, 150.0]
+    assert reason(script) == ""
+    script.run(0.02)
+    assert reason(script) == "peer silent"
+
+
+@pytest.mark.parametrize(("age", "taken"), [(30.0, True), (30.1, False)])
+def test_established_age_is_that_against_the_newest_of_all(age: float, taken: bool) -> None:
+    """PAWS, also where what came is not what header prediction expects: there is a gap, and stamps go back."""
+    script = opened()
+    for stamp in (100.0, 120.0, 110.0):
+        script.give(seq=9, payload=b"j", ts=int(stamp * 1e6))
+    script.give(seq=0, payload=b"abcdefghi", ts=int((120.0 - age) * 1e6))
+    assert script.session.readable == (10 if taken else 0)
+
+
+# --- What the general way does as header prediction does ------------------------------------------------------------
+
+
+def give_general(script: Script, payload: bytes) -> None:
+    """Data that follows the last with an older stamp: no header prediction."""
+    script.give(payload=payload, ts=int(1e8) - script.seq)
+
+
+def test_established_fourth_segment_with_an_older_stamp_is_acknowledged_at_once() -> None:
+    script = opened()
+    script.give(ACK, ts=int(1e8))
+    for last in (False, False, False, True):
+        give_general(script, b"x")
+        assert bool(script.take()) is last
+
+
+def test_established_segment_up_to_the_edge_is_acknowledged_after_5_ms() -> None:
+    script = opened()
+    script.give(ACK, ts=int(1e8))
+    for size in [WINDOW // 16] * 15 + [WINDOW // 16 - 1]:
+        give_general(script, bytes(size))
+    assert [wire.ack for wire in script.take()] == [WINDOW - 1]
+    give_general(script, b"x")
+    assert [(time, wire.ack) for time, wire in script.run(0.01)] == [(0.005, WINDOW)]
+
+
+# --- The sender alone -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "edge", "fin", "forced", "stop"),
+    [
+        (9001, 1001, False, False, 1001),  # the window ends after a full segment
+        (9001, 1000, False, False, None),  # one byte before: less than half of what it was
+        (9001, 1000, False, True, 1000),
+        (1000, 1000, False, False, 1000),  # it ends where the data do: no fragment
+        (1000, 1000, True, False, 1000),  # the FIN has no place in it
+        (1000, 1001, True, False, 1001),
+        (1, 1, True, False, None),
+        (1, 2, True, False, 2),
+        (1, 2, False, False, None),
+    ],
+)
+def test_sender_cuts_what_is_new_by_the_window(
+    end: int, edge: int, fin: bool, forced: bool, stop: Optional[int]
+) -> None:
+    sender = Sender(1000)
+    sender.write(bytes(end - 1))
+    sender.edge, sender.max_window = edge, 4000
+    sender.fin_at = end if fin else None
+    found = sender.next_new(forced=forced)
+    assert (found and (found.start, found.stop)) == (stop and (1, stop))
+
+
+def flying(count: int) -> Sender:
+    """A sender of 20 segments of 1000 bytes, so many of them launched, at time 0; a round trip takes 0.1 s."""
+    sender = Sender(1000)
+    sender.write(bytes(20000))
+    sender.edge = 1 << 20
+    sender.round_trip.sample(0.1)
+    launch(sender, count)
+    return sender
+
+
+def launch(sender: Sender, count: int) -> None:
+    """The next so many, one by one, stamped 1000."""
+    for _ in range(count):
+        sent = sender.next_new()
+        assert sent is not None
+        sender.launch(sent, ts=1000, now=0.0)
+
+
+def starts(sender: Sender, fate: Fate) -> List[int]:
+    """Where the segments of one fate begin."""
+    return [sent.start for sent in sender.sent if sent.fate is fate]
+
+
+def test_sender_counts_each_delivery_once() -> None:
+    sender = flying(5)
+    assert sender.acknowledge(1, [Range(2001, 4001)], echo=0) == 2000
+    assert sender.acknowledge(1, [Range(2001, 4001)], echo=0) == 0
+    assert sender.acknowledge(5001, [], echo=0) == 3000
+    assert sender.pipe == 0
+
+
+@pytest.mark.parametrize(("echo", "spurious"), [(0, False), (1, True), (1000, True), (4999, True), (5000, False)])
+def test_sender_loss_was_none_if_an_earlier_copy_has_arrived(echo: int, spurious: bool) -> None:
+    sender = flying(1)
+    sender.congestion.on_loss(queueing=False)
+    window = sender.congestion.window
+    sender.lose(sender.sent[0])
+    sender.launch(sender.sent[0], ts=5000, now=1.0)
+    sender.acknowledge(1001, [], echo=echo)
+    assert (sender.congestion.window > window) is spurious
+
+
+def test_sender_loss_acknowledged_unrepaired_was_none() -> None:
+    sender = flying(1)
+    sender.congestion.on_loss(queueing=False)
+    window = sender.congestion.window
+    sender.lose(sender.sent[0])
+    sender.acknowledge(1001, [], echo=0)
+    assert sender.congestion.window > window
+
+
+def test_established_abort_lets_go_of_everything() -> None:
+    """A program may hold an ended stream for long."""
+    script = in_flight(5)
+    script.give(ACK, sacks=[(MSS, 2 * MSS)])
+    script.session.abort()
+    sender = script.session.sender
+    assert (len(sender.sent), sender.flights, sender.lost, sender.pipe, sender.room) == (0, 0, False, 0, BUFFER_BYTES)
+
+
+def test_sender_sack_from_what_is_expected_next_is_none() -> None:
+    assert flying(2).acknowledge(1, [Range(1, 1001)], echo=0) == 0
+
+
+def test_sender_repairs_are_numbered_in_their_order() -> None:
+    """Of three repaired in a row, the third has not overtaken the others by three."""
+    sender = flying(7)
+    sender.acknowledge(1, [Range(3001, 7001)], echo=0)
+    assert sender.detect_losses(now=0.0)
+    for _ in range(3):
+        repaired = sender.next_lost()
+        assert repaired is not None
+        sender.launch(repaired, ts=2000, now=0.0)
+    sender.acknowledge(1, [Range(2001, 3001)], echo=2000)
+    sender.detect_losses(now=0.0)
+    assert starts(sender, Fate.FLYING) == [1, 1001]
+
+
+def test_sender_losses_of_one_flight_are_one_round() -> None:
+    """Of what flew when the first was found: up to transmission 5, which is segment 5."""
+    sender = flying(5)
+    sender.acknowledge(1, [Range(3001, 4001)], echo=0)
+    assert sender.detect_losses(now=0.0)
+    launch(sender, 3)
+    sender.acknowledge(1, [Range(7001, 8001)], echo=0)
+    assert not sender.detect_losses(now=0.0)
+    assert starts(sender, Fate.LOST) == [1, 1001, 2001, 4001]
+    launch(sender, 3)
+    sender.acknowledge(1, [Range(10001, 11001)], echo=0)
+    assert sender.detect_losses(now=0.0)
+    assert starts(sender, Fate.FLYING) == [8001, 9001]
+
+
+def test_sender_patience_with_reordering_has_an_end() -> None:
+    """After losses that were none, 64 quarters of the least round trip, not 256."""
+    sender = flying(12)
+    for _ in range(8):
+        sender.lose(sender.sent[0])
+        sender.acknowledge(sender.sent[0].stop, [], echo=0)
+    sender.round_trip.sample(0.008)
+    while sender.round_trip.srtt < 0.999:
+        sender.round_trip.sample(1.0)
+    sender.acknowledge(8001, [Range(11001, 12001)], echo=0)
+    assert not sender.detect_losses(now=0.0)
+    assert sender.reorder_at == pytest.approx(1.0 + 64 * 0.002)
+
+
+def test_sender_delivered_train_leaves_what_follows_in_peace() -> None:
+    """Only what was sent after a segment can overtake it."""
+    sender = flying(0)
+    sender.launch_train(10001, 1000, ts=1000, now=0.0)
+    sender.acknowledge(10001, [], echo=0)
+    launch(sender, 1)
+    assert starts(sender, Fate.FLYING) == [10001]
+    assert not sender.detect_losses(now=9.0)
+    assert sender.reorder_at is None
+
+
+def test_sender_train_acknowledged_in_part_keeps_its_order() -> None:
+    """Of segments 8, 9 and 10, only the first was overtaken by three when the eleventh arrives."""
+    sender = flying(0)
+    sender.launch_train(10001, 1000, ts=1000, now=0.0)
+    assert sender.acknowledge(7001, [], echo=0) == 7000
+    launch(sender, 1)
+    assert sender.acknowledge(7001, [Range(10001, 11001)], echo=0) == 1000
+    sender.detect_losses(now=0.0)
+    assert (starts(sender, Fate.LOST), starts(sender, Fate.FLYING)) == ([7001], [8001, 9001])
+
+
+def test_sender_train_sacked_in_part_then_acknowledged_counts_each_once() -> None:
+    sender = flying(0)
+    sender.launch_train(5001, 1000, ts=1000, now=0.0)
+    assert sender.acknowledge(1, [Range(2001, 3001)], echo=0) == 1000
+    sender.launch_train(10001, 1000, ts=1000, now=0.0)
+    assert sender.acknowledge(7501, [], echo=0) == 6500
+    assert (sender.una, sender.pipe) == (7501, 2500)
+
+
+def test_sender_resized_cuts_what_it_repairs() -> None:
+    """Segments of 1000 where 400 fit now: both are lost, the first is cut, its parts keep what is known of it."""
+    sender = flying(2)
+    sender.resize(400)
+    head = sender.next_lost()
+    assert head is not None
+    assert [(sent.start, sent.stop) for sent in sender.sent] == [(1, 401), (401, 1001), (1001, 2001)]
+    assert (head.start, sender.pipe) == (1, 0)
+    assert starts(sender, Fate.LOST) == [1, 401, 1001]
+    assert [(sent.number, sent.copies, sent.ts) for sent in sender.sent] == [(1, 1, 1000), (1, 1, 1000), (2, 1, 1000)]
+    sender.launch(head, ts=5000, now=1.0)
+    assert (head.copies, head.ts, head.repaired_ts, sender.pipe) == (2, 5000, 5000, 400)
+    second = sender.next_lost()
+    assert second is not None
+    assert (second.start, second.stop, second.repaired_ts) == (401, 801, 0)
+
+
+def test_congestion_undoes_nothing_if_nothing_was_cut() -> None:
+    """A loss of no round, of what became too large, may turn out to be none too."""
+    window = Congestion(1000)
+    window.on_spurious()
+    assert window.window == 10_000
+
+
+def test_states_are_named_as_in_rfc_9293() -> None:
+    names = "SYN-SENT ESTABLISHED FIN-WAIT-1 FIN-WAIT-2 CLOSE-WAIT CLOSING LAST-ACK TIME-WAIT CLOSED"
+    assert [state.value for state in State] == names.split()
+
+
+@pytest.mark.parametrize(("mss", "size"), [(1413, 512 << 10), (2048, 512 << 10), (4000, 1024000), (65448, 2 << 20)])
+def test_buffers_hold_256_segments_of_at_most_2_mib(mss: int, size: int) -> None:
+    assert buffer_size(mss) == size
+
+
+def test_receiver_offers_its_large_buffer_once_something_was_read() -> None:
+    receiver = Receiver(8000)
+    assert receiver.window(8000) == BUFFER_BYTES
+    receiver.read(1)
+    receiver.take(1, b"xy", False)
+    receiver.read(0)
+    assert receiver.window(8000) == BUFFER_BYTES - 2
+    assert receiver.read(1) == b"x"
+    assert receiver.window(8000) == 256 * 8000 - 1
+
+
+# --- Endings and beginnings -----------------------------------------------------------------------------------------
+
+
+def test_syn_sent_finished_stream_ends_like_any_other() -> None:
+    script = Script()
+    script.connect()
+    script.session.send(b"hello")
+    script.session.finish()
+    script.wait(RTT)
+    script.raw(script.syn_ack())
+    script.take()
+    script.give(ACK, ack=5)
+    script.take()
+    script.give(ACK, ack=6)
+    assert script.session.state is State.FIN_WAIT_2
+    script.give(ACK | FIN)
+    assert reason(script) == "finished"
+
+
+def test_fin_wait_1_silent_peer_that_has_not_finished_is_an_error() -> None:
+    """Nobody knows whether it would have had more to say."""
+    script = opened()
+    script.session.finish()
+    script.run(179.0)
+    assert reason(script) == ""
+    script.run(4.0)
+    assert reason(script) == "timed out"
+
+
+@pytest.mark.parametrize("flags", [ACK | INIT, ACK | INIT | PUSH])
+def test_listen_cookie_is_answered_at_once(flags: int) -> None:
+    """Whoever opens waits for that, and may not ask with PUSH."""
+    script = Script()
+    script.init = INIT
+    script.endpoint.listen(PORT)
+    (answer,) = answer_to(script, script.syn())
+    (reply,) = answer_to(script, script.cookie_echo(answer)._replace(flags=flags))
+    assert (reply.flags, reply.payload) == (ACK, b"")
+
+
+def test_unconfirmed_silence_does_not_slow_down_what_follows() -> None:
+    """The cookie was repeated four times; the first probe of what is sent then comes after 20 ms like any other."""
+    script = unconfirmed()
+    assert len(script.run(0.31)) >= 4
+    script.give(ACK, echo=0)
+    script.session.send(b"hello")
+    script.take()
+    assert sorted({time for time, _ in script.run(0.1)}) == [0.02, 0.06]
+
+
+@pytest.mark.parametrize(("size", "sent"), [(2 * MSS - 1, [MSS, MSS - 1]), (2 * MSS, [MSS, MSS]), (1, [1]), (0, [0])])
+def test_established_finish_rides_on_the_last_segment(size: int, sent: List[int]) -> None:
+    script = opened()
+    script.session.send(bytes(size))
+    script.session.finish()
+    wires = script.take()
+    assert [len(wire.payload) for wire in wires] == sent
+    assert [bool(wire.flags & FIN) for wire in wires] == [False] * (len(sent) - 1) + [True]
+
+
+@pytest.mark.parametrize(("count", "window", "push"), [(10, 10, True), (20, 8, False), (20, 7, True)])
+def test_established_push_on_what_nothing_follows_or_leaves_few_flying(count: int, window: int, push: bool) -> None:
+    """Fewer than eight, where the peer's window is the limit."""
+    script = opened(window=window * MSS)
+    script.session.send(bytes(count * MSS))
+    wires = script.take()
+    assert len(wires) == min(count, window)
+    assert bool(wires[-1].flags & PUSH) is push
+
+
+def grown(count: int) -> Script:
+    """An open stream of ours whose congestion window has grown past `count` segments, with nothing in flight."""
+    script = opened()
+    while script.session.sender.congestion.window < count * MSS:
+        script.session.send(bytes(BUFFER_BYTES))
+        script.take()
+        script.wait(RTT)
+        script.give(ACK, ack=script.session.sender.nxt - 1)
+    while not script.session.sender.idle or script.session.sender.unsent:
+        script.take()
+        script.give(ACK, ack=script.session.sender.nxt - 1)
+    assert script.take() == []
+    return script
+
+
+def test_established_32_segments_leave_for_each_thing_heard() -> None:
+    """However often there is something else to write."""
+    script = grown(100)
+    script.session.send(bytes(100 * MSS))
+    assert len(script.take()) == 32
+    script.session.send(b"x")
+    assert script.take() == []
+
+
+def test_established_overdue_segment_is_repaired_though_the_burst_is_used_up() -> None:
+    script = grown(100)
+    script.session.send(bytes(4 * MSS))
+    first = script.take()[0].seq
+    script.wait(RTT)
+    script.give(ACK, sacks=[(first + MSS, first + 3 * MSS)])
+    script.session.send(bytes(100 * MSS))
+    assert len(script.take()) == 34
+    (repair,) = [(time, wire) for time, wire in script.run(0.015) if wire.seq == first]
+    assert repair[0] < 0.003
+
+
+def test_established_no_echo_is_no_sample_on_a_machine_that_has_just_started() -> None:
+    """Where the time is less than the longest round trip that is believed."""
+    script = Script()
+    script.now = 1.0
+    open_another(script)
+    script.session.send(b"x")
+    script.take()
+    before = script.session.sender.round_trip.latest
+    script.wait(0.5)
+    script.give(ACK, ack=1, echo=0)
+    assert script.session.acked == 1
+    assert script.session.sender.round_trip.latest == before
+
+
+def test_established_echo_of_a_stamp_not_given_yet_is_no_sample() -> None:
+    """Nothing was sent for so long that it lies in the past all the same."""
+    script = in_flight(2)
+    before = script.session.sender.round_trip.latest
+    script.wait(0.5)
+    script.give(ACK, ack=MSS, echo=script.echo + 400_000)
+    assert script.session.sender.round_trip.latest == before
+
+
+def test_established_opened_window_too_narrow_for_a_segment_is_filled_by_the_next_probe() -> None:
+    """Also after several probes that found it closed."""
+    script = opened(window=4 * MSS)
+    script.session.send(bytes(20 * MSS))
+    script.take()
+    script.window = 0
+    script.give(ACK, ack=4 * MSS)
+    for _ in range(4):
+        script.run(1.0)
+        script.give(ACK)
+    script.window = 10
+    script.give(ACK)
+    assert shape([wire for _, wire in script.run(0.1)])[0] == (4 * MSS, 10)
+
+
+def test_established_repair_starts_the_probe_timer_anew() -> None:
+    script = in_flight(4)
+    script.wait(RTT)
+    script.give(ACK, sacks=[(MSS, 3 * MSS)])
+    repair, probe = sorted({time for time, _ in script.run(0.03)})
+    assert 0 < repair < 0.003
+    assert probe - repair == pytest.approx(0.02, abs=1e-5)
+
+
+def test_established_abort_offers_no_window() -> None:
+    script = opened()
+    script.session.abort()
+    (reset,) = script.take()
+    assert (reset.flags, reset.window) == (RST | ACK, 0)
+    assert script.session.state is State.CLOSED
+
+
+def test_established_gap_does_not_close_the_window() -> None:
+    script = opened()
+    script.give(seq=100, payload=b"x")
+    (ack,) = script.take()
+    assert (ack.window, ack.sacks) == (WINDOW, ((100, 101),))
+
+
+def test_established_smaller_path_is_repaired_32_segments_at_once() -> None:
+    """Whatever had left just before."""
+    script = grown(100)
+    script.session.send(bytes(100 * MSS))
+    assert len(script.take()) == 32
+    script.endpoint.path_changed(THEIRS, now=script.now, mtu=1000)
+    assert len(script.take()) == 2 + 32  # head and tail as probes
+
+
+def test_established_path_back_with_a_closed_window_starts_the_probes_anew() -> None:
+    script = opened(window=0)
+    script.session.send(b"hello")
+    script.run(10.0)
+    script.endpoint.path_changed(THEIRS, now=script.now)
+    assert sorted({time for time, _ in script.run(0.1)}) == [0.0, 0.02, 0.06]
+
+
+def test_established_black_hole_takes_five_rounds_for_each_half() -> None:
+    script = opened(mtu=9000, segment_size=4000)
+    script.session.send(bytes(50000))
+    script.take()
+    sizes = [4000]
+    for _ in range(14):
+        wires: List[Wire] = []
+        while not any(wire.flags & PUSH and not wire.payload for wire in wires):
+            wires = [wire for _, wire in script.run((script.endpoint.next_deadline() or 0.0) - script.now)]
+        script.wait(RTT)
+        script.give(ACK)
+        sizes.append(script.session.sender.congestion.mss)
+    assert sizes == [4000] * 5 + [2000] * 5 + [1000] * 5
+
+
+def test_time_wait_fin_behind_new_data_does_not_prolong_it() -> None:
+    script = closing(opened())
+    script.wait(9.0)
+    script.give(ACK | FIN, seq=0, payload=b"more")
+    assert [wire.flags for wire in script.take_raw()] == [RST | ACK | INIT]
+    assert script.run(1.1) == []
+    assert script.endpoint.next_deadline() is None
+
+
+def test_time_wait_new_data_is_reset_though_our_fin_was_never_acknowledged() -> None:
+    script = opened()
+    script.give(ACK | FIN)
+    script.session.finish()
+    script.run(5.0)
+    assert reason(script) == "finished"
+    script.give(ACK, seq=1, ack=0, payload=b"more")
+    assert [wire.flags for wire in script.take_raw()] == [RST | ACK | INIT]
+
+
+def test_listen_oldest_spent_cookie_is_forgotten_first() -> None:
+    """64 s are a slot; a cookie is remembered for two. (Row 40.)"""
+    script = Script()
+    script.endpoint.listen(PORT)
+    echoes = []
+    for stream, pause in ((1, 0.0), (2, 110.0), (3, 18.5)):
+        script.wait(pause)
+        echoes.append(spend(script, stream))
+    assert [reply.flags for reply in answer_to(script, echoes[1])] == [RST]
+    assert script.events() == []
+
+
+def test_listen_new_secret_is_kept_for_the_next_4096_cookies() -> None:
+    """One that was given before a second stream opened is good after it."""
+    script = Script()
+    script.endpoint.listen(PORT)
+    for number in range(1, 4098):
+        script.now += 0.001
+        spend(script, number)
+    answers = [answer_to(script, script.syn(stream=number))[0] for number in (5000, 5001)]
+    for number, answer in zip((5000, 5001), answers):
+        assert answer_to(script, script.cookie_echo(answer, stream=number))[0].flags == ACK
+
+
+def test_unconfirmed_silence_is_told_after_four_probes_too() -> None:
+    script = unconfirmed()
+    script.run(0.29)
+    assert "Stalled" not in script.names()
+    script.run(0.02)
+    assert "Stalled" in script.names()
+
+
+def test_established_small_segment_far_from_the_start_is_no_black_hole() -> None:
+    """Its size is what counts: no small probe is sent beside it."""
+    script = grown(20)
+    script.session.send(bytes(100))
+    wires = [wire for _, wire in script.run(1.0)]
+    assert {len(wire.payload) for wire in wires} == {100}

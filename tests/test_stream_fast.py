@@ -2,9 +2,12 @@
 
 import heapq
 import random
-from typing import Any, List, Set, Tuple, Type
+from typing import Any, Callable, Dict, List, Set, Tuple, Type
 
 import pytest
+import streamwire
+from streamscript import MSS, OURS, THEIRS, WINDOW, Script, opened
+from streamwire import ACK, DATA, FIN, PUSH, RST, SYN, WRAP
 
 import alexstream
 from alexstream import Accepted, EndOfStream, Endpoint, Sender, Session, Train
@@ -169,3 +172,133 @@ def test_expected_segment_with_a_flipped_bit_goes_the_general_way(offset: int) -
     held = accepted.readable
     b.receive(A, second + b"padding", now=2.0)
     assert accepted.readable == 2 * held > 0
+
+
+# --- Batches that header prediction must not take whole -------------------------------------------------------------
+
+
+def fill(script: Script, room: int) -> None:
+    """Leave so much of the window."""
+    while WINDOW - script.seq > room:
+        script.give(ACK, payload=bytes(min(65000, WINDOW - script.seq - room)))
+
+
+def in_vain(script: Script, **fields: Any) -> bytes:
+    """The data that is next, but for some fields; the peer knows that it will not be taken."""
+    segment = script.packed(ACK, payload=b"!" * 100, **fields)
+    script.seq -= 100
+    return segment
+
+
+def flip(script: Script) -> bytes:
+    """A segment that is expected but for its checksum."""
+    good = bytearray(in_vain(script))
+    good[-1] ^= 1
+    return bytes(good)
+
+
+def with_length(script: Script, length: int) -> bytes:
+    """A segment of 100 bytes that says another length."""
+    good = streamwire.unpack(in_vain(script))
+    script.seq += length
+    return streamwire.pack(good, THEIRS, OURS, length=length)
+
+
+DEVIANTS: Dict[str, Callable[[Script], bytes]] = {
+    "data": lambda script: script.packed(ACK, payload=b"!" * 100),
+    "acknowledgement": lambda script: script.packed(ACK),
+    "larger window": lambda script: script.packed(ACK, window=WINDOW + 1000),
+    "data with a smaller window": lambda script: script.packed(ACK, payload=b"!", window=WINDOW - 1000),
+    "data that acknowledges": lambda script: script.packed(ACK, payload=b"!", ack=script.ack + 10),
+    "pushed data": lambda script: script.packed(ACK | PUSH, payload=b"!" * 100),
+    "FIN": lambda script: script.packed(ACK | FIN),
+    "reset": lambda script: script.packed(RST | ACK),
+    "SYN": lambda script: script.packed(SYN | ACK),
+    "again": lambda script: script.packed(ACK, payload=b"!" * 100, seq=script.seq - 100),
+    "overlap": lambda script: script.packed(ACK, payload=b"!" * 100, seq=script.seq - 1),
+    "gap": lambda script: script.packed(ACK, payload=b"!" * 100, seq=script.seq + 150),
+    "half the circle ahead": lambda script: script.packed(ACK, payload=b"!" * 100, seq=script.seq + WRAP // 2),
+    "wrong tag": lambda script: in_vain(script, tag=script.our_isn + 1),
+    "acknowledgement with a wrong tag": lambda script: script.packed(ACK, seq=script.seq, tag=script.our_isn + 1),
+    "other stream": lambda script: in_vain(script, stream=script.stream + 1),
+    "other port": lambda script: in_vain(script, port=PORT + 1),
+    "ts as the last": lambda script: script.packed(ACK, payload=b"!" * 100, ts=script.last_stamp),
+    "ts before the last": lambda script: script.packed(ACK, payload=b"!" * 100, ts=script.last_stamp - 1),
+    "ts from half the circle": lambda script: script.packed(ACK, seq=script.seq, ts=script.last_stamp + WRAP // 2),
+    "ts from a little less": lambda script: script.packed(ACK, seq=script.seq, ts=script.last_stamp + WRAP // 2 - 1),
+    "ts from a little more": lambda script: script.packed(ACK, seq=script.seq, ts=script.last_stamp + WRAP // 2 + 1),
+    "SACK": lambda script: script.packed(ACK, sacks=[(5 * MSS, 6 * MSS)]),
+    "acknowledges what was never sent": lambda script: script.packed(ACK, payload=b"!", ack=10 * MSS + 1),
+    "acknowledges all": lambda script: script.packed(ACK, ack=10 * MSS),
+    "acknowledges less": lambda script: script.packed(ACK, ack=script.ack - 1),
+    "nonsense in ack": lambda script: script.packed(ACK, ack=WRAP // 2),
+    "DATA without any": lambda script: script.packed(ACK | DATA, seq=script.seq),
+    "one byte": lambda script: script.packed(ACK, payload=b"!"),
+    "broken": flip,
+    "padded": lambda script: script.packed(ACK, payload=b"!" * 100) + b"padding",
+    "says less than it has": lambda script: with_length(script, 40),
+    "says more than it has": lambda script: with_length(script, 140),
+    "header only": lambda script: in_vain(script)[:36],
+    "cut": lambda script: in_vain(script)[:35],
+    "nothing": lambda _: b"",
+}
+
+
+def outcome(name: str, place: int, *, data: bool, room: int) -> Any:
+    """All that shows after a batch with a deviant in it; `room`: of the window, when it comes."""
+    script = opened()
+    script.session.send(bytes(10 * MSS))
+    assert len(script.take()) == 10
+    script.echo = 0  # of acknowledgements that come together only the last is measured
+    fill(script, room)
+    script.take()
+    batch = []
+    for number in range(4):
+        if number == place:
+            batch.append(DEVIANTS[name](script))
+        if data:
+            batch.append(script.packed(ACK, payload=bytes([number]) * 100))
+        else:
+            batch.append(script.packed(ACK, ack=max(script.ack, (number + 1) * MSS)))
+    script.endpoint.receive_all(THEIRS, batch, now=script.now)
+    script.endpoint.check()
+    sender = script.session.sender
+    seen = sorted(repr(event._replace(session=None)) for event in script.events())
+    state = sender.una, sender.edge, sender.pipe, sender.congestion.window, dict(script.endpoint.drops)
+    sent = script.take_raw()
+    script.endpoint.receive_all(THEIRS, [script.packed(ACK | PUSH, payload=b"end")], now=script.now)
+    return seen, state, sent, script.take_raw(), script.session.read(WINDOW), script.run(0.5)
+
+
+@pytest.mark.parametrize("room", [WINDOW, 450, 400, 350])
+@pytest.mark.parametrize("data", [True, False], ids=["data", "acknowledgements"])
+@pytest.mark.parametrize("name", DEVIANTS)
+def test_batch_comes_to_what_its_segments_come_to(
+    name: str, data: bool, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = [outcome(name, place, data=data, room=room) for place in (1, 3)]
+    monkeypatch.setattr(Session, "receive_expected", lambda *_, **__: 0)
+    assert fast == [outcome(name, place, data=data, room=room) for place in (1, 3)]
+
+
+@pytest.mark.parametrize("size", [1, 100])
+@pytest.mark.parametrize("room", [WINDOW, 400, 4])
+def test_batch_of_data_is_taken_whole(size: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the end of the window."""
+    script = opened()
+    fill(script, room)
+    batch = [script.packed(ACK, payload=bytes(min(size, room // 4))) for _ in range(4)]
+    monkeypatch.setattr(alexstream, "decode_segment", None)
+    script.endpoint.receive_all(THEIRS, batch, now=script.now)
+    assert script.session.readable == script.seq
+
+
+def test_batch_of_acknowledgements_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to that of all that was sent."""
+    script = opened()
+    script.session.send(bytes(20 * MSS))
+    script.take()
+    batch = [script.packed(ACK, ack=count * MSS) for count in (2, 4, 10)]
+    monkeypatch.setattr(alexstream, "decode_segment", None)
+    script.endpoint.receive_all(THEIRS, batch, now=script.now)
+    assert script.session.acked == 10 * MSS

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 import streamwire
-from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape
+from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, accepted, opened, shape, unconfirmed
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire
 
 from alexstream import Accepted, Acked, Closed, Congestion, Connected, EndOfStream, Endpoint, Readable, Stalled, State
@@ -106,7 +106,9 @@ def test_syn_sent_syn_ack_off_by_one_is_dropped() -> None:
 def test_syn_sent_data_without_syn_is_dropped() -> None:
     script = Script()
     script.connect()
-    script.raw(Wire(script.stream, ACK | DATA, tag=script.our_isn, ack=script.our_isn + 1, payload=b"x"))
+    for seq in (0, 1, script.isn + 1):
+        wire = Wire(script.stream, ACK | DATA, tag=script.our_isn, ack=script.our_isn + 1, seq=seq, payload=b"x")
+        script.raw(wire._replace(ts=script.stamp()))
     assert script.session.state.value == "SYN-SENT"
     assert script.session.readable == 0
 
@@ -158,11 +160,7 @@ def test_unconfirmed_repeats_the_cookie() -> None:
 
 
 def test_unconfirmed_peer_data_confirms() -> None:
-    script = Script()
-    script.connect()
-    script.wait(RTT)
-    script.raw(script.syn_ack())
-    script.take()
+    script = unconfirmed()
     script.session.send(bytes(2 * MSS))
     script.give(payload=b"hello")
     assert shape(script.take()) == [(0, MSS), (MSS, MSS)]
@@ -170,11 +168,7 @@ def test_unconfirmed_peer_data_confirms() -> None:
 
 
 def test_unconfirmed_over_the_peers_limit_is_busy() -> None:
-    script = Script()
-    script.connect()
-    script.wait(RTT)
-    script.raw(script.syn_ack())
-    script.take()
+    script = unconfirmed()
     script.give(RST | ACK)
     assert reason(script) == "busy"
 
@@ -198,7 +192,7 @@ def test_listen_syn_makes_no_state() -> None:
     (answer,) = script.take_raw()
     assert answer.flags == SYN | ACK
     assert (answer.ack, answer.tag, answer.segment_size, answer.window) == (0, 0xFFFFFFFF, MSS, WINDOW)
-    assert answer.echo == script._ts
+    assert answer.echo == script.last_stamp
     assert script.endpoint.sessions == {}
     assert script.endpoint.next_deadline() is None
     assert script.events() == []
@@ -238,6 +232,16 @@ def answer_to(script: Script, wire: Wire, origin: bytes = THEIRS) -> List[Wire]:
     """What the endpoint sends at once after `wire`."""
     script.raw(wire, origin=origin)
     return script.take_raw()
+
+
+def spend(script: Script, stream: int) -> Wire:
+    """A stream that the peer opens and aborts at once; return what brought the cookie back."""
+    (answer,) = answer_to(script, script.syn(stream=stream))
+    echo = script.cookie_echo(answer, stream=stream)
+    assert answer_to(script, echo)[0].flags == ACK
+    assert answer_to(script, echo._replace(flags=RST | ACK | INIT, ts=echo.ts + 1)) == []
+    script.events()
+    return echo
 
 
 def test_listen_cookie_depends_on_everything() -> None:
@@ -348,7 +352,7 @@ def test_no_listener_syn_is_refused() -> None:
     script = Script()
     (reply,) = answer_to(script, script.syn())
     assert reply.flags == RST | ACK
-    assert (reply.tag, reply.ack) == (script.isn, (script.isn + 1) % WRAP)
+    assert (reply.tag, reply.seq, reply.ack) == (script.isn, 0, (script.isn + 1) % WRAP)
     assert script.endpoint.sessions == {}
 
 
@@ -447,7 +451,9 @@ def test_no_stream_segment_is_reset_by_reflection() -> None:
 @pytest.mark.parametrize("flags", [RST, RST | ACK, RST | INIT, RST | ACK | INIT, SYN | ACK, SYN, RST | PUSH])
 def test_no_stream_resets_and_syn_acks_are_never_answered(flags: int) -> None:
     """Rows 36 and 76."""
-    assert answer_to(Script(), Wire(flags=flags, tag=5, ack=6)) == []
+    script = Script()
+    assert answer_to(script, Wire(flags=flags, tag=5, ack=6)) == []
+    assert sum(script.endpoint.drops.values()) == 1
 
 
 def test_limit_of_64_streams_per_peer() -> None:
@@ -1592,13 +1598,16 @@ def test_close_wait_we_may_still_send() -> None:
     assert script.session.acked == 5
 
 
-@pytest.mark.parametrize(("flags", "seq", "payload"), [(ACK | FIN, 3, b""), (ACK | FIN, 9, b""), (ACK, 5, b"x")])
+@pytest.mark.parametrize(
+    ("flags", "seq", "payload"), [(ACK | FIN, 3, b""), (ACK | FIN, 9, b""), (ACK, 5, b"x"), (ACK, 6, b"x")]
+)
 def test_close_wait_contradiction_of_the_end_is_dropped(flags: int, seq: int, payload: bytes) -> None:
     script = opened()
     script.give(ACK | FIN | PUSH, payload=b"hello")
     script.take()
     script.give(flags, seq=seq, payload=payload)
-    script.take()
+    assert [wire.ack for wire in script.take()] == [6]
+    assert script.endpoint.drops["contradiction"] == 1
     script.give(ACK | PUSH)
     assert [wire.ack for wire in script.take()] == [6]
     assert script.session.read(99) == b"hello"
@@ -1608,6 +1617,7 @@ def test_established_fin_below_known_data_is_dropped() -> None:
     script = opened()
     script.give(seq=5, payload=b"fghij")
     script.give(ACK | FIN, seq=3)
+    assert script.endpoint.drops == {"contradiction": 1}
     script.give(seq=0, payload=b"abcde")
     script.take()
     assert "EndOfStream" not in script.names()
@@ -1840,11 +1850,7 @@ def test_ts_names_the_transmission() -> None:
 
 
 def test_connected_and_accepted_are_told_first() -> None:
-    script = Script()
-    script.connect()
-    script.wait(RTT)
-    script.raw(script.syn_ack())
-    script.take()
+    script = unconfirmed()
     script.give(payload=b"hello")
     kinds = [type(event) for event in script.events()]
     assert kinds == [Connected, Readable]
@@ -1857,18 +1863,21 @@ def test_stamp_is_never_zero_on_the_wire() -> None:
     script.endpoint.last_stamp = 2 * WRAP - 1
     script.session.send(b"x")
     assert [wire.ts for wire in script.take_raw()] == [1]
+    script.endpoint.last_stamp = 3 * WRAP - 6
+    script.session.send(bytes(8 * MSS))
+    assert min(wire.ts for wire in script.take_raw()) > 0
 
 
 def test_path_mtus_of_4096_peers_are_remembered() -> None:
     script = Script()
-    for number in range(4097):
+    for number in (*range(4096), 0, 4096):  # the first is heard of again, so the second is the oldest
         script.endpoint.path_changed(address(number + 1000), now=script.now, mtu=600)
     sizes = []
-    for number in (1000, 5096):
+    for number in (1001, 1000, 5096):
         script.endpoint.connect(address(number), PORT, now=script.now)
         (syn,) = script.endpoint.segments_to_send(now=script.now)
         sizes.append(streamwire.unpack(syn.payload).segment_size)
-    assert sizes == [MSS, 600 - 23 - 36 - 28]
+    assert sizes == [MSS, 600 - 23 - 36 - 28, 600 - 23 - 36 - 28]
 
 
 def test_no_listener_refusals_are_limited() -> None:
@@ -1890,10 +1899,7 @@ def test_listen_spent_cookies_are_forgotten_after_two_slots() -> None:
     script = Script()
     script.endpoint.listen(PORT)
     for stream in (1, 2):
-        (answer,) = answer_to(script, script.syn(stream=stream))
-        echo = script.cookie_echo(answer, stream=stream)
-        assert answer_to(script, echo)[0].flags == ACK
-        assert answer_to(script, echo._replace(flags=RST | ACK | INIT, ts=echo.ts + 1)) == []
+        spend(script, stream)
         script.wait(130.0)
     assert len(script.endpoint._spent) == 1
 
