@@ -838,6 +838,11 @@ class Chat:
         return self._offset - self.stream.delivered
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the other node holds all that is said, the end of it too, or holds nothing more."""
+        return not (self._queue or self.unheld) and (self.stream.drained or self.stream.ended)
+
+    @property
     def is_away(self) -> bool:
         """Whether the other cannot be reached at the moment, but may come back."""
         return self.stream.stalled or self.lost_at < INFINITY
@@ -1726,7 +1731,7 @@ class Room:
         for chat in self.chats:
             chat.finish()
             chat.flush(now=self.node.now())
-        if self.leave_at == INFINITY and not any(chat.queued or chat.unheld for chat in self.chats):
+        if self.leave_at == INFINITY and all(chat.is_settled for chat in self.chats):
             self._lingering = True
             self.leave_at = self.node.now() + self._linger
 

@@ -156,6 +156,8 @@ from constants import (
     SPIN_RECENT,
     SPIN_SECONDS,
     START_DELAY,
+    STREAMS_MAX,
+    STREAMS_PER_PEER,
     SWEEP_SECONDS,
     SYN_TIMEOUT,
     TLV_BYTES,
@@ -2788,7 +2790,7 @@ class Node:
         session = event.session
         if isinstance(event, Accepted):
             listener = self._listeners.get(session.port)
-            if listener is None:
+            if listener is None or not listener.has_room_for(session.peer):
                 session.abort()
                 return
             self._tell_mtu(session.peer, now)
@@ -2806,8 +2808,9 @@ class Node:
     def _forget(self, session: Session) -> None:
         stream = self._streams.pop(session, None)
         listener = self._listeners.get(session.port)
-        if stream is not None and listener is not None and stream in listener.arrived:
-            listener.arrived.remove(stream)  # else a peer that opens and resets would fill it without bound
+        unread = session.readable > 0  # the peer was told that we hold it
+        if stream is not None and listener is not None and stream in listener.arrived and not unread:
+            listener.arrived.remove(stream)
 
     def _tell_mtu(self, peer: bytes, now: float) -> None:
         mtu = self._router.mtu_to(peer)
@@ -3343,6 +3346,11 @@ class Listener:
         with self.node._lock:
             self.node._wait(self.node._changed, lambda: self.arrived or self.closed, timeout)
             return self.arrived.popleft() if self.arrived else None
+
+    def has_room_for(self, peer: bytes) -> bool:
+        """Tell whether another stream of that node may wait; those that it has reset since with bytes unread count."""
+        waiting = sum(stream.peer == peer for stream in self.arrived)
+        return waiting < STREAMS_PER_PEER and len(self.arrived) < STREAMS_MAX
 
     def close(self) -> None:
         """Take no more streams, and reset those that nobody has taken."""

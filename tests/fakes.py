@@ -28,7 +28,7 @@ class FakeStream:
         self.port = 1
         self.other: FakeStream = self
         self.room = INFINITY  # bytes that `write` still takes
-        self.holding = False  # the other node takes bytes, but does not acknowledge them
+        self.holding = False  # the other node takes bytes and the end, but does not acknowledge them
         self.stalled = False
         self.has_news = True
         self.error: Optional[OSError] = None
@@ -47,6 +47,14 @@ class FakeStream:
         if not self.holding:
             self._acknowledged = self.written
         return self._acknowledged
+
+    def acknowledge(self) -> None:
+        """What is held back, but for the end."""
+        self._acknowledged = self.written
+
+    @property
+    def drained(self) -> bool:
+        return self.delivered == self.written and not (self.finished and self.holding)
 
     @property
     def ended(self) -> bool:

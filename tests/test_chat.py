@@ -377,6 +377,28 @@ def test_pipe_ends_waits_until_all_is_delivered(pipe: Client) -> None:
     assert pipe.room.run() == 0
 
 
+def test_pipe_without_a_line_waits_until_the_name_and_the_end_are_delivered() -> None:
+    """The reset that `--linger 0` ends with must not overtake them: the others would see nobody, or somebody lost."""
+    with client(is_interactive=False) as one:
+        node: Any = one.room.node
+        stream = one.peer.stream.other
+        stream.holding = True
+        one.turn(at_end=True)
+        assert stream.finished
+        node.time += 100
+        one.turn()
+        assert not one.room.is_over()
+        stream.acknowledge()
+        one.turn()
+        node.time += 100
+        assert not one.room.is_over()  # the end is still under way
+        stream.holding = False
+        one.turn()
+        node.time += 5
+        assert one.room.is_over()
+        assert one.room.run() == 0
+
+
 def test_pipe_ends_silence_counts_from_the_last_message(pipe: Client) -> None:
     node: Any = pipe.room.node
     pipe.turn(at_end=True)

@@ -736,6 +736,54 @@ def test_streams_that_nobody_takes_are_reset(pair: Pair) -> None:
         stream.read(1)
 
 
+def reset(near: Node, far: Node, data: bytes) -> None:
+    """Open a stream, see `data` delivered, and abort; the far node has seen all that."""
+    stream = near.connect(far.address, 1, timeout=SECONDS)
+    stream.write(data)
+    stream.drain(SECONDS)
+    stream.abort()
+    wait_for(far, lambda: not far._streams)
+
+
+def test_what_was_delivered_before_a_reset_is_there_to_be_read(pair: Pair) -> None:
+    """The peer was told that this node holds it: a program that takes its streams a moment later shall have it."""
+    near, far = pair.nodes
+    with far.listen(1) as listener:
+        reset(near, far, b"hello")
+        stream = listener.accept(timeout=0)
+        assert stream is not None
+        assert stream.read(100) == b"hello"
+        with pytest.raises(ConnectionResetError):
+            stream.read(100)
+        reset(near, far, b"")  # nothing is lost with this one
+        assert listener.accept(timeout=0) is None
+
+
+def test_streams_reset_before_they_are_taken_are_limited(pair: Pair) -> None:
+    """As open ones are: a peer that opens, writes and resets shall not fill the memory."""
+    near, far = pair.nodes
+    with far.listen(1) as listener:
+        for number in range(STREAMS_PER_PEER):
+            reset(near, far, b"%d" % number)
+        with pytest.raises(BusyError, match="busy; try again later"):
+            open_stream(near, far.address, 1, "server.py")
+        taken = listener.accept(timeout=0)
+        assert taken is not None
+        assert taken.read(100) == b"0"
+        reset(near, far, b"more")
+        assert len(listener.arrived) == STREAMS_PER_PEER
+
+
+def test_streams_that_wait_are_limited_over_all_peers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = pair.nodes
+    monkeypatch.setattr("node.STREAMS_MAX", 2)
+    with far.listen(1):
+        reset(near, far, b"1")
+        reset(near, far, b"2")
+        with pytest.raises(BusyError):
+            open_stream(near, far.address, 1, "server.py")
+
+
 # --- Life and death -------------------------------------------------------------------------------------------------
 
 
