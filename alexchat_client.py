@@ -1528,7 +1528,7 @@ class Room:
         event = self.node.next_event(timeout=0)
         while event is not None:
             if isinstance(event, MessageReceived):
-                self.console.note(f"message from {format_address(event.origin)}: {printable(event.data)}")
+                self.console.note(told_message(event))
                 self.tell("message", address=event.origin, data=event.data)
             elif self._is_verbose or not isinstance(event, (NodeFound, NodeLost)):
                 self.console.note(describe_event(event, self.node.names))
@@ -1879,6 +1879,11 @@ def arrivals(listener: Optional[Listener]) -> List[Stream]:
     return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
 
 
+def told_message(message: MessageReceived) -> str:
+    """Return what to show of a text that came outside the chat."""
+    return f"message from {format_address(message.origin)}: {printable(message.data)}"
+
+
 def paths(begun: str) -> List[str]:
     """Return what a path so begun may become; directories end in /, and what no key types is left out."""
     start = begun.rpartition("/")[2]
@@ -2126,8 +2131,11 @@ class Lobby:
         if self._node.now() >= self._ask_at:
             self._ask_at = self._node.now() + LOBBY_SECONDS
             self._node.ask(present)
-        while self._node.next_event(timeout=0) is not None:
-            pass
+        event = self._node.next_event(timeout=0)
+        while event is not None:
+            if isinstance(event, MessageReceived):
+                self._console.note(told_message(event))
+            event = self._node.next_event(timeout=0)
 
     def _add(self, answer: Echoed) -> None:
         if answer.address not in self._numbers and len(self._numbers) >= PEOPLE_MAX:

@@ -970,6 +970,7 @@ class Router:
         self.address = address
         self.drops: CounterType[str] = Counter()
         self.tells_routes = False
+        self.takes_texts = True  # whether there is room for one more
         self._rng = rng
         self._name = name
         self._ports = tuple(ports)
@@ -1370,7 +1371,11 @@ class Router:
             return None
         if frame.type == TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
             return None
-        if self._delivered.add((frame.origin, frame.msg_id), now=now):
+        key = (frame.origin, frame.msg_id)
+        if not self.takes_texts and key not in self._delivered:
+            self.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
+            return None
+        if self._delivered.add(key, now=now):
             self.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, parse_text(frame.payload)))
         if frame.type == TYPE_MESSAGE and frame.dest == self.address:
             self._answer(wire, source, self._frame(TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now)
@@ -2417,7 +2422,8 @@ class Node:
         self._changed = threading.Condition(self._lock)  # anything but the bytes of one stream
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
-        self._events: Deque[NodeEvent] = deque(maxlen=EVENTS_MAX)
+        self._events: Deque[NodeEvent] = deque()
+        self._reads_events = False  # whether the application ever asked for one
         self._echoes: Dict[int, Echoed] = {}  # answers, by token
         self._receipts: Dict[int, Union[Delivered, Undelivered]] = {}  # by msg_id
         self._wake_pipes = _pipe(), _pipe()  # of the thread, and of a caller that drives in its place
@@ -2783,7 +2789,7 @@ class Node:
         else:
             if isinstance(event, NodeFound) and any(session.peer == event.address for session in self._streams):
                 self._endpoint.path_changed(event.address, now=now, mtu=event.mtu)
-            self._events.append(event)
+            self._keep(event)
         self._changed.notify_all()
 
     def _on_stream_event(self, event: Event, now: float) -> None:
@@ -2818,9 +2824,23 @@ class Node:
             self._endpoint.path_changed(peer, now=now, mtu=mtu)
 
     def _add_event(self, event: NodeEvent) -> None:
-        self._events.append(event)
+        self._keep(event)
         self._changed.notify_all()
         self._tell_application()
+
+    def _keep(self, event: NodeEvent) -> None:
+        """Keep an event for the application, of too many the newest; but texts that it is to read are acknowledged."""
+        self._events.append(event)
+        if len(self._events) > EVENTS_MAX:
+            kept = (MessageReceived,) if self._reads_events else ()
+            spare = next((index for index, old in enumerate(self._events) if not isinstance(old, kept)), None)
+            if spare is not None:
+                del self._events[spare]
+        self._count_texts()
+
+    def _count_texts(self) -> None:
+        texts = sum(isinstance(event, MessageReceived) for event in self._events)
+        self._router.takes_texts = texts < EVENTS_MAX or not self._reads_events
 
     def _tell_application(self) -> None:
         if not self._has_news:
@@ -3030,7 +3050,10 @@ class Node:
     def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
         """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
         with self._lock:
-            return self._events.popleft() if self._wait(self._changed, lambda: self._events, timeout) else None
+            self._reads_events = True
+            event = self._events.popleft() if self._wait(self._changed, lambda: self._events, timeout) else None
+            self._count_texts()
+            return event
 
     def nodes(self) -> List[NodeInfo]:
         """Return the nodes that are known."""

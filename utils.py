@@ -321,9 +321,12 @@ class SeenSet:
             self._old = self._young if age < 2 * self._seconds else set()
             self._young = set()
             self._since = now
-        known = key in self._young or key in self._old
+        known = key in self
         self._young.add(key)
         return not known
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._young or key in self._old
 
 
 class TokenBucket:

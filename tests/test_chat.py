@@ -39,7 +39,7 @@ from alexchat_client import (
 )
 from alexchat_server import ServerRoom
 from constants import PORT_CALL, PORT_CHAT
-from node import INFINITY, BusyError, DuplicateAddress, MessageReceived, SetupError
+from node import INFINITY, BusyError, DuplicateAddress, MessageReceived, NodeFound, SetupError
 from utils import format_address
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes.py")
@@ -1262,6 +1262,16 @@ def test_servers_listed_live() -> None:
             False,
         ]
         assert console.notes[3] == "  2  bob           02:00:00:00:00:12  1 hop  0.50 ms"
+
+
+def test_message_while_servers_are_listed_is_shown() -> None:
+    """Its sender was told that it is delivered."""
+    with FakeNode(1) as node:
+        console: Any = Choosing("exit")
+        node.events.extend((NodeFound(ALICE, 1, 1500, ""), MessageReceived(ALICE, bytes(6), 1, b"raw\x1b[2J")))
+        choose: Any = chat.choose_server
+        assert choose(node, console) == b""
+        assert console.notes[1:] == ["message from 02:00:00:00:00:11: raw^[[2J"]
 
 
 def test_server_that_has_gone_is_not_listed_again_for_an_old_answer() -> None:

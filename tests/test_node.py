@@ -231,6 +231,38 @@ def test_a_message_is_delivered_once_and_acknowledged(pair: Pair) -> None:
     assert (event.origin, event.data) == (one.address, b"good day")
 
 
+def test_messages_that_an_application_does_not_take_are_refused_not_lost(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that stands still (^S) reads on later: what was acknowledged waits, the rest is not delivered."""
+    one, two = pair.nodes
+    next_event(one, NodeFound)
+    next_event(two, NodeFound)
+    monkeypatch.setattr("node.EVENTS_MAX", 3)
+    for text in ("1", "2"):
+        one.send_message(two.address, text, timeout=SECONDS)
+    with two._lock:
+        for _ in range(5):  # what nobody was promised makes room
+            two._add_event(LinkChanged("mem2", False, "x"))
+    one.send_message(two.address, "3", timeout=SECONDS)
+    with pytest.raises(TimeoutError, match="no acknowledgement"):
+        one.send_message(two.address, "4", timeout=0.3)
+    assert two.drops["inbox full"] > 0
+    assert [next_event(two, MessageReceived).data for _ in range(3)] == [b"1", b"2", b"3"]
+    one.send_message(two.address, "5", timeout=SECONDS)
+    assert next_event(two, MessageReceived).data == b"5"
+
+
+def test_a_program_that_wants_no_events_keeps_the_newest_and_answers(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.EVENTS_MAX", 3)
+    one, two = pair.nodes
+    for number in range(5):
+        one.send_message(two.address, str(number), timeout=SECONDS)
+    assert [event.data for event in two._events if isinstance(event, MessageReceived)] == [b"2", b"3", b"4"]
+
+
 def test_a_message_to_nobody_times_out(pair: Pair) -> None:
     one, two = pair.nodes
     with pytest.raises(TimeoutError, match="no such node 02:00:00:00:00:99"):

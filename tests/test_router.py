@@ -1261,6 +1261,27 @@ def test_message_for_us_is_reported_once_and_every_copy_acknowledged(desk: Desk)
     assert len({s.frame.msg_id for s in sent}) == 3
 
 
+def test_texts_without_room_are_relayed_and_not_acknowledged(two: Desk) -> None:
+    """But another copy of one that was delivered is acknowledged: the sender may not have heard so."""
+    (peer,) = two.up(2)
+    two.up(3, interface=1)
+    before = two.frame(TYPE_MESSAGE, peer.address, ME, b"before")
+    two.put(0, ME, peer.mac, before)
+    two.events()
+    two.router.takes_texts = False
+    late = two.frame(TYPE_MESSAGE, peer.address, ME, b"late")
+    assert two.put(0, ME, peer.mac, late) == []
+    assert two.router.drops["inbox full"] == 1
+    assert [s.frame.payload for s in two.put(0, ME, peer.mac, before)] == [status_payload(before.msg_id)]
+    sent = two.put(0, BROADCAST_ADDRESS, peer.mac, two.frame(TYPE_BROADCAST, peer.address, EVERYONE, b"all"))
+    sent += two.run(0.1)
+    assert [(s.interface, s.frame.payload) for s in sent if s.frame.type == TYPE_BROADCAST] == [(1, b"all")]
+    assert two.events() == []
+    two.router.takes_texts = True
+    assert [s.frame.payload for s in two.put(0, ME, peer.mac, late)] == [status_payload(late.msg_id)]
+    assert [event.data for event in two.events(MessageReceived)] == [b"late"]
+
+
 def test_message_of_an_unknown_node_is_acknowledged_where_it_came_from(desk: Desk) -> None:
     sent = desk.put(0, BROADCAST_ADDRESS, mac_of(5), desk.frame(TYPE_MESSAGE, FAR, ME, b"hello", ttl=3))
     assert [(s.destination, s.frame.type, s.frame.dest) for s in sent] == [(mac_of(5), TYPE_STATUS, FAR)]
