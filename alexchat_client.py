@@ -838,6 +838,11 @@ class Chat:
         return self._offset - self.stream.delivered
 
     @property
+    def is_full(self) -> bool:
+        """Whether the other does not take what is queued for him."""
+        return self.queued > QUEUE_BYTES or self.waiting > WAITING_BYTES
+
+    @property
     def is_settled(self) -> bool:
         """Whether the other node holds all that is said, the end of it too, or holds nothing more."""
         return not (self._queue or self.unheld) and (self.stream.drained or self.stream.ended)
@@ -988,6 +993,7 @@ class Upload:
     def turn(self, shared: Dict[str, Outgoing], *, now: float) -> str:
         """Go on as far as the stream lets; return what to tell the person. Never raises."""
         try:
+            ended = self.stream.ended  # looked at before, or the last word could come in between
             data = self.stream.read(REQUEST_BYTES)
             for line in self._splitter.feed(data or b""):
                 if self.file is None:
@@ -997,7 +1003,7 @@ class Upload:
                     return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
             if self.file is not None:
                 self._send(self.file, now)
-            if data == b"" or self.stream.ended or now >= self.deadline:
+            if data == b"" or ended or now >= self.deadline:
                 raise ConnectionAbortedError("nothing more is wanted")
         except OSError:  # of the stream, or of the file
             self.is_over = True
@@ -1480,7 +1486,7 @@ class Room:
 
     def is_congested(self) -> bool:
         """Tell whether somebody does not take what is queued for him."""
-        return any(chat.queued > QUEUE_BYTES or chat.waiting > WAITING_BYTES for chat in self.chats)
+        return any(chat.is_full for chat in self.chats)
 
     def may_listen(self) -> bool:
         """Tell whether to take in what others say."""
@@ -1772,6 +1778,12 @@ class Room:
             more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
             self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
+    def hear_out(self, chat: Chat) -> None:
+        """Act on all that a stream which is over still holds: the other was told that it is delivered."""
+        self._listen(chat)
+        while chat.is_hungry:
+            self._listen(chat)
+
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message."""
         sender = shown_name(message.sender) or chat.name
@@ -1831,7 +1843,8 @@ class Room:
         chat.flush(now=self.node.now())
         for record in chat.take_held():
             self.settle(record, delivered=True)
-        if chat.stream.ended and not chat.is_hungry:
+        if chat.stream.ended and self.may_listen():
+            self.hear_out(chat)
             self.part(chat)
 
     def part(self, chat: Chat) -> None:

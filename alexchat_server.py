@@ -6,7 +6,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List, Optional
 
 from alexchat_client import (
     JSON_EVENTS,
@@ -24,7 +24,6 @@ from alexchat_client import (
     Offer,
     Room,
     Say,
-    arrivals,
     chat_parser,
     check_downloads,
     encode_record,
@@ -44,6 +43,7 @@ class ServerRoom(Room):
     def __init__(self, node: Node, console: Console, listener: Listener, **settings: Any) -> None:
         super().__init__(node, console, **settings)
         self._listener = listener
+        self._next: Optional[Stream] = None  # who will enter
         self._away: Dict[bytes, Chat] = {}  # whose program ended without having all that was said; by address
 
     def is_over(self) -> bool:
@@ -54,9 +54,9 @@ class ServerRoom(Room):
         """Clients come and get lost; that is no failure of the server."""
         return False
 
-    def may_listen(self) -> bool:
-        """Nobody is listened to while somebody else does not take what was said before."""
-        return not self.is_congested()
+    def may_listen(self, besides: bytes = b"") -> bool:
+        """Nobody is listened to while somebody, `besides` one node, does not take what was said before."""
+        return not any(chat.is_full for chat in self.chats if not chat.stream.ended and chat.stream.peer != besides)
 
     def next_deadline(self) -> float:
         """Return also when somebody will have held up the others, or stayed away, for too long."""
@@ -65,7 +65,7 @@ class ServerRoom(Room):
 
     def turn(self) -> None:
         """Let in who has come, give up who does not come back, then serve all."""
-        for stream in arrivals(self._listener):
+        for stream in self._arrivals():
             self.enter(stream)
         too_many = len(self._away) - AWAY_MAX
         for number, chat in enumerate(list(self._away.values())):
@@ -74,12 +74,24 @@ class ServerRoom(Room):
                 self.give_up(chat)
         super().turn()
 
+    def _arrivals(self) -> Iterator[Stream]:
+        """Yield who has come, as long as what their addresses have said before may be listened to."""
+        while True:
+            stream = self._next = self._next or self._listener.accept(timeout=0)
+            if stream is None or not self.may_listen(besides=stream.peer):
+                return
+            self._next = None
+            yield stream
+
     def enter(self, stream: Stream) -> None:
         """Let somebody in; what his last program did not get comes first. One address is one program."""
         for chat in [chat for chat in self.chats if chat.stream.peer == stream.peer]:
+            chat.stream.abort()
+            self.hear_out(chat)
+            if chat.at_end:
+                self.note_leaving(chat)
             self.chats.remove(chat)
             self._away[stream.peer] = chat
-            chat.stream.abort()
             self._tell_left(chat)
         chat, before = self.join(stream), self._away.pop(stream.peer, None)
         if before is not None:

@@ -42,11 +42,12 @@ class Transfer:
     def run(self) -> None:
         """Return when both sides have finished and hold everything; raise OSError if that cannot be."""
         self._stream.setblocking(False)
-        busy = True
-        while busy or not self._stream.ended:
+        busy, ended = True, False
+        while busy or not ended:
             timeout = 0 if busy else PROGRESS_SECONDS if self._shows_progress else None
             self._wait(timeout)
             self._send()
+            ended = self._stream.ended  # looked at before, or the last bytes could come in between
             busy = self._receive()
             self._show_progress()
         if self._stream.error is not None:

@@ -31,6 +31,7 @@ class FakeStream:
         self.holding = False  # the other node takes bytes and the end, but does not acknowledge them
         self.stalled = False
         self.has_news = True
+        self.then: Callable[[], object] = tuple  # what the other does just after a look that finds nothing
         self.error: Optional[OSError] = None
         self.restarted = False
         self.written = 0
@@ -69,6 +70,8 @@ class FakeStream:
             return b""
         if self.error is not None:
             raise self.error
+        then, self.then = self.then, tuple
+        then()
         return None
 
     def write(self, data: Any) -> Optional[int]:

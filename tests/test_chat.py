@@ -598,6 +598,75 @@ def test_server_slow_client(hub: Server) -> None:
     assert hub.room.next_deadline() == INFINITY
 
 
+def test_server_shows_what_came_just_before_the_end(hub: Server) -> None:
+    """Its sender was told that it is delivered."""
+    ann = hub.peers[0]
+
+    def end() -> None:
+        ann.say(Say("one last thing"))
+        ann.stream.finish()
+        ann.stream.abort()
+
+    ann.stream.other.then = end
+    hub.turn()
+    hub.turn()
+    assert hub.console.shown == ["ann: one last thing"]
+    assert hub.console.notes == ["ann left"]
+
+
+def test_server_slow_client_holds_up_who_ended_too(hub: Server) -> None:
+    """What he said waits; so does his next program, whoever he is."""
+    ann, bob, eve = hub.peers
+    bob.stream.other.room = 0
+    hub.turn(*["x" * 60000] * 3)
+    assert hub.room.is_congested()
+    ann.say(Say("first", 1))
+    ann.stream.finish()
+    ann.stream.abort()
+    with FakeNode(2) as again, FakeNode(3) as bobs_next:
+        streams = [connect(hub.room.node, node) for node in (again, bobs_next)]  # type: ignore[arg-type]
+        Peer(streams[0].other, "ann").say(Say("second", 1))
+        hub.room._listener.arrived.append(streams[0])  # type: ignore[arg-type]
+        for _ in range(3):
+            hub.turn()
+        assert hub.console.shown == hub.console.notes == []
+        bob.stream.other.room = INFINITY
+        for _ in range(3):
+            hub.turn()
+        assert hub.console.shown == ["ann: first", "ann: second"]
+        assert hub.console.notes == ["ann left", "ann (02:00:00:00:00:02) is here"]
+        bob.stream.other.room = 0
+        hub.turn(*["x" * 60000] * 3)
+        assert hub.room.is_congested()
+        Peer(streams[1].other, "bob").say(Say("I am back", 1))
+        hub.room._listener.arrived.append(streams[1])  # type: ignore[arg-type]
+        for _ in range(3):
+            hub.turn()
+        assert hub.console.shown[2:] == ["bob: I am back"]
+        assert sum(isinstance(record, Say) and record.sender == "ann" for record in eve.heard()) == 2
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_server_two_programs_of_one_address_in_a_moment(hub: Server, ends: bool) -> None:
+    """`for i in 1 2; do echo $i | alexchat_client.py eth0 --linger 0; done`, while the server was busy."""
+    with FakeNode(9) as node:
+        for text in ("1", "2"):
+            stream = connect(hub.room.node, node)  # type: ignore[arg-type]
+            dan = Peer(stream.other, "dan")
+            dan.say(Say(text, 1))
+            if ends:
+                dan.stream.finish()
+            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        for _ in range(3):
+            hub.turn()
+        assert hub.console.shown == ["dan: 1", "dan: 2"]
+        here = "dan (02:00:00:00:00:09) is here"
+        assert hub.console.notes == ([here, "dan left", here] if ends else [here, here])
+        heard = [record for record in hub.peers[0].heard() if isinstance(record, (Joined, Say, Left))]
+        joined = Joined("dan", "02:00:00:00:00:09")
+        assert heard == [joined, Say("1", 1, "dan"), Left("dan"), joined, Say("2", 1, "dan")]
+
+
 def test_server_slow_client_takes_a_little(hub: Server) -> None:
     node: Any = hub.room.node
     hub.peers[1].stream.other.room = 0

@@ -588,6 +588,26 @@ def test_fetcher_that_asks_wrongly(world: World, file: str, request_line: bytes)
     assert ann.room.files._uploads == []
 
 
+def test_fetcher_whose_last_word_comes_just_after_a_look(world: World, file: str) -> None:
+    """And with it the end of the stream: the file was not refused at 100 %."""
+    ann = world.enter("ann")
+    offer(world, ann, file)
+    (token,) = ann.room.files._shared
+    stream = connect(FakeNode(77), ann.node)
+    ann.node.listeners[PORT_FILE].arrived.append(stream.other)
+    stream.write(json.dumps({"id": token, "offset": 0}).encode() + b"\n")
+    world.run()
+    assert stream.read(2 * len(CONTENT)) == CONTENT
+
+    def confirm() -> None:
+        stream.write(b'{"type": "got", "ok": true}\n')
+        stream.finish()
+
+    stream.other.then = confirm
+    world.run()
+    assert ann.told[-1].endswith("holds all of photo.jpg, SHA-256 checked")
+
+
 def test_fetcher_that_says_nothing(world: World, file: str) -> None:
     ann = world.enter("ann")
     offer(world, ann, file)

@@ -381,6 +381,20 @@ def test_transfer_peer_takes_little_at_once(stdin: BinaryIO) -> None:
         assert sink.taken == data
 
 
+def test_transfer_last_bytes_come_just_after_a_look(capfdbinary: Any) -> None:
+    """And the end with them: it is not over before they are written."""
+    with FakeNode(1) as node:
+        stream = connect(node, FakeNode(2))
+
+        def answer() -> None:
+            stream.other.write(b"thanks")
+            stream.other.finish()
+
+        stream.then = answer
+        Transfer(node, stream, b"text").run()  # type: ignore[arg-type]
+        assert capfdbinary.readouterr().out == b"thanks"
+
+
 def test_transfer_reset() -> None:
     with FakeNode(1) as node:
         sink = Sink(node)
