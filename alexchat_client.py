@@ -1463,6 +1463,7 @@ class Room:
         for chat in list(self.chats):
             self.part(chat)
             chat.stream.abort()
+            self.hear_out(chat)
         self.files.close()
         return status or int(self.has_failed())
 

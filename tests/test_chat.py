@@ -411,6 +411,21 @@ def test_pipe_ends_silence_counts_from_the_last_message(pipe: Client) -> None:
     assert pipe.room.is_over()
 
 
+def test_pipe_ends_shows_what_came_just_before(pipe: Client) -> None:
+    node: Any = pipe.room.node
+    pipe.turn(at_end=True)
+
+    def speak() -> None:
+        pipe.peer.say(Say("one last thing"))
+        node.time += 5
+
+    pipe.peer.stream.other.then = speak
+    pipe.turn()
+    assert pipe.room.is_over()
+    assert pipe.room.run() == 0
+    assert pipe.console.shown == ["bob: one last thing"]
+
+
 def test_pipe_ended_peer_lost(pipe: Client) -> None:
     pipe.peer.stream.other.holding = True
     pipe.turn("one", at_end=True)
