@@ -255,6 +255,27 @@ def test_a_line_that_does_not_arrive_is_sent_to_the_next_program_there(pair: Tup
     assert len(again.out.splitlines()) == 1
 
 
+def test_lines_delivered_to_a_server_that_stands_still_are_shown_later(pair: Tuple[Host, Host]) -> None:
+    """Nobody reads its output. The node behind it says "delivered", and program after program ends with that."""
+    left, right = pair
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as out:
+        with os.fdopen(writing, "w") as pipe:
+            server = right.start(script("alexchat_server.py", "eth0"), stdout=pipe)
+        command = script("alexchat_client.py", "eth0", address_of(server), "--name", "ann", "--linger", "0", "--json")
+        said = [["x" * 1000] * 150, *([str(number)] for number in range(5))]  # the first fill the pipe
+        for lines in said:
+            client = left.start(command)
+            client.send("".join(line + "\n" for line in lines))
+            client.close_stdin()
+            assert client.wait() == 0, str(client)
+            assert client.out.count('"delivered"') == len(lines)
+        assert [out.readline() for lines in said for line in lines] == [
+            f"ann: {line}\n" for lines in said for line in lines
+        ]
+        server.close()
+
+
 def test_a_line_that_does_not_arrive_is_named(pair: Tuple[Host, Host]) -> None:
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
