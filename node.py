@@ -2839,8 +2839,8 @@ class Node:
         self._count_texts()
 
     def _count_texts(self) -> None:
-        texts = sum(isinstance(event, MessageReceived) for event in self._events)
-        self._router.takes_texts = texts < EVENTS_MAX or not self._reads_events
+        texts = sum(isinstance(event, MessageReceived) for event in self._events) if self._reads_events else 0
+        self._router.takes_texts = texts < EVENTS_MAX
 
     def _tell_application(self) -> None:
         if not self._has_news:
