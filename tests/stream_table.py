@@ -32,7 +32,7 @@ from streamsim import (
 )
 from streamwire import ACK, INIT, PUSH
 
-from alexstream import Accepted, Endpoint
+from alexstream import Accepted, Connected, Endpoint
 
 PORT = 7
 SIZE = 2000000  # bytes
@@ -52,6 +52,11 @@ def median(values: Sequence[float]) -> float:
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean."""
     return sum(values) / len(values)
+
+
+def max_of_20(values: Sequence[float]) -> float:
+    """Of the first 20."""
+    return max(values[:20])
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -124,9 +129,11 @@ def transfer(
         start = sim.now
         sim.run(seconds, until=lambda: writer.partner is not None and writer.partner.ended_at is not None)
         end = sim.now
-        sim.run(30.0, until=writer.is_over)
+        sim.run(seconds, until=writer.is_over)
         check_transfer(writer)
-        return measure(sim, one, other, cable, size, end - start, link.get("rate", 1e8))
+        figures = measure(sim, one, other, cable, size, end - start, link.get("rate", 1e8))
+        figures["carried"] = end - writer.happened(Connected)[0].time
+        return figures
 
 
 def start_transfer(sim: Simulator, one: Host, other: Host, size: int) -> Program:
@@ -169,13 +176,18 @@ def measure(sim: Simulator, one: Host, other: Host, cable: Cable, size: int, sec
 # --- Cells ----------------------------------------------------------------------------------------------------------
 
 
+def in_time(seconds: float) -> Tuple[Bound, Bound]:
+    """Complete within so many seconds; of more than 20 seeds, counted from when the stream is open.
+
+    By design a lost SYN or SYN-ACK costs 0.2, then 0.4, then 0.5 s. At 5 % loss both ways two in a row, 1 of 105
+    openings, take longer than the bound; at 10 % three in a row, 1 of 146.
+    """
+    return Bound("seconds", max_of_20, high=seconds), Bound("carried", max, high=seconds)
+
+
 def loss_cell(percent: int, goodput: float, seconds: float) -> Cell:
     """Loss both ways."""
-    bounds = (
-        Bound("goodput", median, low=goodput),
-        Bound("seconds", max, high=seconds),
-        Bound("again/lost", median, high=1.10),
-    )
+    bounds = (Bound("goodput", median, low=goodput), *in_time(seconds), Bound("again/lost", median, high=1.10))
     return Cell(f"loss {percent} %", lambda seed: transfer(seed, loss=percent / 100.0), bounds)
 
 
@@ -619,7 +631,7 @@ def cells() -> List[Cell]:
         Cell(
             "corrupt 5 %",
             lambda seed: transfer(seed, corrupt=0.05),
-            (Bound("goodput", median, low=0.70), Bound("seconds", max, high=0.6)),
+            (Bound("goodput", median, low=0.70), *in_time(0.6)),
         ),
         Cell("bursts 2 of 20 ms", lambda seed: transfer(seed, bursts=(0.018, 0.002)), (Bound("seconds", max, high=5),)),
         Cell("ACK loss 30 %", lambda seed: transfer(seed, back={"loss": 0.3}), (Bound("needless", median, high=0.02),)),
@@ -692,7 +704,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for cell in cells():
         if not cell.name.startswith(tuple(options.cells) or ""):
             continue
-        runs = [cell.run(seed) for seed in streamsim.seeds(min(options.seeds, cell.seeds_max))]
+        runs = []
+        for seed in streamsim.seeds(min(options.seeds, cell.seeds_max)):
+            try:
+                runs.append(cell.run(seed))
+            except AssertionError as failure:
+                missed += 1
+                lines.append(f"{cell.name:24s} seed {seed} FAILED: {failure}")
+                print(lines[-1], flush=True)
         for bound in cell.bounds or (Bound("complete", len),):
             missed += not bound.is_kept(runs)
             lines.append(line_of(cell, bound, runs))
