@@ -825,7 +825,8 @@ class Chat:
         self._splitter = LineSplitter(CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
-        self._finishing = False
+        self.is_finishing = False  # nothing more will be said here
+        self._delivered = 0  # at the last look
 
     @property
     def queued(self) -> int:
@@ -855,7 +856,7 @@ class Chat:
     def put(self, record: Record) -> bool:
         """Queue a record; return False when nothing can be said any more."""
         may_return = self.stream.restarted or self.lost_at < INFINITY
-        if self._finishing or (self.stream.ended and not may_return):
+        if self.is_finishing or (self.stream.ended and not may_return):
             return False
         line = encode_record(record)
         self._queue += line
@@ -870,11 +871,10 @@ class Chat:
         for unheld in before.unheld:
             self.put(unheld.record)
         before.unheld.clear()
-        self._finishing = before._finishing
 
     def finish(self) -> None:
         """Say nothing more, once all that is queued is said."""
-        self._finishing = True
+        self.is_finishing = True
 
     def flush(self, *, now: float) -> None:
         """Give the stream what it takes."""
@@ -885,12 +885,13 @@ class Chat:
                     break
                 self.moved = now
                 del self._queue[:taken]
-            if self._finishing and not self._queue:
+            if self.is_finishing and not self._queue:
                 self.stream.finish()
         except OSError:  # the stream has failed; it says so itself
             self._queue.clear()
-        if len(self._queue) <= QUEUE_BYTES:
+        if not self.is_full or self.stream.delivered > self._delivered:
             self.moved = now
+        self._delivered = self.stream.delivered
 
     def receive(self) -> List[Record]:
         """Return what arrived, at most RECEIVE_BYTES of it."""
@@ -999,7 +1000,9 @@ class Upload:
                 if self.file is None:
                     self._begin(line, shared, now)
                 else:
-                    self.is_over, self.is_held = True, bool(_json_object(line).get("ok"))
+                    self.is_over = True
+                    self.is_held = bool(_json_object(line).get("ok")) and self.offset == self.file.size
+                    self.stream.close() if self.is_held else self.stream.abort()
                     return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
             if self.file is not None:
                 self._send(self.file, now)
@@ -1056,6 +1059,7 @@ class Download:
         self._size = incoming.offer.size
         self._stream: Optional[Stream] = None
         self._hasher: Optional[Hasher] = None
+        self._is_hungry = False  # there may be more to read
         self._lost_at = INFINITY
         self._part = os.path.join(folder, f".{incoming.offer.sha256[:32]}.alexchat-part")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -1080,7 +1084,12 @@ class Download:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to do without the network."""
-        return self._hasher is not None and not self.is_over
+        return (self._is_hungry or self._hasher is not None) and not self.is_over
+
+    @property
+    def waits_to_call(self) -> bool:
+        """Whether it opens a stream at `call_at`."""
+        return self._stream is None and self._hasher is None
 
     def turn(self) -> str:
         """Go on as far as possible; return what to tell the person. Never raises."""
@@ -1111,6 +1120,7 @@ class Download:
             self._stream.write(json.dumps(request).encode("ascii") + b"\n")
 
     def _receive(self, stream: Stream) -> None:
+        self._is_hungry = False
         for _ in range(PIECES_PER_TURN):
             data = stream.read(PIECE_BYTES)
             if data is None:
@@ -1125,6 +1135,7 @@ class Download:
                 self.offset += written
                 data = data[written:]
         else:
+            self._is_hungry = True
             return
         if self.offset < self._size:
             raise ConnectionAbortedError("it ended early")
@@ -1168,10 +1179,14 @@ class Download:
                 claim = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
             except FileExistsError:
                 continue
-            with open(claim, "wb"):
-                os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
-                os.fsync(self._descriptor)
+            try:
+                with open(claim, "wb"):
+                    os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
+                    os.fsync(self._descriptor)
                 os.rename(self._part, path)
+            except OSError:
+                os.unlink(path)  # still the empty one
+                raise
             return path
         raise FileExistsError(errno.EEXIST, f"{NAMES_TRIED} files are called {self.incoming.name}")
 
@@ -1189,7 +1204,8 @@ class Download:
         self.is_over = True
         if self._stream is not None and not self._hasher:
             self._stream.abort()
-        os.close(self._descriptor)
+        with contextlib.suppress(OSError):  # of a write before (NFS, quota), which has told so itself
+            os.close(self._descriptor)
 
 
 def _json_object(line: Optional[bytes]) -> Dict[str, Any]:
@@ -1199,6 +1215,12 @@ def _json_object(line: Optional[bytes]) -> Dict[str, Any]:
     except (RecursionError, ValueError):
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def is_sound(offer: Offer) -> bool:
+    """Tell whether an offer can be meant."""
+    named = re.fullmatch("[0-9a-f]{16}", offer.token) and re.fullmatch("[0-9a-f]{64}", offer.sha256)
+    return named is not None and 0 <= offer.size < 1 << 63
 
 
 class Files:
@@ -1275,8 +1297,7 @@ class Files:
 
     def take_offer(self, offer: Offer, sender: str, address: bytes) -> None:
         """Show an offer, if it can be meant, and is not one too many."""
-        is_sound = re.fullmatch("[0-9a-f]{16}", offer.token) and re.fullmatch("[0-9a-f]{64}", offer.sha256)
-        if not is_sound or not 0 <= offer.size < 1 << 63 or not is_unicast(address) or address == self._node.address:
+        if not is_sound(offer) or not is_unicast(address) or address == self._node.address:
             self._console.note(f"{sender} offers a file in a way that makes no sense: ignored")
             return
         if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
@@ -1338,7 +1359,7 @@ class Files:
 
     def next_deadline(self) -> float:
         """Return when to look again even if nothing happens."""
-        waiting = [one.call_at for one in self._downloads.values() if one.call_at > self._node.now()]
+        waiting = [one.call_at for one in self._downloads.values() if one.waits_to_call]
         return min([INFINITY, *waiting, *(one.deadline for one in self._uploads)])
 
     def progress(self) -> str:
@@ -1511,6 +1532,8 @@ class Room:
         for chat in self.chats:
             if self.may_listen():
                 self._listen(chat)
+            else:
+                chat.is_hungry = True  # what woke this turn up will not do so again
         for chat in list(self.chats):
             self.serve(chat)
         self.chats = self.chats[1:] + self.chats[:1]  # who is listened to first may be the only one in a turn
@@ -1842,8 +1865,7 @@ class Room:
     def serve(self, chat: Chat) -> None:
         """Bring the other what is queued, the person what became of it, and see whether the stream is over."""
         chat.flush(now=self.node.now())
-        for record in chat.take_held():
-            self.settle(record, delivered=True)
+        self.settle_held(chat)
         if chat.stream.ended and self.may_listen():
             self.hear_out(chat)
             self.part(chat)
@@ -1853,6 +1875,7 @@ class Room:
         self.chats.remove(chat)
         error = chat.stream.error
         if chat.is_spare:
+            self.give_up(chat)
             return
         if error is not None and not chat.at_end and not chat.has_left:
             self._lost += 1
@@ -1864,11 +1887,17 @@ class Room:
 
     def give_up(self, chat: Chat) -> None:
         """List what somebody will not get."""
+        self.settle_held(chat)
         for _, record in chat.unheld:
             if isinstance(record, Say) and not record.sender:
                 self._undelivered += 1
                 self.console.note(f"NOT delivered to {chat.name}: {printable(own_line(record))}", is_error=True)
                 self.settle(record, delivered=False)
+
+    def settle_held(self, chat: Chat) -> None:
+        """Show which messages somebody's node holds by now."""
+        for record in chat.take_held():
+            self.settle(record, delivered=True)
 
     def settle(self, record: Record, *, delivered: bool) -> None:
         """Show what became of a message: delivered if all have it, not delivered with the first who will not get it."""
@@ -1923,6 +1952,14 @@ def own_line(message: Say) -> str:
 def told_to(message: Say) -> Dict[str, str]:
     """Return the field that only a message to one alone has."""
     return {"to": message.to} if message.to else {}
+
+
+def is_node(address: str) -> bool:
+    """Tell whether a text from another machine is the address of one node."""
+    try:
+        return is_unicast(parse_address(address))
+    except ValueError:
+        return False
 
 
 def shown_name(name: str) -> str:
@@ -1995,6 +2032,7 @@ class ClientRoom(Room):
         mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
         if mine is None or len(self.chats) > 1:
             stream.abort()
+            self.hear_out(Chat(stream, now=self.node.now()))
             return
         theirs = self.join(stream)
         keep, spare = (mine, theirs) if self.node.address < stream.peer else (theirs, mine)
@@ -2009,7 +2047,7 @@ class ClientRoom(Room):
             self.tell("notice", text=record.text)
         elif isinstance(record, Joined):
             name, address = shown_name(record.name), shown_name(record.address)
-            if name in self.people or len(self.people) >= PEOPLE_MAX or address != record.address.lower():
+            if name in self.people or len(self.people) >= PEOPLE_MAX or not is_node(record.address):
                 return
             self.people[name] = address
             self.console.note(f"{name} ({address}) is here")
@@ -2033,10 +2071,19 @@ class ClientRoom(Room):
         if chat.lost_at == INFINITY or now >= chat.lost_at:
             super().part(chat)
         elif now >= chat.call_at:
+            try:
+                stream = self.node.open(chat.stream.peer, chat.stream.port)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                chat.call_at = now + RETRY_SECONDS
+                return
             self.chats.remove(chat)
-            again = self.join(self.node.open(chat.stream.peer, chat.stream.port))
+            again = self.join(stream)
             again.call_at, again.lost_at = now + RETRY_SECONDS, chat.lost_at
+            self.settle_held(chat)
             again.succeed(chat)
+            again.is_finishing = chat.is_finishing
             self.people.clear()
 
 
@@ -2182,7 +2229,7 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
 
     Who calls listens on PORT_CALL, not on PORT_CHAT: nobody shall take him for a server.
     """
-    listener = node.listen(PORT_CALL)
+    listener = node.listen(PORT_CALL, only=peer)
     try:
         try:
             stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")

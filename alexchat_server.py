@@ -10,7 +10,6 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from alexchat_client import (
     JSON_EVENTS,
-    QUEUE_BYTES,
     RETURN_SECONDS,
     SLOW_SECONDS,
     TYPING,
@@ -24,10 +23,12 @@ from alexchat_client import (
     Offer,
     Room,
     Say,
+    arrivals,
     chat_parser,
     check_downloads,
     encode_record,
     format_size,
+    is_sound,
     open_console,
 )
 from constants import CHAT_LINE_BYTES, PORT_CHAT
@@ -60,8 +61,22 @@ class ServerRoom(Room):
 
     def next_deadline(self) -> float:
         """Return also when somebody will have held up the others, or stayed away, for too long."""
-        slow = [chat.moved + SLOW_SECONDS for chat in self.chats if chat.queued > QUEUE_BYTES]
+        slow = [chat.moved + SLOW_SECONDS for chat in self.chats if chat.is_full]
         return min([super().next_deadline(), *slow, *(chat.lost_at for chat in self._away.values())])
+
+    def run(self) -> int:
+        """At the end look also at who waits outside, and for what others wait."""
+        status = super().run()
+        for stream in ([self._next] if self._next else []) + arrivals(self._listener):
+            stream.abort()
+            self.hear_out(Chat(stream, now=self.node.now()))
+        for chat in self._away.values():
+            self.give_up(chat)
+        return status
+
+    def _timeout(self) -> Optional[float]:
+        may_enter = self._next is not None and self.may_listen(besides=self._next.peer)
+        return 0.0 if may_enter else super()._timeout()
 
     def turn(self) -> None:
         """Let in who has come, give up who does not come back, then serve all."""
@@ -95,8 +110,7 @@ class ServerRoom(Room):
             self._tell_left(chat)
         chat, before = self.join(stream), self._away.pop(stream.peer, None)
         if before is not None:
-            for record in before.take_held():
-                self.settle(record, delivered=True)
+            self.settle_held(before)
             chat.succeed(before)
             chat.is_greeted = False  # he may come by another name
 
@@ -155,6 +169,8 @@ class ServerRoom(Room):
         """Show an offer and pass it on, with the address where the file is."""
         passed_on = offer._replace(sender=chat.name, address=format_address(chat.stream.peer))
         super().hear_offer(chat, passed_on)
+        if not is_sound(passed_on) or len(encode_record(passed_on)) > CHAT_LINE_BYTES:
+            return
         for other in self.chats:
             if other is not chat:
                 self.put_offer(other, passed_on)
@@ -176,7 +192,7 @@ class ServerRoom(Room):
 
     def serve(self, chat: Chat) -> None:
         """Drop who holds up the others; finish where nobody is left who could say anything to this one."""
-        if chat.queued > QUEUE_BYTES and self.node.now() >= chat.moved + SLOW_SECONDS:
+        if chat.is_full and self.node.now() >= chat.moved + SLOW_SECONDS:
             self.console.note(f"{chat.name} takes nothing any more: dropped", is_error=True)
             chat.stream.abort()
         silent = self.console.at_end and all(other.at_end for other in self.chats if other is not chat)

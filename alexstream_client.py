@@ -62,7 +62,10 @@ class Transfer:
 
     def _send(self) -> None:
         if self._pending:
-            self._pending = self._pending[self._stream.write(self._pending) or 0 :]
+            try:
+                self._pending = self._pending[self._stream.write(self._pending) or 0 :]
+            except OSError:  # the stream has failed, and says so itself; what came before is still to be read
+                self._pending, self._reading = memoryview(b""), False
         if not self._pending and not self._reading:
             self._stream.finish()
 

@@ -2423,7 +2423,7 @@ class Node:
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
         self._events: Deque[NodeEvent] = deque()
-        self._reads_events = False  # whether the application ever asked for one
+        self.shows_texts = False  # whether the application reads events, and texts must not get lost
         self._echoes: Dict[int, Echoed] = {}  # answers, by token
         self._receipts: Dict[int, Union[Delivered, Undelivered]] = {}  # by msg_id
         self._wake_pipes = _pipe(), _pipe()  # of the thread, and of a caller that drives in its place
@@ -2832,14 +2832,14 @@ class Node:
         """Keep an event for the application, of too many the newest; but texts that it is to read are acknowledged."""
         self._events.append(event)
         if len(self._events) > EVENTS_MAX:
-            kept = (MessageReceived,) if self._reads_events else ()
+            kept = (MessageReceived,) if self.shows_texts else ()
             spare = next((index for index, old in enumerate(self._events) if not isinstance(old, kept)), None)
             if spare is not None:
                 del self._events[spare]
         self._count_texts()
 
     def _count_texts(self) -> None:
-        texts = sum(isinstance(event, MessageReceived) for event in self._events) if self._reads_events else 0
+        texts = sum(isinstance(event, MessageReceived) for event in self._events) if self.shows_texts else 0
         self._router.takes_texts = texts < EVENTS_MAX
 
     def _tell_application(self) -> None:
@@ -2886,14 +2886,14 @@ class Node:
         """Return the node's clock: monotonic seconds."""
         return time.monotonic()
 
-    def listen(self, port: int) -> "Listener":
-        """Take streams that others open to `port`; raise OSError EADDRINUSE if that is done already."""
+    def listen(self, port: int, *, only: bytes = b"") -> "Listener":
+        """Take streams that others, or `only` one, open to `port`; raise OSError EADDRINUSE if that is done already."""
         with self._lock:
             self._check()
             if port in self._listeners:
                 raise OSError(errno.EADDRINUSE, f"this node listens on port {port} already")
             self._endpoint.listen(port)
-            self._listeners[port] = Listener(self, port)
+            self._listeners[port] = Listener(self, port, only)
             self._announce_ports()
             return self._listeners[port]
 
@@ -2937,7 +2937,10 @@ class Node:
         """Begin to open a stream, as `connect` without waiting: `connected` or `error` tells what became of it."""
         with self._lock:
             self._check()
-            session = self._endpoint.connect(peer, port, now=self.now())
+            try:
+                session = self._endpoint.connect(peer, port, now=self.now())
+            except RuntimeError as error:
+                raise OSError(errno.EMFILE, str(error)) from None
             self._tell_mtu(peer, self.now())
             stream = self._streams[session] = Stream(self, session)
             self._step(self.now())
@@ -3050,7 +3053,6 @@ class Node:
     def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
         """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
         with self._lock:
-            self._reads_events = True
             event = self._events.popleft() if self._wait(self._changed, lambda: self._events, timeout) else None
             self._count_texts()
             return event
@@ -3358,9 +3360,10 @@ class Stream(io.RawIOBase):
 class Listener:
     """The streams that others open to one port of a node."""
 
-    def __init__(self, node: Node, port: int) -> None:
+    def __init__(self, node: Node, port: int, only: bytes = b"") -> None:
         self.node = node
         self.port = port
+        self.only = only  # everybody, or one node
         self.closed = False
         self.arrived: Deque[Stream] = deque()
 
@@ -3372,6 +3375,8 @@ class Listener:
 
     def has_room_for(self, peer: bytes) -> bool:
         """Tell whether another stream of that node may wait; those that it has reset since with bytes unread count."""
+        if self.only and peer != self.only:
+            return False
         waiting = sum(stream.peer == peer for stream in self.arrived)
         return waiting < STREAMS_PER_PEER and len(self.arrived) < STREAMS_MAX
 
@@ -3531,6 +3536,7 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
     except SetupError:
         node.close()
         raise
+    node.shows_texts = not tells
     node.start()
     if not arguments.quiet:
         print(_identity(node, client), file=sys.stderr, flush=True)

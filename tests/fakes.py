@@ -183,7 +183,7 @@ class FakeNode:
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
 
-    def listen(self, port: int) -> FakeListener:
+    def listen(self, port: int, *, only: bytes = b"") -> FakeListener:
         self.listeners[port] = FakeListener()
         return self.listeners[port]
 

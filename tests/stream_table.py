@@ -708,7 +708,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         for seed in streamsim.seeds(min(options.seeds, cell.seeds_max)):
             try:
                 runs.append(cell.run(seed))
-            except AssertionError as failure:
+            except AssertionError as failure:  # noqa: PERF203
                 missed += 1
                 lines.append(f"{cell.name:24s} seed {seed} FAILED: {failure}")
                 print(lines[-1], flush=True)

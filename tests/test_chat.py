@@ -1,6 +1,7 @@
 """The chat: its lines of JSON, the room of client and server over fakes, and the client on a real pseudo-terminal."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
 from fakes import FakeConsole, FakeListener, FakeNode, FakeStream, Peer, connect
@@ -38,7 +39,7 @@ from alexchat_client import (
     encode_record,
 )
 from alexchat_server import ServerRoom
-from constants import PORT_CALL, PORT_CHAT
+from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT
 from node import INFINITY, BusyError, DuplicateAddress, MessageReceived, NodeFound, SetupError
 from utils import format_address
 
@@ -682,6 +683,122 @@ def test_server_two_programs_of_one_address_in_a_moment(hub: Server, ends: bool)
         assert heard == [joined, Say("1", 1, "dan"), Left("dan"), joined, Say("2", 1, "dan")]
 
 
+def test_server_slow_client_whose_stream_takes_it_all(hub: Server) -> None:
+    """Large frames have large buffers: nothing is queued, and he does not take it."""
+    ann, bob, eve = hub.peers
+    node: Any = hub.room.node
+    bob.stream.other.holding = True
+    while hub.room.may_listen():
+        ann.say(Say("x" * 60000))
+        hub.turn()
+    assert node.time < hub.room.next_deadline() <= node.time + chat.SLOW_SECONDS
+    ann.say(Say("still there?"))
+    bob.stream.other.acknowledge()  # takes a little: everything, that is
+    hub.turn()
+    hub.turn()
+    assert hub.console.shown[-1] == "ann: still there?"
+    while hub.room.may_listen():
+        ann.say(Say("x" * 60000))
+        hub.turn()
+    node.time = hub.room.next_deadline()
+    ann.say(Say("and now?"))
+    for _ in range(3):
+        hub.turn()
+    assert hub.console.notes[0] == "bob takes nothing any more: dropped"
+    assert hub.console.shown[-1] == "ann: and now?"
+    assert eve.heard()
+
+
+def test_server_looks_again_at_who_had_to_wait(hub: Server) -> None:
+    """What he said woke the server up while somebody was slow: nothing more will."""
+    ann, bob, _ = hub.peers
+    hub.turn()
+    bob.stream.other.room = 0
+    hub.turn(*["x" * 60000] * 3)
+    ann.say(Say("the line"))
+    with FakeNode(9) as node:
+        stream = connect(hub.room.node, node)  # type: ignore[arg-type]
+        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        hub.turn()
+        assert hub.room._timeout() != 0
+        bob.stream.other.room = INFINITY
+        hub.turn()
+        assert hub.console.shown == []
+        assert hub.room._timeout() == 0
+        hub.turn()
+        assert hub.console.shown == ["ann: the line"]
+        assert hub.room._next is None
+        hub.turn()
+        assert hub.room._timeout() != 0
+
+
+def test_server_who_waits_to_enter_is_looked_at_again(hub: Server) -> None:
+    bob = hub.peers[1]
+    bob.stream.other.room = 0
+    hub.turn(*["x" * 60000] * 3)
+    with FakeNode(9) as node:
+        stream = connect(hub.room.node, node)  # type: ignore[arg-type]
+        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        hub.turn()
+        for one in hub.room.chats:
+            one.is_hungry = False
+        assert hub.room._timeout() != 0
+        bob.stream.other.room = INFINITY
+        for one in hub.room.chats:
+            one.flush(now=0.0)
+        assert hub.room._timeout() == 0
+
+
+def test_server_at_its_end_hears_who_waits_outside_and_lists_what_others_miss(hub: Server) -> None:
+    ann, bob, eve = hub.peers
+    node: Any = hub.room.node
+    eve.stream.other.holding = True
+    hub.turn("for eve")
+    eve.stream.other.restart()
+    bob.stream.other.room = 0
+    hub.turn(*["x" * 60000] * 3)
+    with FakeNode(8) as first, FakeNode(9) as second:
+        for number, other in enumerate((first, second)):
+            stream = connect(node, other)
+            Peer(stream.other, f"p{number}").say(Say("late", 1))
+            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        hub.turn("exit")
+        hub.console.wait = lambda *_, **__: setattr(node, "time", node.time + 1)
+        assert hub.room.run() == 0
+    assert [line for line in hub.console.shown if "late" in line] == ["p0: late", "p1: late"]
+    assert "NOT delivered to eve: for eve" in hub.console.notes
+    assert ann.heard()
+
+
+def test_server_next_program_of_one_who_said_goodbye_hears_on(hub: Server) -> None:
+    with FakeNode(9) as node:
+        peers = []
+        for number in (1, 2):
+            stream = connect(hub.room.node, node)  # type: ignore[arg-type]
+            peers.append(Peer(stream.other, "dan"))
+            peers[-1].say(Say("hello", number))
+            if number == 1:
+                peers[-1].say(Bye())
+            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        hub.turn()
+        hub.turn()
+        peers[1].heard()
+        hub.turn("hello dan")
+        assert [record.text for record in peers[1].heard() if isinstance(record, Say)] == ["hello dan"]
+
+
+@pytest.mark.parametrize("fields", [{"size": 10**400}, {"size": -1}, {"size": 1, "file": "x" * 65380}], ids="abc")
+def test_server_offer_that_makes_no_sense_is_not_passed_on(hub: Server, fields: Dict[str, Any]) -> None:
+    """Not in words either: a number of 400 digits has no size that people read."""
+    ann, bob, _ = hub.peers
+    line = json.dumps({"type": "offer", "token": "0" * 16, "sha256": "0" * 64, "file": "a", **fields}) + "\n"
+    assert len(line) < CHAT_LINE_BYTES
+    ann.stream.write(line.encode())
+    hub.turn()
+    hub.turn()
+    assert bob.heard() == []
+
+
 def test_server_slow_client_takes_a_little(hub: Server) -> None:
     node: Any = hub.room.node
     hub.peers[1].stream.other.room = 0
@@ -834,6 +951,62 @@ def test_joining_and_leaving_are_told(hub: Server) -> None:
         dan.stream.abort()
         hub.turn()
         assert ann.heard() == bob.heard() == eve.heard() == [Left("dan")]
+
+
+@pytest.mark.parametrize("address", ["abc", "ff:ff:ff:ff:ff:ff", "01:00:00:00:00:01", ""])
+def test_member_without_an_address(member: Client, address: str) -> None:
+    member.peer.say(Joined("zed", address))
+    member.turn()
+    assert "zed" not in member.room.people
+    member.turn("/who")
+
+
+def acknowledged_with_the_end(one: Client, end: Callable[[FakeStream], None]) -> None:
+    """Of two lines one is acknowledged; the other and the end of the stream come while that is shown."""
+    stream, settle = one.peer.stream.other, one.console.settle
+    stream.holding = True
+    one.turn("first", "second")
+    stream._acknowledged = stream.written - len(encode_record(Say("second", 2)))
+
+    def settle_slowly(*arguments: Any, **options: Any) -> None:
+        settle(*arguments, **options)
+        if stream.error is None:
+            stream.acknowledge()
+            end(stream)
+
+    one.console.settle = settle_slowly
+
+
+def test_line_acknowledged_just_before_the_end_is_delivered(pipe: Client) -> None:
+    acknowledged_with_the_end(pipe, lambda stream: stream.fail(ConnectionResetError("reset by peer")))
+    pipe.turn()
+    assert pipe.console.own == {1: True, 2: True}
+
+
+def test_line_acknowledged_just_before_a_restart_is_not_said_again(pipe: Client) -> None:
+    node: Any = pipe.room.node
+    acknowledged_with_the_end(pipe, FakeStream.restart)
+    with FakeNode(2) as again:
+        node.others[again.address] = again
+        listener = again.listen(1)
+        pipe.turn()
+        pipe.turn()
+        assert Peer(listener.arrived.popleft(), "bob").heard() == [Hello("me", CAN)]
+    assert pipe.console.own == {1: True, 2: True}
+
+
+def test_line_acknowledged_just_before_an_interruption_is_delivered(person: Client) -> None:
+    stream = person.peer.stream.other
+    stream.holding = True
+    person.turn("first")
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        stream.acknowledge()
+        raise SystemExit(130)
+
+    person.console.wait = interrupt
+    assert person.room.run() == 130
+    assert person.console.own == {1: True}
 
 
 def test_members_come_and_go(member: Client) -> None:
@@ -1039,6 +1212,25 @@ def test_pipe_calls_a_restarted_peer_again(pipe: Client) -> None:
         assert stream.other.finished
 
 
+def test_restarted_peer_is_called_later_while_there_are_too_many_streams(person: Client) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "too many streams")
+
+    node: Any = person.room.node
+    person.peer.stream.other.restart()
+    usual, node.open = node.open, fail
+    person.turn()
+    assert len(person.room.chats) == 1
+    assert node.time < person.room.next_deadline() <= node.time + chat.RETRY_SECONDS
+    node.time = person.room.next_deadline()
+    node.open = usual
+    with FakeNode(2) as again:
+        node.others[again.address] = again
+        listener = again.listen(1)
+        person.turn()
+        assert Peer(listener.arrived.popleft(), "bob").heard() == [Hello("me", CAN)]
+
+
 def test_leaving_while_calling_again(person: Client) -> None:
     person.peer.stream.other.holding = True
     person.turn("one")
@@ -1154,6 +1346,23 @@ def test_two_who_call_each_other_have_one_conversation(first: int) -> None:
         assert all(room.is_over() for room in rooms)
 
 
+def test_line_on_the_stream_that_crossed_and_failed_is_named() -> None:
+    with FakeNode(2) as node, FakeNode(1) as other:  # whose address is lower: his stream stays
+        console: Any = FakeConsole(is_interactive=True)
+        listener = FakeListener()
+        room = ClientRoom(node, console, listener=listener, name="me")  # type: ignore[arg-type]
+        mine, theirs = connect(node, other), connect(node, other)
+        mine.holding = True
+        room.join(mine)  # type: ignore[arg-type]
+        console.typed.append("hi")
+        room.turn()
+        listener.arrived.append(theirs)
+        room.turn()
+        mine.fail(TimeoutError("timed out"))
+        room.turn()
+        assert console.own == {1: False}
+
+
 def test_third_who_calls_a_caller_finds_nobody() -> None:
     with FakeNode(5) as node:
         listener = FakeListener()
@@ -1179,8 +1388,9 @@ class Calling:
     def now(self) -> float:
         return self.time
 
-    def listen(self, port: int) -> "Arriving":
+    def listen(self, port: int, *, only: bytes) -> "Arriving":
         assert port == PORT_CALL
+        assert only
         return self.listener
 
     def connect(self, peer: bytes, port: int) -> FakeStream:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 from fakes import FakeConsole, FakeNode, FakeStream, Peer, connect
@@ -606,6 +606,88 @@ def test_fetcher_whose_last_word_comes_just_after_a_look(world: World, file: str
     stream.other.then = confirm
     world.run()
     assert ann.told[-1].endswith("holds all of photo.jpg, SHA-256 checked")
+
+
+def test_fetcher_that_holds_all_before_it_can(world: World, file: str) -> None:
+    """He is not believed, and no stream of his is left over."""
+    ann = world.enter("ann")
+    offer(world, ann, file)
+    (token,) = ann.room.files._shared
+    stream = connect(FakeNode(77), ann.node)
+    ann.node.listeners[PORT_FILE].arrived.append(stream.other)
+    stream.other.room = 100
+    stream.write(json.dumps({"id": token, "offset": 0}).encode() + b'\n{"type": "got", "ok": true}\n')
+    world.run()
+    assert isinstance(stream.error, ConnectionResetError)
+    assert ann.told[-1].endswith("got photo.jpg damaged")
+
+
+@pytest.fixture
+def fetching(tmp_path: Any) -> Iterator[Tuple[FakeNode, chat.Files, FakeStream]]:
+    """A node, its files of which one of 1.5 MiB is being fetched, and the sender's end of that stream."""
+    with FakeNode(1) as node, FakeNode(2) as other:
+        other.listen(PORT_FILE)
+        node.others = {other.address: other}
+        console: Any = FakeConsole(is_interactive=True)
+        files = chat.Files(node, console, str(tmp_path), lambda *_, **__: None)  # type: ignore[arg-type]
+        digest = hashlib.sha256(bytes(3 << 19)).hexdigest()
+        files.take_offer(chat.Offer("0" * 16, "a", 3 << 19, digest), "bob", other.address)
+        files.accept(1)
+        files.turn(str)
+        yield node, files, other.listeners[PORT_FILE].arrived.popleft()
+        files.close()
+
+
+def test_what_is_left_after_a_turn_is_fetched_without_being_woken_up(fetching: Any) -> None:
+    _, files, stream = fetching
+    stream.write(bytes(3 << 19))
+    stream.finish()
+    files.turn(str)
+    assert files._downloads[1].offset < 3 << 19
+    while files.is_busy:
+        files.turn(str)
+    assert files._downloads == {}
+
+
+def test_next_try_of_a_download_is_due_even_if_the_turn_took_long(fetching: Any) -> None:
+    node, files, stream = fetching
+    stream.abort()
+    files.turn(str)
+    node.time += chat.RETRY_SECONDS + 1
+    assert files.next_deadline() <= node.time
+
+
+@pytest.mark.parametrize("failing", ["fsync", "rename"])
+def test_a_disk_that_fails_at_the_end_leaves_no_empty_file(fetching: Any, failing: str, monkeypatch: Any) -> None:
+    _, files, stream = fetching
+    (part,) = os.listdir(files._folder)
+    stream.write(bytes(3 << 19))
+    stream.finish()
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    while files._downloads:
+        files.turn(str)
+    assert os.listdir(files._folder) == [part]
+
+
+def test_a_disk_that_fails_at_closing_too_ends_only_the_download(fetching: Any, monkeypatch: Any) -> None:
+    _, files, stream = fetching
+    close, descriptor = os.close, files._downloads[1]._descriptor
+
+    def fail(number: int, *_: Any) -> None:
+        if number == descriptor:
+            raise OSError(122, "Disk quota exceeded")
+        close(number)
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    monkeypatch.setattr(os, "close", fail)
+    stream.write(b"x")
+    files.turn(str)
+    assert files._downloads == {}
+    close(descriptor)
 
 
 def test_fetcher_that_says_nothing(world: World, file: str) -> None:

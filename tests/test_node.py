@@ -238,6 +238,7 @@ def test_messages_that_an_application_does_not_take_are_refused_not_lost(
     one, two = pair.nodes
     next_event(one, NodeFound)
     next_event(two, NodeFound)
+    two.shows_texts = True
     monkeypatch.setattr("node.EVENTS_MAX", 3)
     for text in ("1", "2"):
         one.send_message(two.address, text, timeout=SECONDS)
@@ -805,6 +806,28 @@ def test_streams_reset_before_they_are_taken_are_limited(pair: Pair) -> None:
         assert taken.read(100) == b"0"
         reset(near, far, b"more")
         assert len(listener.arrived) == STREAMS_PER_PEER
+
+
+def test_streams_of_others_are_refused_before_anything_is_delivered(pair: Pair) -> None:
+    near, far = pair.nodes
+    with far.listen(1, only=b"\2\0\0\0\0\x09") as listener:
+        with pytest.raises(BusyError):
+            open_stream(near, far.address, 1, "server.py")
+        assert not listener.arrived
+    with far.listen(1, only=near.address) as listener:
+        near.connect(far.address, 1, timeout=SECONDS)
+        assert listener.accept(timeout=SECONDS) is not None
+
+
+def test_too_many_streams_of_our_own_are_an_error_of_the_system(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which its callers catch, as they do with others of streams."""
+    near, far = pair.nodes
+    monkeypatch.setattr("alexstream.STREAMS_MAX", 2)
+    with far.listen(1):
+        near.open(far.address, 1), near.open(far.address, 1)
+        with pytest.raises(OSError, match="too many streams") as caught:
+            near.open(far.address, 1)
+    assert caught.value.errno == errno.EMFILE
 
 
 def test_streams_that_wait_are_limited_over_all_peers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

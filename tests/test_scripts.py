@@ -395,6 +395,24 @@ def test_transfer_last_bytes_come_just_after_a_look(capfdbinary: Any) -> None:
         assert capfdbinary.readouterr().out == b"thanks"
 
 
+def test_transfer_reset_with_something_left_to_send(capfdbinary: Any) -> None:
+    """What the other side said before, and was told to be delivered, is written all the same."""
+    with FakeNode(1) as node:
+        stream = connect(node, FakeNode(2))
+        stream.room = 3
+
+        def refuse() -> None:
+            if stream.other.error is None:
+                stream.other.write(b"error: no such thing")
+                stream.other.abort()
+
+        node.wake()
+        node.others_turn = refuse
+        with pytest.raises(ConnectionResetError):
+            Transfer(node, stream, b"a long text").run()  # type: ignore[arg-type]
+        assert capfdbinary.readouterr().out == b"error: no such thing"
+
+
 def test_transfer_reset() -> None:
     with FakeNode(1) as node:
         sink = Sink(node)
@@ -516,13 +534,7 @@ def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
     with FakeNode(1) as node:
         senders = Senders(node, str(tmp_path / "gone"))
         stream = senders.add(b"data")
-
-        def interrupt() -> None:
-            raise KeyboardInterrupt
-
-        node.others_turn = interrupt
-        with pytest.raises(KeyboardInterrupt):
-            senders.server.run()
+        assert senders.server.run() == 1  # nobody else is listened to with --once
         assert isinstance(stream.other.error, ConnectionResetError)
         assert "02:00:00:00:00:02 is refused: No such file or directory" in capsys.readouterr().err
 
