@@ -31,7 +31,21 @@ import termios
 import unicodedata
 from collections import deque
 from datetime import datetime, timedelta
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
 from node import (
@@ -41,6 +55,7 @@ from node import (
     Listener,
     MessageReceived,
     Node,
+    NodeEvent,
     NodeFound,
     NodeLost,
     SetupError,
@@ -1555,14 +1570,12 @@ class Room:
 
     def _report_mesh(self) -> None:
         """Show what concerns this node; who comes and goes in the mesh does not."""
-        event = self.node.next_event(timeout=0)
-        while event is not None:
+        for event in news(self.node):
             if isinstance(event, MessageReceived):
                 self.console.note(told_message(event))
                 self.tell("message", address=event.origin, data=event.data)
             elif self._is_verbose or not isinstance(event, (NodeFound, NodeLost)):
                 self.console.note(describe_event(event, self.node.names))
-            event = self.node.next_event(timeout=0)
 
     # -- what is typed
 
@@ -1808,6 +1821,11 @@ class Room:
         while chat.is_hungry:
             self._listen(chat)
 
+    def turn_away(self, stream: Stream) -> None:
+        """Let somebody not in, but show what he has said."""
+        stream.abort()
+        self.hear_out(Chat(stream, now=self.node.now()))
+
     def hear(self, chat: Chat, message: Say) -> None:
         """Show a message."""
         sender = shown_name(message.sender) or chat.name
@@ -1922,6 +1940,11 @@ def arrivals(listener: Optional[Listener]) -> List[Stream]:
     return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
 
 
+def news(node: Node) -> Iterator[NodeEvent]:
+    """Yield what has happened in the mesh since the last call."""
+    return iter(lambda: node.next_event(timeout=0), None)
+
+
 def told_message(message: MessageReceived) -> str:
     """Return what to show of a text that came outside the chat."""
     return f"message from {format_address(message.origin)}: {printable(message.data)}"
@@ -2031,8 +2054,7 @@ class ClientRoom(Room):
         """Keep one of two streams with the same peer; anybody else finds nobody here."""
         mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
         if mine is None or len(self.chats) > 1:
-            stream.abort()
-            self.hear_out(Chat(stream, now=self.node.now()))
+            self.turn_away(stream)
             return
         theirs = self.join(stream)
         keep, spare = (mine, theirs) if self.node.address < stream.peer else (theirs, mine)
@@ -2047,7 +2069,9 @@ class ClientRoom(Room):
             self.tell("notice", text=record.text)
         elif isinstance(record, Joined):
             name, address = shown_name(record.name), shown_name(record.address)
-            if name in self.people or len(self.people) >= PEOPLE_MAX or not is_node(record.address):
+            if name in self.people or len(self.people) >= PEOPLE_MAX:
+                return
+            if address != record.address.lower() or not is_node(address):
                 return
             self.people[name] = address
             self.console.note(f"{name} ({address}) is here")
@@ -2192,11 +2216,9 @@ class Lobby:
         if self._node.now() >= self._ask_at:
             self._ask_at = self._node.now() + LOBBY_SECONDS
             self._node.ask(present)
-        event = self._node.next_event(timeout=0)
-        while event is not None:
+        for event in news(self._node):
             if isinstance(event, MessageReceived):
                 self._console.note(told_message(event))
-            event = self._node.next_event(timeout=0)
 
     def _add(self, answer: Echoed) -> None:
         if answer.address not in self._numbers and len(self._numbers) >= PEOPLE_MAX:

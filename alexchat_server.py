@@ -68,8 +68,7 @@ class ServerRoom(Room):
         """At the end look also at who waits outside, and for what others wait."""
         status = super().run()
         for stream in ([self._next] if self._next else []) + arrivals(self._listener):
-            stream.abort()
-            self.hear_out(Chat(stream, now=self.node.now()))
+            self.turn_away(stream)
         for chat in self._away.values():
             self.give_up(chat)
         return status

@@ -143,7 +143,6 @@ class Server:
         self._listener = listener
         self._arguments = arguments
         self._arrivals: List[Arrival] = []
-        self._is_refused = False  # whether there was no file for a stream
 
     def run(self) -> int:
         """Serve until interrupted, with `once` until one stream is over; return the exit status."""
@@ -152,7 +151,7 @@ class Server:
                 self._begin(stream)
             busy = [self._serve(arrival) for arrival in self._arrivals if arrival.stream.has_news]
             over = [arrival for arrival in self._arrivals if arrival.is_complete is not None]
-            if (over or self._is_refused) and self._arguments.once:
+            if self._arguments.once and self._listener.closed and (over or not self._arrivals):
                 return 0 if over and over[0].is_complete else 1
             self._arrivals = [arrival for arrival in self._arrivals if arrival.is_complete is None]
             self._node.wait(timeout=0 if any(busy) else None)
@@ -165,7 +164,6 @@ class Server:
         except OSError as error:  # no file for it
             stream.abort()
             self._tell("refused", stream, f"is refused: {error.strerror}", is_error=True, reason=error.strerror)
-            self._is_refused = True
             return
         self._tell("begun", stream, f"sends {arrival.sink.name}".rstrip(), file=arrival.sink.name)
         self._arrivals.append(arrival)

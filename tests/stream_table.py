@@ -490,8 +490,8 @@ def forgeries(seed: int) -> Figures:
             field = rng.choice(("stream", "port", "seq", "ack", "ts", "flags"))
             change: Any = {field: rng.getrandbits(7)}
             wrong = wire._replace(**change, tag=wire.tag ^ 1 << rng.randrange(32), payload=b"")
-            known = {(end._isn, end._peer_isn) for at in (one, other) for end in at.endpoint.sessions.values()}
-            if any(wrong.tag in numbers for numbers in known):
+            ends = [*one.endpoint.sessions.values(), *other.endpoint.sessions.values()]
+            if any(wrong.tag in (end._isn, end._peer_isn) for end in ends):
                 return  # a reset reflects a wrong bit, the same bit again is right: who knows the numbers may reset
             host.arrive(frame._replace(payload=streamwire.pack(wrong, frame.origin, frame.destination)))
 

@@ -135,6 +135,12 @@ class Server(NamedTuple):
     console: Any
     peers: List[Peer]
 
+    def visit(self, node: FakeNode, name: str) -> Peer:
+        """Somebody stands at the door."""
+        stream = connect(self.room.node, node)  # type: ignore[arg-type]
+        self.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        return Peer(stream.other, name)
+
     def turn(self, *typed: Optional[str], at_end: bool = False) -> None:
         self.console.typed += typed
         self.console.at_end = self.console.at_end or at_end
@@ -640,9 +646,7 @@ def test_server_slow_client_holds_up_who_ended_too(hub: Server) -> None:
     ann.stream.finish()
     ann.stream.abort()
     with FakeNode(2) as again, FakeNode(3) as bobs_next:
-        streams = [connect(hub.room.node, node) for node in (again, bobs_next)]  # type: ignore[arg-type]
-        Peer(streams[0].other, "ann").say(Say("second", 1))
-        hub.room._listener.arrived.append(streams[0])  # type: ignore[arg-type]
+        hub.visit(again, "ann").say(Say("second", 1))
         for _ in range(3):
             hub.turn()
         assert hub.console.shown == hub.console.notes == []
@@ -654,8 +658,7 @@ def test_server_slow_client_holds_up_who_ended_too(hub: Server) -> None:
         bob.stream.other.room = 0
         hub.turn(*["x" * 60000] * 3)
         assert hub.room.is_congested()
-        Peer(streams[1].other, "bob").say(Say("I am back", 1))
-        hub.room._listener.arrived.append(streams[1])  # type: ignore[arg-type]
+        hub.visit(bobs_next, "bob").say(Say("I am back", 1))
         for _ in range(3):
             hub.turn()
         assert hub.console.shown[2:] == ["bob: I am back"]
@@ -667,12 +670,10 @@ def test_server_two_programs_of_one_address_in_a_moment(hub: Server, ends: bool)
     """`for i in 1 2; do echo $i | alexchat_client.py eth0 --linger 0; done`, while the server was busy."""
     with FakeNode(9) as node:
         for text in ("1", "2"):
-            stream = connect(hub.room.node, node)  # type: ignore[arg-type]
-            dan = Peer(stream.other, "dan")
+            dan = hub.visit(node, "dan")
             dan.say(Say(text, 1))
             if ends:
                 dan.stream.finish()
-            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
         for _ in range(3):
             hub.turn()
         assert hub.console.shown == ["dan: 1", "dan: 2"]
@@ -717,8 +718,7 @@ def test_server_looks_again_at_who_had_to_wait(hub: Server) -> None:
     hub.turn(*["x" * 60000] * 3)
     ann.say(Say("the line"))
     with FakeNode(9) as node:
-        stream = connect(hub.room.node, node)  # type: ignore[arg-type]
-        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        hub.visit(node, "dan")
         hub.turn()
         assert hub.room._timeout() != 0
         bob.stream.other.room = INFINITY
@@ -737,8 +737,7 @@ def test_server_who_waits_to_enter_is_looked_at_again(hub: Server) -> None:
     bob.stream.other.room = 0
     hub.turn(*["x" * 60000] * 3)
     with FakeNode(9) as node:
-        stream = connect(hub.room.node, node)  # type: ignore[arg-type]
-        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+        hub.visit(node, "dan")
         hub.turn()
         for one in hub.room.chats:
             one.is_hungry = False
@@ -759,9 +758,7 @@ def test_server_at_its_end_hears_who_waits_outside_and_lists_what_others_miss(hu
     hub.turn(*["x" * 60000] * 3)
     with FakeNode(8) as first, FakeNode(9) as second:
         for number, other in enumerate((first, second)):
-            stream = connect(node, other)
-            Peer(stream.other, f"p{number}").say(Say("late", 1))
-            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
+            hub.visit(other, f"p{number}").say(Say("late", 1))
         hub.turn("exit")
         hub.console.wait = lambda *_, **__: setattr(node, "time", node.time + 1)
         assert hub.room.run() == 0
@@ -774,12 +771,10 @@ def test_server_next_program_of_one_who_said_goodbye_hears_on(hub: Server) -> No
     with FakeNode(9) as node:
         peers = []
         for number in (1, 2):
-            stream = connect(hub.room.node, node)  # type: ignore[arg-type]
-            peers.append(Peer(stream.other, "dan"))
+            peers.append(hub.visit(node, "dan"))
             peers[-1].say(Say("hello", number))
             if number == 1:
                 peers[-1].say(Bye())
-            hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
         hub.turn()
         hub.turn()
         peers[1].heard()
@@ -940,9 +935,7 @@ def test_joining_and_leaving_are_told(hub: Server) -> None:
     """To all others, and the newcomer hears who is here."""
     ann, bob, eve = hub.peers
     with FakeNode(9) as node:
-        stream = connect(hub.room.node, node)  # type: ignore[arg-type]
-        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
-        dan = Peer(stream.other, "dan")
+        dan = hub.visit(node, "dan")
         hub.turn()
         hub.turn()
         assert hub.console.notes == ["dan (02:00:00:00:00:09) is here"]
@@ -1245,7 +1238,6 @@ def test_leaving_while_calling_again(person: Client) -> None:
 @pytest.mark.parametrize("told_first", [True, False])
 def test_server_client_restarted(hub: Server, told_first: bool) -> None:
     """It gets what its last program did not hold, its own and others' words in order, whichever is noticed first."""
-    node: Any = hub.room.node
     ann, bob, _ = hub.peers
     hub.turn("held")
     bob.stream.other.holding = True
@@ -1258,9 +1250,7 @@ def test_server_client_restarted(hub: Server, told_first: bool) -> None:
         hub.turn("while bob is away")  # for those who are here
         assert Left("bob") in ann.heard()
     with FakeNode(3) as again:
-        stream = connect(node, again)
-        hub.room._listener.arrived.append(stream)  # type: ignore[arg-type]
-        bob = Peer(stream.other, "bob")
+        bob = hub.visit(again, "bob")
         hub.turn()
         hub.turn()
         said = [(record.text, record.sender) for record in bob.heard() if isinstance(record, Say)]

@@ -568,6 +568,19 @@ def test_a_name_that_is_always_taken(evil: Evil, monkeypatch: Any) -> None:
     assert evil.bob.files()["photo.jpg"] == b""
 
 
+GET = b'{"id": "%s", "offset": 0}\n'
+
+
+def fetch(world: World, sender: Person, path: str, said: bytes) -> FakeStream:
+    """Offer a file; return the end of a stranger who asks so for it, `%s` being its token."""
+    offer(world, sender, path)
+    (token,) = sender.room.files._shared
+    stream = connect(FakeNode(77), sender.node)
+    sender.node.listeners[PORT_FILE].arrived.append(stream.other)
+    stream.write(said.replace(b"%s", token.encode()))
+    return stream
+
+
 @pytest.mark.parametrize(
     "request_line",
     [
@@ -578,11 +591,7 @@ def test_a_name_that_is_always_taken(evil: Evil, monkeypatch: Any) -> None:
 )  # fmt: skip
 def test_fetcher_that_asks_wrongly(world: World, file: str, request_line: bytes) -> None:
     ann = world.enter("ann")
-    offer(world, ann, file)
-    (token,) = ann.room.files._shared
-    stream = connect(FakeNode(77), ann.node)
-    ann.node.listeners[PORT_FILE].arrived.append(stream.other)
-    stream.write(request_line.replace(b"%s", token.encode()))
+    stream = fetch(world, ann, file, request_line)
     world.run()
     assert isinstance(stream.error, ConnectionResetError)
     assert ann.room.files._uploads == []
@@ -591,11 +600,7 @@ def test_fetcher_that_asks_wrongly(world: World, file: str, request_line: bytes)
 def test_fetcher_whose_last_word_comes_just_after_a_look(world: World, file: str) -> None:
     """And with it the end of the stream: the file was not refused at 100 %."""
     ann = world.enter("ann")
-    offer(world, ann, file)
-    (token,) = ann.room.files._shared
-    stream = connect(FakeNode(77), ann.node)
-    ann.node.listeners[PORT_FILE].arrived.append(stream.other)
-    stream.write(json.dumps({"id": token, "offset": 0}).encode() + b"\n")
+    stream = fetch(world, ann, file, GET)
     world.run()
     assert stream.read(2 * len(CONTENT)) == CONTENT
 
@@ -611,12 +616,8 @@ def test_fetcher_whose_last_word_comes_just_after_a_look(world: World, file: str
 def test_fetcher_that_holds_all_before_it_can(world: World, file: str) -> None:
     """He is not believed, and no stream of his is left over."""
     ann = world.enter("ann")
-    offer(world, ann, file)
-    (token,) = ann.room.files._shared
-    stream = connect(FakeNode(77), ann.node)
-    ann.node.listeners[PORT_FILE].arrived.append(stream.other)
+    stream = fetch(world, ann, file, GET + b'{"type": "got", "ok": true}\n')
     stream.other.room = 100
-    stream.write(json.dumps({"id": token, "offset": 0}).encode() + b'\n{"type": "got", "ok": true}\n')
     world.run()
     assert isinstance(stream.error, ConnectionResetError)
     assert ann.told[-1].endswith("got photo.jpg damaged")
