@@ -30,7 +30,9 @@ MESH_VERSION = 1
 MESH_HEADER_BYTES = 23
 TYPE_HANDSHAKE, TYPE_MESSAGE, TYPE_BROADCAST, TYPE_STATUS, TYPE_STREAM = 1, 2, 3, 4, 5
 TTL_V1 = 5  # v1.0's default, kept for what v1.0 nodes shall understand
-TTL_ROUTED = 32  # the longest path of a routed frame, in hops
+TTL_ROUTED = 31  # the longest path of a routed frame, in hops: five bits of the ttl octet
+NO_SLOT = 7  # of the other three: who forwards the frame is its `dest` alone, and this program forwards for nobody
+SLOT_WAIT = (0.2, 0.4)  # before a slot is chosen by what is heard, where no lock gave one: others answer in 0.03
 
 HANDSHAKE_MAGIC = 0xA2  # a v1.0 HANDSHAKE is empty and arrives as padding zeros
 HANDSHAKE_FIXED_BYTES = 20  # magic .. token, before the first TLV

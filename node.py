@@ -128,6 +128,7 @@ from constants import (
     NAME_CHARACTERS,
     NEIGHBOURS_MAX,
     NEWS_GREETINGS,
+    NO_SLOT,
     NO_SUCH_NODE_SECONDS,
     OVERDUE_INTERVALS,
     PROBE_TIMEOUT,
@@ -150,6 +151,7 @@ from constants import (
     SETTLE_SECONDS,
     SHADOW_SECONDS,
     SIGNAL_RETRY,
+    SLOT_WAIT,
     SOCKET_BUFFER_BYTES,
     SOURCES_MAX,
     SPIN_CROWDED,
@@ -205,8 +207,7 @@ from utils import (
 )
 
 INFINITY = float("inf")
-TTL_OCTETS = tuple(bytes((ttl,)) for ttl in range(TTL_ROUTED + 1))
-TTL_OFFSET = ETHERNET_HEADER_BYTES + 14  # of a whole Ethernet frame: what lies before it names a flow
+FLOW_BYTES = ETHERNET_HEADER_BYTES + 15  # the beginning of an Ethernet frame, all before its msg_id, names its flow
 PAYLOAD_OFFSET = ETHERNET_HEADER_BYTES + MESH_HEADER_BYTES
 _new = tuple.__new__  # of a NamedTuple, on the fast path: 0.2 us instead of 0.35
 
@@ -594,12 +595,16 @@ def _numbers(size: int, *numbers: int) -> bytes:
 
 
 class Interface(NamedTuple):
-    """One Ethernet port. `mtu`: largest Ethernet payload; `loopback`: every node on it hears every frame."""
+    """One Ethernet interface. `mtu`: largest Ethernet payload; `loopback`: every node on it hears every frame.
+
+    `slot`: which of the programs with this MAC the node is, 0 to 6, NO_SLOT if all are taken, None if it is not known.
+    """
 
     name: str
     mac: bytes
     mtu: int
     loopback: bool
+    slot: Optional[int] = 0
 
 
 class Transmit(NamedTuple):
@@ -759,6 +764,7 @@ class Wire:
         self.mac = interface.mac
         self.mtu = min(interface.mtu, 0xFFFF)
         self.loopback = interface.loopback
+        self.slot = NO_SLOT if interface.loopback or interface.slot is None else interface.slot
         self.neighbours: Dict[bytes, Neighbour] = {}
         self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
         self.flows: Dict[bytes, Flow] = {}
@@ -776,10 +782,6 @@ class Wire:
         self.twin = self  # the lower interface on the same segment, until `twin_until`
         self.twin_until = -INFINITY
 
-    def shared(self) -> bool:
-        """Tell whether other nodes send with this interface's MAC too: some of what it receives is theirs."""
-        return self.loopback or any(n.crowded for n in self.neighbours.values())
-
     def listeners(self) -> List["Neighbour"]:
         """Return the neighbours that use our routes."""
         return [n for n in self.neighbours.values() if n.usable and not n.v1]
@@ -793,6 +795,13 @@ class Wire:
         return all(n.hears(source, now) for n in self.neighbours.values() if n.usable and (v1 or not n.v1))
 
 
+class Source(NamedTuple):
+    """When a neighbour was last heard with an Ethernet address, and the slot that it has there."""
+
+    heard_at: float
+    slot: int
+
+
 class Neighbour:
     """A node heard directly on one interface, and the state of the link to it."""
 
@@ -800,7 +809,7 @@ class Neighbour:
         self.wire = wire
         self.address = address
         self.mac = mac
-        self.sources = {mac: now}  # Ethernet addresses it sends with, and when: two, if two of its ports are here
+        self.sources: Dict[bytes, Source] = {}  # by Ethernet address: two, if two of its interfaces are here
         self.state = HEARD
         self.usable = False
         self.listed_at = -INFINITY
@@ -829,7 +838,6 @@ class Neighbour:
         self.tags: Tuple[Heard, ...] = tuple(Heard(mac, nonce) for mac in self.sources)  # how it is listed in HEARD
         self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
         self.macs: FrozenSet[bytes] = frozenset()
-        self.crowded = False  # it hears another node with our MAC
         self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
         self.seq = 0  # that was asked for of a v1.0 node, which has none
         self.greeted_at = -INFINITY  # last periodic HANDSHAKE
@@ -839,6 +847,17 @@ class Neighbour:
         self.waiting = 0.0  # when data went out that nothing came back for, else 0
         self.probes: Dict[int, float] = {}  # token -> when sent
         self.big_token = 0  # of the padded PROBE
+
+    @property
+    def slot(self) -> int:
+        """Which of the programs with its Ethernet address it is."""
+        return self.sources[self.mac].slot
+
+    def slot_for(self, dest: bytes) -> int:
+        """Return the slot of a routed frame whose next hop it is: nobody forwards what is for the next hop itself."""
+        if self.v1:
+            return 0
+        return NO_SLOT if dest == self.address else self.slot
 
     def links(self, other: "Neighbour", now: float) -> bool:
         """Tell whether this neighbour and another one on the same interface hear each other.
@@ -976,7 +995,7 @@ class Router:
         self._ports = tuple(ports)
         self._seq = min(max(seq, 1), SEQ_MAX)
         self._epoch = self._seq - now  # Unix time where `now` is 0
-        self._nonce = rng.getrandbits(32) or 1
+        self._nonce = self._token()
         self._msg_id = rng.getrandbits(63)
         self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
         self._up = list(self._wires)
@@ -1003,8 +1022,10 @@ class Router:
         self._serials = itertools.count()
         self._out: List[Transmit] = []
         self.events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)  # for `next_event`
-        for wire in self._wires:
+        for wire, interface in zip(self._wires, interfaces):
             self._hurry(wire, now)
+            if interface.slot is None and not wire.loopback:
+                self._at(now + rng.uniform(*SLOT_WAIT), self._choose_slot, wire)
         self._at(now + SWEEP_SECONDS, self._sweep)
 
     # What the node calls
@@ -1012,7 +1033,7 @@ class Router:
     def receive(self, interface: int, frame: bytes, *, now: float) -> Optional[Incoming]:
         """Take an Ethernet frame; return the payload of a STREAM frame for this node."""
         wire = self._wires[interface]
-        flow = wire.flows.get(frame[:TTL_OFFSET])
+        flow = wire.flows.get(frame[:FLOW_BYTES])
         if flow is not None and len(frame) > PAYLOAD_OFFSET:
             flow.neighbour.waiting = 0.0
             out = flow.out
@@ -1021,19 +1042,17 @@ class Router:
                 return None
             if out is None:
                 return _new(Incoming, (flow.origin, frame[PAYLOAD_OFFSET:]))
-            ttl = frame[TTL_OFFSET]
-            if 0 < ttl <= TTL_ROUTED and len(frame) <= flow.limit:
+            if len(frame) <= flow.limit:
                 if not out.waiting:
                     self._expect(out, now)
                 flow.destination.used = now  # type: ignore[union-attr]
-                onward = flow.head + TTL_OCTETS[ttl - 1] + frame[TTL_OFFSET + 1 :]
-                self._out.append(_new(Transmit, (flow.index, onward)))
+                self._out.append(_new(Transmit, (flow.index, flow.head + frame[FLOW_BYTES:])))
                 return None
         try:
             return self._receive(wire, frame, now)
         except FrameError as error:
             self.drops[error.reason] += 1
-            if error.reason in ("own", "bystander") and frame[ETHERNET_HEADER_BYTES + 1] == TYPE_STREAM:
+            if error.reason in ("own", "slot") and frame[ETHERNET_HEADER_BYTES + 1] == TYPE_STREAM:
                 sender = self._sender(wire, frame[6:12], frame[16:22])
                 self._open_flow(wire, frame, Flow(EVERYONE, sender, error.reason))  # `lo` has many of these
             return None
@@ -1048,7 +1067,7 @@ class Router:
         beginning = None  # of frames that go to `run`
         run: List[bytes] = []
         for frame in frames:
-            if frame[:TTL_OFFSET] == beginning and len(frame) > PAYLOAD_OFFSET:
+            if frame[:FLOW_BYTES] == beginning and len(frame) > PAYLOAD_OFFSET:
                 run.append(frame)
                 continue
             incoming = self.receive(interface, frame, now=now)
@@ -1056,8 +1075,8 @@ class Router:
             if incoming is not None:
                 run = [frame]
                 runs.append((incoming.origin, run))
-                if frame[:TTL_OFFSET] in flows:  # not a flooded one
-                    beginning = frame[:TTL_OFFSET]
+                if frame[:FLOW_BYTES] in flows:  # not a flooded one
+                    beginning = frame[:FLOW_BYTES]
         return runs
 
     def send_stream(self, dest: bytes, payload: bytes, *, now: float) -> Optional[Transmit]:
@@ -1150,10 +1169,24 @@ class Router:
             wire.news = NEWS_GREETINGS
 
     def interface_changed(
-        self, index: int, *, mtu: Optional[int] = None, up: Optional[bool] = None, now: float
+        self,
+        index: int,
+        *,
+        mac: Optional[bytes] = None,
+        slot: Optional[int] = None,
+        mtu: Optional[int] = None,
+        up: Optional[bool] = None,
+        now: float,
     ) -> None:
-        """Learn that an interface has another MTU, or lost or found its carrier."""
+        """Learn that an interface has another MAC, with its slot there if a lock gave one, another MTU or carrier."""
         wire = self._wires[index]
+        if mac is not None:
+            wire.mac = mac
+            if slot is None:
+                self._choose_slot(wire, now)
+            else:
+                wire.slot = slot
+                self._await_listing(wire, now)
         if mtu is not None:
             wire.mtu = min(mtu, 0xFFFF)
             self._forget_flows()
@@ -1355,7 +1388,7 @@ class Router:
                 raise FrameError("heard")
             if hop.v1:
                 return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
-        self._send_via(hop, frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), now)
+        self._send_via(hop, frame._replace(ttl=frame.ttl - 1), now)
         return True
 
     def _deliver(
@@ -1385,11 +1418,11 @@ class Router:
         """A routed frame for another node."""
         if not is_unicast(frame.dest):
             raise FrameError("dest")
-        if frame.dest not in wire.told and wire.shared():
-            raise FrameError("bystander")  # nobody can have chosen us: it is for another node with this MAC
+        if not self._forwards(wire, frame):
+            raise FrameError("slot")
         if frame.ttl == 0:
             raise FrameError("ttl")
-        frame = frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1)
+        frame = frame._replace(ttl=frame.ttl - 1, slot=0)
         d = self._routes.get(frame.dest)
         if not self._may_transit(wire, source):
             self._hurry(wire, now)
@@ -1397,7 +1430,7 @@ class Router:
         elif d is None or d.best is None:
             self._nak(wire, source, frame.dest, now)
             self._flood_lost(frame, now)
-        elif d.best.neighbour.wire is wire and source in d.best.neighbour.sources:
+        elif d.best.neighbour.wire is wire and self._has_heard(d.best.neighbour, source, frame):
             raise FrameError("back")
         else:
             d.used = now
@@ -1407,8 +1440,16 @@ class Router:
             self._send_via(hop, frame, now)
             if frame.type == TYPE_STREAM:
                 flow = Flow(frame.origin, self._sender(wire, source, frame.origin))
-                self._aim(flow, d, hop, hop.mac + hop.wire.mac + data[12:TTL_OFFSET])
+                self._aim(flow, d, hop, frame)
                 self._open_flow(wire, data, flow)
+
+    def _forwards(self, wire: Wire, frame: Frame) -> bool:
+        """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
+        return frame.slot == wire.slot != NO_SLOT
+
+    def _has_heard(self, hop: Neighbour, source: bytes, frame: Frame) -> bool:
+        """Return whether the next hop sent this frame, or got it where we did: it has our MAC and the frame is its."""
+        return source in hop.sources or (hop.mac == hop.wire.mac and hop.address == frame.dest)
 
     def _may_transit(self, wire: Wire, source: bytes) -> bool:
         """Tell whether all who send with this MAC have echoed our nonce: then nobody relies on what we said before it.
@@ -1460,7 +1501,7 @@ class Router:
         """Send data to a neighbour, and see whether it answers."""
         if not n.waiting:
             self._expect(n, now)
-        self._send(n.wire, n.mac, frame)
+        self._send(n.wire, n.mac, frame._replace(slot=n.slot_for(frame.dest)))
 
     def _send(self, wire: Wire, mac: bytes, frame: Frame) -> None:
         self._out.append(Transmit(wire.index, encode_ethernet(mac, wire.mac, encode_frame(frame))))
@@ -1509,7 +1550,7 @@ class Router:
         if not self._floods.take(now=now):
             raise FrameError("limit")
         key = (frame.origin, frame.msg_id)
-        relay = self._relays[key] = Relay(frame._replace(ttl=min(frame.ttl, TTL_ROUTED) - 1), targets)
+        relay = self._relays[key] = Relay(frame._replace(ttl=frame.ttl - 1, slot=0), targets)
         self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key, relay)
 
     def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
@@ -1533,19 +1574,19 @@ class Router:
             return None
         hop = d.best.neighbour
         lane = self._lanes[dest] = Flow(self.address, hop)
-        header = encode_frame(Frame(TYPE_STREAM, self.address, dest, TTL_ROUTED, 0, b""))
-        self._aim(lane, d, hop, encode_ethernet(hop.mac, hop.wire.mac, header)[: TTL_OFFSET + 1])
+        self._aim(lane, d, hop, Frame(TYPE_STREAM, self.address, dest, TTL_ROUTED, 0, b""))
         return lane
 
     def _open_flow(self, wire: Wire, data: bytes, flow: Flow) -> None:
         if len(wire.flows) >= FLOWS_MAX:
             wire.flows.clear()
-        wire.flows[data[:TTL_OFFSET]] = flow
+        wire.flows[data[:FLOW_BYTES]] = flow
 
-    def _aim(self, flow: Flow, d: Destination, hop: Neighbour, head: bytes) -> None:
+    def _aim(self, flow: Flow, d: Destination, hop: Neighbour, frame: Frame) -> None:
+        header = encode_frame(frame._replace(slot=hop.slot_for(frame.dest)))
         flow.out = hop
         flow.destination = d
-        flow.head = head
+        flow.head = encode_ethernet(hop.mac, hop.wire.mac, header)[:FLOW_BYTES]
         flow.index = hop.wire.index
         flow.limit = hop.wire.mtu + ETHERNET_HEADER_BYTES
 
@@ -1571,10 +1612,12 @@ class Router:
             self._flush_node(origin, h.nonce, now)
         if n.leaving:
             return
-        self._note_source(n, source, now)
+        self._note_source(n, source, h.slot, now)
         if h.flags & FLAG_BYE:
             self._say_bye(n, now)
             return
+        if source == wire.mac and h.slot == wire.slot != NO_SLOT and (h.seq, origin) < (self._seq, self.address):
+            self._choose_slot(wire, now)  # the other program has run for longer
         self._note(n, h, now)
         self._listen(n, h.heard, directed, now)
         self._learn_table(n, h, now)
@@ -1594,7 +1637,7 @@ class Router:
             n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
             if not n.v1:
                 self._flush_node(origin, 0, now)
-            self._note_source(n, source, now)
+            self._note_source(n, source, NO_SLOT, now)
             self._note(n, None, now)
             if n.state is HEARD:
                 self._move(n, UP, now)
@@ -1624,7 +1667,6 @@ class Router:
                 raise FrameError("neighbours")
             self._forget(oldest, now)
         n = wire.neighbours[origin] = Neighbour(wire, origin, source, now)
-        wire.senders[source] = (*wire.senders.get(source, ()), n)
         self._forget_flows()
         return n
 
@@ -1634,21 +1676,56 @@ class Router:
             self._asked.clear()
         self._asked[address] = now
 
-    def _note_source(self, n: Neighbour, source: bytes, now: float) -> None:
-        """Note the Ethernet address that the neighbour sent with; move to it if the old one is silent."""
-        is_new = source not in n.sources
-        n.sources[source] = now
-        if is_new:
+    def _note_source(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
+        """Note the Ethernet address that the neighbour sent with, and its slot there."""
+        known = n.sources.get(source)
+        n.sources[source] = Source(now, slot)
+        if known is None:
             n.wire.senders[source] = (*n.wire.senders.get(source, ()), n)
-        if source != n.mac and (not n.usable or now - n.sources[n.mac] > n.interval * OVERDUE_INTERVALS[1]):
+            n.tags = tuple(Heard(mac, n.nonce) for mac in n.sources)
+            self._hurry(n.wire, now)
+        self._move_to(n, source, now)
+        if known is None or known.slot != slot:
+            self._take_slot(n, source, slot, now)
+            self._forget_flows()
+            self._reselect(n, now)
+
+    def _move_to(self, n: Neighbour, source: bytes, now: float) -> None:
+        """Send to another Ethernet address of the neighbour from now on if the one used so far is silent."""
+        if source != n.mac and (not n.usable or now - n.sources[n.mac].heard_at > n.interval * OVERDUE_INTERVALS[1]):
             self._drop_source(n, n.mac)
             n.mac = source
         elif len(n.sources) > SOURCES_MAX:
             self._drop_source(n, next(mac for mac in n.sources if mac not in (n.mac, source)))
-        if is_new:
-            n.tags = tuple(Heard(mac, n.nonce) for mac in n.sources)
-            n.wire.news = NEWS_GREETINGS
-            self._forget_flows()
+
+    def _take_slot(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
+        """A neighbour says its slot at an Ethernet address: the program that had it before has ended."""
+        for other in n.wire.senders[source]:
+            if other is not n and other.sources[source].slot == slot != NO_SLOT:
+                self._forget(other, now)
+
+    def _choose_slot(self, wire: Wire, now: float) -> None:
+        """Take the lowest slot that no other program with this MAC has; for where a lock file cannot tell.
+
+        Others may still send to a dead program that had it. So this is another incarnation: nothing is forwarded for a
+        neighbour before it lists the new nonce, and has therefore heard of the slot.
+        """
+        taken = {n.sources[wire.mac].slot for n in wire.senders.get(wire.mac, ())}
+        before, wire.slot = wire.slot, min(set(range(NO_SLOT + 1)) - (taken - {NO_SLOT}))
+        if wire.slot == before:
+            return
+        self._nonce = self._token()
+        for each in self._wires:
+            self._await_listing(each, now)
+
+    def _await_listing(self, wire: Wire, now: float) -> None:
+        """What identifies us on an interface is new: no link there is up until the neighbour lists it."""
+        for n in wire.neighbours.values():
+            if n.state is not HEARD and not n.v1:
+                self._move(n, HEARD, now)
+        wire.review = True
+        self._forget_flows()
+        self._hurry(wire, now)
 
     def _drop_source(self, n: Neighbour, mac: bytes) -> None:
         del n.sources[mac]
@@ -1756,8 +1833,6 @@ class Router:
             n.heard = listed
             n.macs = frozenset(tag.mac for tag in listed)
             wire.review = True
-            n.crowded = any(tag.mac == wire.mac and tag != us for tag in listed)
-            self._forget_flows()  # who is a bystander depends on it
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if us in listed and n.state is HEARD:
             self._move(n, UP, now)
@@ -1778,8 +1853,9 @@ class Router:
         elif not n.usable:
             n.backoff = ASK_FIRST
             n.retry = now + n.backoff
-        if n.usable != was_usable:
+        if n.usable != was_usable or before is DEAD:
             self._forget_flows()
+        if n.usable != was_usable:
             n.wire.review = True
             n.wire.repeat |= n.usable
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
@@ -1844,6 +1920,10 @@ class Router:
     def _miss(self, n: Neighbour, now: float) -> None:
         """A PROBE went unanswered."""
         n.misses += 1
+        latest = max(n.sources, key=lambda mac: n.sources[mac].heard_at)
+        if latest != n.mac:  # its interface may have got another Ethernet address
+            self._drop_source(n, n.mac)
+            n.mac = latest
         if n.misses == 1:
             self._move(n, SUSPECT, now)
         if n.misses < PROBE_TRIES:
@@ -1899,7 +1979,8 @@ class Router:
     # HANDSHAKEs out
 
     def _handshake(self, wire: Wire, flags: int, ttl0: int, token: int = 0) -> Handshake:
-        return Handshake(flags, ttl0, HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token)
+        handshake = Handshake(flags, ttl0, HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token)
+        return handshake._replace(slot=wire.slot)
 
     def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Handshake) -> None:
         frame = self._frame(TYPE_HANDSHAKE, dest, encode_handshake(handshake))
@@ -1991,7 +2072,7 @@ class Router:
 
     def _echo_payload(self, flags: int, token: int) -> bytes:
         """Return the payload of a HANDSHAKE that is routed like data."""
-        handshake = self._handshake(self._wires[0], flags, TTL_ROUTED, token)
+        handshake = self._handshake(self._wires[0], flags, TTL_ROUTED, token)._replace(slot=0)
         if flags & FLAG_REPLY:
             handshake = handshake._replace(name=self._name, ports=self._ports)
         return encode_handshake(handshake)
@@ -2034,10 +2115,7 @@ class Router:
             self._select(d, now)
 
     def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
-        """Tell whether a way is better than the one in use, or that one must not be used any more.
-
-        What one of several with the same MAC says may forbid the way through all of them.
-        """
+        """Return whether a next hop is better than the one in use, or that one must not be used any more."""
         rank, other = self._rank(d, n), self._rank(d, than)
         return other is None or (rank is not None and rank < other)
 
@@ -2094,17 +2172,12 @@ class Router:
         self._flush_in(0.0, now)
 
     def _feasible(self, d: Destination, n: Neighbour) -> bool:
-        """The condition that keeps routes free of loops (section "why it cannot loop").
+        """Return whether the neighbour's route is feasible: that keeps routes free of loops ("why it cannot loop").
 
-        All who send with that MAC get the frame, so it must hold for each. Sequence numbers are plain integers here:
-        the proof wants a total order, and seconds fit u32 until 2106.
+        Sequence numbers are plain integers here: the proof wants a total order, and seconds fit u32 until 2106.
         """
-        if d.fd is not None:
-            for m in n.wire.senders[n.mac]:
-                advert = d.adverts.get(m)
-                if advert is not None and (-advert.seq, advert.metric) >= d.fd:
-                    return False
-        return True
+        advert = d.adverts[n]
+        return d.fd is None or (-advert.seq, advert.metric) < d.fd
 
     def _rank(self, d: Destination, n: Neighbour) -> Optional[Tuple[Any, ...]]:
         """Return how good the way through a neighbour is, lowest best, or None if it must not be used."""
@@ -2112,6 +2185,8 @@ class Router:
         metric = advert.metric + n.cost
         if not n.usable or metric >= METRIC_UNREACHABLE or not self._feasible(d, n):
             return None
+        if n.slot == NO_SLOT and n.address != d.address:
+            return None  # it forwards for nobody
         known = -d.fd[0] if d.fd is not None else advert.seq
         far = advert.metric > 0 and advert.seq > known + SEQ_JUMP_MAX  # believed only if there is nothing else
         new = d.best is None or n is not d.best.neighbour
@@ -2134,7 +2209,7 @@ class Router:
 
     def _reselect(self, n: Neighbour, now: float) -> None:
         """Choose again wherever the neighbour is a candidate."""
-        for d in self._routes.values():
+        for d in self._routes.values() if n.adverts else ():
             if n in d.adverts:
                 self._select(d, now)
 
@@ -2281,18 +2356,17 @@ class Router:
             if urgent:
                 changes.append(route)
         wire.review = False
-        wire.flows.clear()  # who is a bystander depends on what was told
         return changes
 
     def _view(
         self, wire: Wire, d: Destination, needy: Dict[Optional[Neighbour], Set[bytes]], now: float
     ) -> Optional[Route]:
-        """Return the route that an interface is to be told; None if nobody there needs it.
+        """Return the route that an interface is to be told; None if nobody there needs it, or we do not forward there.
 
         If the way leads through that interface, only who does not hear the next hop needs it (split horizon).
         `needy` keeps who that is, by next hop.
         """
-        if d.best is None:
+        if d.best is None or wire.slot == NO_SLOT:
             return None
         hop = d.best.neighbour if d.best.neighbour.wire.segment(now) is wire.segment(now) else None
         if hop not in needy:

@@ -4,9 +4,14 @@ A frame is the payload of an Ethernet frame of EtherType 0x88B5. All numbers are
 
      0       1       2             8             14    15              23
     +-------+-------+-------------+-------------+-----+---------------+---------
-    |version|type   |origin       |dest         |ttl  |msg_id         |payload
-    |u8 = 1 |u8     |6 bytes      |6 bytes      |u8   |u64            |
+    |version|type   |origin       |dest         |slot,|msg_id         |payload
+    |u8 = 1 |u8     |6 bytes      |6 bytes      |ttl  |u64            |
     +-------+-------+-------------+-------------+-----+---------------+---------
+
+An Ethernet destination names a card, not a program. So the octet at 14 has two fields: its high three bits are the
+slot, which of the programs with that Ethernet address forwards the frame (NO_SLOT: none, it is for `dest` alone), its
+low five bits the ttl, the hops that are left. Frames of v1.0, floods and HANDSHAKEs between neighbours have slot 0.
+A program says its own slot in the HANDSHAKE's flags, bits 4 to 6.
 
 There is no length field, and Ethernet pads short frames with zeros, so every payload says for itself where it ends:
 text and STATUS cut trailing NULs, HANDSHAKE and STREAM carry a length. The payload of a HANDSHAKE (that of a v1.0
@@ -41,6 +46,7 @@ from constants import (
     TLV_PORTS,
     TLV_REQUEST,
     TLV_ROUTE,
+    TTL_ROUTED,
     TYPE_HANDSHAKE,
     TYPE_STREAM,
 )
@@ -53,6 +59,8 @@ _HEARD = Struct(">6sI")
 _ROUTE = Struct(">6sIHH")
 _REQUEST = Struct(">6sIB")
 _PORT = Struct(">H")
+_SLOT_SHIFT = 5  # in the ttl octet
+_SLOT_FLAGS, _SLOT_FLAGS_SHIFT = 0x70, 4  # in the flags of a HANDSHAKE
 
 
 class FrameError(ValueError):
@@ -93,7 +101,7 @@ def decode_ethernet(frame: bytes) -> Ethernet:
 
 
 class Frame(NamedTuple):
-    """A frame: `origin` made it, `dest` (all zero: everyone) shall have it, `msg_id` names it for its whole way."""
+    """A frame: made by `origin` for `dest` (all zero: everyone), named by `msg_id` all along its path."""
 
     type: int
     origin: bytes
@@ -101,12 +109,13 @@ class Frame(NamedTuple):
     ttl: int
     msg_id: int
     payload: bytes
+    slot: int = 0
 
 
 def encode_frame(frame: Frame) -> bytes:
     """Return the 23-byte header and the payload."""
-    kind, origin, dest, ttl, msg_id, payload = frame
-    return _HEADER.pack(MESH_VERSION, kind, origin, dest, ttl, msg_id) + payload
+    kind, origin, dest, ttl, msg_id, payload, slot = frame
+    return _HEADER.pack(MESH_VERSION, kind, origin, dest, slot << _SLOT_SHIFT | ttl, msg_id) + payload
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -117,12 +126,13 @@ def decode_frame(data: bytes) -> Frame:
     """
     if len(data) < MESH_HEADER_BYTES:
         raise FrameError("short")
-    version, kind, origin, dest, ttl, msg_id = _HEADER.unpack_from(data)
+    version, kind, origin, dest, octet, msg_id = _HEADER.unpack_from(data)
     if version != MESH_VERSION:
         raise FrameError("version")
     if not TYPE_HANDSHAKE <= kind <= TYPE_STREAM:
         raise FrameError("type")
-    return Frame(kind, origin, dest, ttl, msg_id, data[MESH_HEADER_BYTES:])
+    slot, ttl = octet >> _SLOT_SHIFT, octet & TTL_ROUTED
+    return Frame(kind, origin, dest, ttl, msg_id, data[MESH_HEADER_BYTES:], slot)
 
 
 # --- MESSAGE, BROADCAST, STATUS -------------------------------------------------------------------------------------
@@ -189,7 +199,8 @@ class Request(NamedTuple):
 class Handshake(NamedTuple):
     """The payload of a HANDSHAKE. None stands for a TLV that is not there; `interval` in seconds.
 
-    `mtu` is the largest frame (header included) that the interface takes, `pad` the bytes of padding on purpose.
+    `mtu` is the largest frame (header included) that the interface takes, `pad` the bytes of padding on purpose, `slot`
+    the sender's own on this interface.
     """
 
     flags: int
@@ -205,6 +216,7 @@ class Handshake(NamedTuple):
     name: Optional[str] = None
     ports: Optional[Tuple[int, ...]] = None
     pad: int = 0
+    slot: int = 0
 
 
 def encode_handshake(h: Handshake) -> bytes:
@@ -226,7 +238,8 @@ def encode_handshake(h: Handshake) -> bytes:
     if length > 0xFFFF:
         raise ValueError(f"a HANDSHAKE of {length} bytes")
     tenths = round(h.interval * 10)
-    fixed = _HANDSHAKE.pack(HANDSHAKE_MAGIC, h.flags, length, h.ttl0, tenths, h.mtu, h.nonce, h.seq, h.token)
+    flags = h.flags | h.slot << _SLOT_FLAGS_SHIFT
+    fixed = _HANDSHAKE.pack(HANDSHAKE_MAGIC, flags, length, h.ttl0, tenths, h.mtu, h.nonce, h.seq, h.token)
     return fixed + tlvs
 
 
@@ -255,13 +268,14 @@ def decode_handshake(payload: bytes) -> Optional[Handshake]:
     requests = map(Request._make, _decode_list(_REQUEST, tlvs[TLV_REQUEST], DESTINATIONS_MAX))
     ports = [port for (port,) in _decode_list(_PORT, tlvs[TLV_PORTS], PORTS_MAX)]
     name = tlvs[TLV_NAME][-1:]
-    return Handshake(flags, ttl0, tenths / 10, mtu, nonce, seq, token)._replace(
+    return Handshake(flags & ~_SLOT_FLAGS, ttl0, tenths / 10, mtu, nonce, seq, token)._replace(
         heard=tuple(heard) if tlvs[TLV_HEARD] else None,
         routes=tuple(routes),
         requests=tuple(requests),
         name=name[0][:NAME_BYTES_MAX].decode("utf-8", "replace") if name else None,
         ports=tuple(ports) if tlvs[TLV_PORTS] else None,
         pad=sum(map(len, tlvs[TLV_PAD])),
+        slot=(flags & _SLOT_FLAGS) >> _SLOT_FLAGS_SHIFT,
     )
 
 

@@ -24,6 +24,7 @@ TYPE_OFFSET = 15  # of the AlexMesh type in an Ethernet frame
 BOOT_SEQ = 1700000000
 FAR_AHEAD = 100000
 INFINITY = float("inf")
+NO_SLOT = 7
 Event = TypeVar("Event")
 
 
@@ -46,10 +47,20 @@ class Port:
         self.index = index
         self.segment = segment
         self.mac = mac
+        self.slot: Optional[int] = None  # while its node is up, where locks give slots
+
+    def claim(self) -> Optional[int]:
+        """Take the lowest slot that no other program on this card holds; None where locks cannot be had."""
+        if self.node.net.locks:
+            card = [port for port in self.segment.ports if port.mac == self.mac and port.node.up and port is not self]
+            self.slot = min(set(range(NO_SLOT + 1)) - {port.slot for port in card} | {NO_SLOT})
+        return self.slot
 
 
 class Segment:
-    """A bus or, with two ports, a cable."""
+    """A bus or, with two ports, a cable. `deaf`: the programs that share a card do not hear each other."""
+
+    deaf = False
 
     def __init__(self, number: int, loss: float, delay: float, loopback: bool) -> None:
         self.number = number
@@ -62,8 +73,8 @@ class Segment:
         self.cuts: Set[Tuple[Optional[Port], Optional[Port]]] = set()  # (from, to): silently lost; None: every port
 
     def carries(self, sender: Port, receiver: Port) -> bool:
-        """Tell whether frames get from one port to another."""
-        if sender in self.isolated and receiver in self.isolated:
+        """Return whether frames get from one port to another; those of one card need no switch."""
+        if sender in self.isolated and receiver in self.isolated and sender.mac != receiver.mac:
             return False
         cuts = self.cuts
         return not cuts or cuts.isdisjoint(((sender, receiver), (sender, None), (None, receiver)))
@@ -74,9 +85,13 @@ class Segment:
             self.cuts.add((receiver, sender))
 
     def hear(self, sender: Port, destination: bytes) -> Iterator[Port]:
-        """Yield the ports that a frame reaches. Programs that share a card do not hear each other, except on `lo`."""
+        """Yield the ports that a frame reaches: those of other programs on the same card too; on `lo` the sender's."""
         for port in self.ports:
-            if self.loopback or (port.mac != sender.mac and destination in (BROADCAST, port.mac)):
+            if self.loopback:
+                yield port
+            elif port is sender or (self.deaf and port.mac == sender.mac):
+                continue
+            elif destination in (BROADCAST, port.mac):
                 yield port
 
 
@@ -116,7 +131,7 @@ class SimNode:
 
     def start(self, seq: Optional[int] = None) -> "SimNode":
         net = self.net
-        interfaces = [Interface(f"e{p.index}", p.mac, self.mtu, p.segment.loopback) for p in self.ports]
+        interfaces = [Interface(f"e{p.index}", p.mac, self.mtu, p.segment.loopback, p.claim()) for p in self.ports]
         self.routers.append(
             self.kind(
                 self.address,
@@ -217,7 +232,10 @@ class Network:
     """Segments, nodes, and the time they live in.
 
     `watch`, if set, is called after every event. `frames` and `bytes` count what was sent, by (segment number, type).
+    `locks`: whether lock files tell programs on one card their slots.
     """
+
+    locks = True
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = random.Random(seed)

@@ -1,13 +1,14 @@
 """Meshes of Routers in virtual time: that they find ways, heal, and say little. Churn is for fuzz_mesh.py."""
 
 import random
-from typing import Callable, List, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 import pytest
+from fuzz_mesh import CommonVeto
 from meshsim import BOOT_SEQ, HANDSHAKE, MESSAGE, STATUS, STREAM, TEXT, Network, Segment, SimNode, V1SimNode, mac_of
 
 from constants import FLOODS_PER_SECOND, LOST_FLOODS_PER_SECOND
-from node import DuplicateAddress, Echoed, MessageReceived, NodeFound, NodeLost, PathChanged, Undelivered
+from node import DuplicateAddress, Echoed, MessageReceived, NodeFound, NodeLost, PathChanged, RouteChanged, Undelivered
 
 Build = Callable[[Network], List[SimNode]]
 SHAPES: List[Tuple[str, Build]] = [
@@ -368,27 +369,126 @@ def test_lo_with_several_nodes() -> None:
     assert nodes[0].router.mtu_to(nodes[1].address) == 65535
 
 
-def test_lo_node_reaches_the_ethernet_through_one_that_has_both() -> None:
+def test_lo_node_reaches_the_ethernet_by_floods_only() -> None:
+    """Nobody forwards what came by `lo`: a program there takes a card of the machine too."""
     net = Network(1)
     lo, lan = net.segment(loopback=True), net.segment()
-    inner, other, relay, outer = net.node(lo), net.node(lo), net.node(lan, lo), net.node(lan)
-    steady(net)
-    ids = [(inner, inner.message(outer)), (outer, outer.message(inner)), (other, other.message(inner))]
+    inner, relay, outer = net.node(lo), net.node(lan, lo), net.node(lan)
+    net.run(8)
+    assert inner.router.path_to(outer.address) is None
+    assert net.walk(outer, inner) == [outer, relay, inner]
+    net.frames.clear()
+    ids = [(inner, inner.message(outer)), (outer, outer.message(inner))]
     net.run(0.1)
     assert all(node.delivered(msg_id) for node, msg_id in ids)
-    assert net.sent(MESSAGE) == 2 + 2 + 1
-    assert net.walk(inner, outer) == [inner, relay, outer]
 
 
-def test_two_programs_on_one_card() -> None:
-    """They do not hear each other, and others reach both."""
+def own_address(machine: int, program: int) -> bytes:
+    """The address of a program that is not the first on its card."""
+    return bytes((2, 0, 0, 0, machine, program))
+
+
+def machine(net: Network, lans: Sequence[Segment], number: int, programs: int, **options: Any) -> List[SimNode]:
+    """Return programs that share the cards of a machine, one on each LAN."""
+    macs = [mac_of(number, index) for index in range(len(lans))]
+    return [
+        net.node(*lans, macs=macs, address=own_address(number, program) if program else macs[0], **options)
+        for program in range(programs)
+    ]
+
+
+def route_changes(nodes: Sequence[SimNode]) -> int:
+    return sum(len(node.happened(kind)) for node in nodes for kind in (RouteChanged, NodeFound, NodeLost))
+
+
+def changes_in_30_s(net: Network) -> int:
+    """Return how many routes change between the 4th and the 34th second after the last program was started."""
+    for node in net.nodes:
+        node.router.tells_routes = True
+    net.run(3)
+    before = route_changes(net.nodes)
+    net.frames.clear()
+    net.run(30)
+    return route_changes(net.nodes) - before
+
+
+@pytest.mark.parametrize("cards", [2, 3, 5])
+@pytest.mark.parametrize("programs", [1, 2, 5])
+def test_programs_on_the_cards_of_a_lan_change_no_route_and_lose_nothing(cards: int, programs: int) -> None:
+    net = Network(cards * 10 + programs)
+    lan = net.segment()
+    nodes = [node for number in range(1, cards + 1) for node in machine(net, [lan], number, programs)]
+    assert changes_in_30_s(net) == 0
+    assert net.sent() <= 7 * len(nodes)  # a HANDSHAKE in 4.5 to 5 s
+    assert net.converged()
+    for _ in range(100):
+        a, b = net.rng.sample(nodes, 2)
+        a.stream(b)
+        net.run(0.001)
+    assert sum(len(node.streams) for node in nodes) == 100
+    assert net.sent(STREAM) == 100
+
+
+@pytest.mark.parametrize("programs", [2, 3, 5])
+def test_programs_on_both_cards_of_relays_change_no_route_and_lose_nothing(programs: int) -> None:
+    net = Network(programs)
+    left, right = net.segment(), net.segment()
+    for number in (1, 2):
+        machine(net, [left, right], number, programs)
+    near, far = machine(net, [left], 3, programs), machine(net, [right], 4, programs)
+    assert changes_in_30_s(net) == 0
+    assert net.converged()
+    for a, b in zip(near * 10, far * 10):
+        a.stream(b)
+        net.run(0.001)
+    assert [len(node.streams) for node in far] == [10] * programs
+    assert net.sent(STREAM) == 20 * programs  # each goes by one program of one relay
+
+
+def test_with_common_vetoes_two_programs_on_each_end_of_a_cable_are_never_quiet() -> None:
+    """So it was before there were slots, when they did not hear each other either."""
     net = Network(1)
     lan = net.segment()
-    card = mac_of(1)
-    one = net.node(lan, macs=[card])
-    two = net.node(lan, macs=[card], address=bytes((2, 0, 0, 0, 0, 9)))
-    other = net.node(lan)
-    net.run(8)
+    lan.deaf = True
+    for number in (1, 2):
+        machine(net, [lan], number, 2, kind=CommonVeto)
+    assert changes_in_30_s(net) > 100
+
+
+def test_nine_programs_on_one_card_are_reached_and_seven_forward() -> None:
+    net = Network(1)
+    left, right = net.segment(), net.segment()
+    relays = machine(net, [left, right], 1, 9)
+    (a,), (b,) = machine(net, [left], 2, 1), machine(net, [right], 3, 1)
+    assert changes_in_30_s(net) == 0
+    assert net.converged()
+    for relay in relays[:7]:
+        relay.crash()
+    net.run(30)
+    assert a.router.path_to(b.address) is None
+    assert [net.walk(a, relay) for relay in relays[7:]] == [[a, relay] for relay in relays[7:]]
+
+
+def test_program_that_takes_the_slot_of_one_that_was_killed_takes_its_place() -> None:
+    net = Network(1)
+    left, right = net.segment(), net.segment()
+    first, second = machine(net, [left, right], 1, 2)
+    (a,), (b,) = machine(net, [left], 2, 1), machine(net, [right], 3, 1)
+    steady(net)
+    first.crash()
+    third = net.node(left, right, macs=[port.mac for port in first.ports], address=own_address(1, 9))
+    net.run(0.2)
+    assert {n.address for n in a.router.neighbours()} == {second.address, third.address}
+    assert net.walk(a, b) in ([a, second, b], [a, third, b])
+
+
+def test_two_programs_on_one_card_that_do_not_hear_each_other() -> None:
+    """As on a system that does not show them each other's frames."""
+    net = Network(1)
+    lan = net.segment()
+    lan.deaf = True
+    (one, two), (other,) = machine(net, [lan], 1, 2), machine(net, [lan], 2, 1)
+    assert changes_in_30_s(net) == 0
     net.frames.clear()
     ids = [(a, a.message(b)) for a, b in [(one, other), (two, other), (other, one), (other, two)]]
     for _ in range(20):

@@ -67,7 +67,8 @@ FRAME_DATA = bytes.fromhex(FRAME_HEX.replace(" ", ""))
 
 addresses = st.binary(min_size=6, max_size=6)
 u8, u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
-frames = st.builds(Frame, st.integers(1, 5), addresses, addresses, u8, u64, st.binary(max_size=100))
+u3, u5 = st.integers(0, 7), st.integers(0, 31)
+frames = st.builds(Frame, st.integers(1, 5), addresses, addresses, u5, u64, st.binary(max_size=100), u3)
 
 
 def reason_of(decode: Callable[[bytes], object], data: bytes) -> str:
@@ -94,8 +95,10 @@ def test_frame_round_trip(frame: Frame) -> None:
 
 @given(frames)
 def test_frame_as_v1_sees_it(frame: Frame) -> None:
-    assert v1.decode(encode_frame(frame)) == (1, *frame)
-    assert v1.encode(*frame) == encode_frame(frame)
+    """The octet that is the ttl there holds the slot in its high three bits."""
+    seen = frame._replace(ttl=frame.ttl + 32 * frame.slot)[:6]
+    assert v1.decode(encode_frame(frame)) == (1, *seen)
+    assert v1.encode(*seen) == encode_frame(frame)
 
 
 @pytest.mark.parametrize("size", range(23))
@@ -236,7 +239,7 @@ BARE = Handshake(flags=0, ttl0=0, interval=0.0, mtu=0, nonce=1, seq=0)
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 handshakes = st.builds(
     Handshake,
-    flags=u8,
+    flags=u8.map(lambda flags: flags & 0x8F),
     ttl0=u8,
     interval=u8.map(lambda tenths: tenths / 10),
     mtu=u16,
@@ -249,6 +252,7 @@ handshakes = st.builds(
     name=st.one_of(st.none(), texts),
     ports=st.one_of(st.none(), st.lists(u16, max_size=5).map(tuple)),
     pad=st.integers(0, 50),
+    slot=u3,
 )
 
 
