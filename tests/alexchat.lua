@@ -33,12 +33,15 @@ local function flag(name, label, mask)
     return ProtoField.bool(name, label, 8, { "Set", "Not set" }, mask)
 end
 
+local NOBODY = { [7] = "7 (nobody's)" }
+
 local m = {
     version = ProtoField.uint8("alexmesh.version", "Version"),
     type = ProtoField.uint8("alexmesh.type", "Type", base.DEC, TYPES),
     origin = ProtoField.ether("alexmesh.origin", "Origin"),
     dest = ProtoField.ether("alexmesh.dest", "Destination"),
-    ttl = ProtoField.uint8("alexmesh.ttl", "Time to live"),
+    slot = ProtoField.uint8("alexmesh.slot", "Slot of the program that forwards it", base.DEC, NOBODY, 0xE0),
+    ttl = ProtoField.uint8("alexmesh.ttl", "Time to live", base.DEC, nil, 0x1F),
     msg_id = ProtoField.uint64("alexmesh.msg_id", "Message id"),
     text = ProtoField.string("alexmesh.text", "Text", base.UNICODE),
     acked_id = ProtoField.uint64("alexmesh.acked_id", "Acknowledged message id"),
@@ -54,6 +57,7 @@ local m = {
     reply = flag("alexmesh.handshake.flags.reply", "REPLY", 2),
     full = flag("alexmesh.handshake.flags.full", "FULL", 4),
     bye = flag("alexmesh.handshake.flags.bye", "BYE", 8),
+    own_slot = ProtoField.uint8("alexmesh.handshake.slot", "Slot of the sender", base.DEC, NOBODY, 0x70),
     length = ProtoField.uint16("alexmesh.handshake.length", "Length"),
     ttl0 = ProtoField.uint8("alexmesh.handshake.ttl0", "Time to live at the start"),
     hops = ProtoField.uint8("alexmesh.handshake.hops", "Hops so far"),
@@ -323,10 +327,11 @@ local function dissect_handshake(tvb, at, pinfo, tree)
         return tvb:len(), "cut short"
     end
     local set = add_flags(tree, m, tvb(at + 1, 1), MESH_FLAGS)
+    tree:add(m.own_slot, tvb(at + 1, 1))
     local length = tvb(at + 2, 2):uint()
     tree:add(m.length, tvb(at + 2, 2))
     tree:add(m.ttl0, tvb(at + 4, 1))
-    local hops = tvb(at + 4, 1):uint() - tvb(14, 1):uint()
+    local hops = tvb(at + 4, 1):uint() - tvb(14, 1):uint() % 32
     if hops > 0 then
         tree:add(m.hops, hops):set_generated()
     end
@@ -676,6 +681,7 @@ function mesh.dissector(tvb, pinfo, root)
     tree:add(m.type, tvb(1, 1))
     tree:add(m.origin, tvb(2, 6))
     tree:add(m.dest, tvb(8, 6))
+    tree:add(m.slot, tvb(14, 1))
     tree:add(m.ttl, tvb(14, 1))
     tree:add(m.msg_id, tvb(15, 8))
     -- Like IP's, these addresses are from end to end; those of the hop are Ethernet's. All zero is everyone.

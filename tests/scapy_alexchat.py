@@ -17,6 +17,7 @@ from typing import Any, List, Optional, Tuple, Type
 from scapy.config import conf
 from scapy.error import warning
 from scapy.fields import (
+    BitField,
     ByteEnumField,
     ByteField,
     FieldLenField,
@@ -90,7 +91,8 @@ class AlexMesh(Packet):
         ByteEnumField("type", 1, TYPES),
         MACField("origin", EVERYONE),
         MACField("dest", EVERYONE),
-        ByteField("ttl", 5),
+        BitField("slot", 0, 3),
+        BitField("ttl", 5, 5),
         LongField("msg_id", 0),
     ]
 
@@ -264,7 +266,9 @@ class AlexMeshHandshake(_Piece):
     name = "AlexMesh HANDSHAKE"
     fields_desc = [
         XByteField("magic", MAGIC),
-        FlagsField("flags", 0, 8, ["PROBE", "REPLY", "FULL", "BYE", "b4", "b5", "b6", "b7"]),
+        BitField("reserved", 0, 1),
+        BitField("slot", 0, 3),
+        FlagsField("flags", 0, 4, ["PROBE", "REPLY", "FULL", "BYE"]),
         ShortField("length", None),
         ByteField("ttl0", 5),
         ScalingField("interval", 5, scaling=0.1, unit="s", fmt="B"),

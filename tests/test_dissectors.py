@@ -108,12 +108,15 @@ def to_scapy(h: Handshake) -> AlexMeshHandshake:
     if h.pad:
         tlvs.append(AlexMeshPad(value=bytes(h.pad)))
     return AlexMeshHandshake(
-        flags=h.flags, ttl0=h.ttl0, interval=h.interval, mtu=h.mtu, nonce=h.nonce, seq=h.seq, token=h.token, tlvs=tlvs
-    )
+        reserved=h.flags >> 7, slot=h.slot, flags=h.flags & 15, ttl0=h.ttl0, interval=h.interval, mtu=h.mtu,
+        nonce=h.nonce, seq=h.seq, token=h.token, tlvs=tlvs,
+    )  # fmt: skip
 
 
 def from_scapy(packet: AlexMeshHandshake) -> Handshake:
-    h = Handshake(int(packet.flags), packet.ttl0, packet.interval, packet.mtu, packet.nonce, packet.seq, packet.token)
+    flags = int(packet.flags) | packet.reserved << 7
+    h = Handshake(flags, packet.ttl0, packet.interval, packet.mtu, packet.nonce, packet.seq, packet.token)
+    h = h._replace(slot=packet.slot)
     for tlv in packet.tlvs:
         if isinstance(tlv, AlexMeshHeard):
             h = h._replace(heard=tuple(Heard(parse_address(e.mac), e.nonce) for e in tlv.entries))
@@ -146,13 +149,13 @@ def test_we_read_scapys_handshakes(h: Handshake, padding: bytes) -> None:
     assert decode_handshake(frame.payload) == h
 
 
-@given(st.integers(1, 5), ADDRESSES, ADDRESSES, U8, U64)
-def test_headers_agree(kind: int, origin: bytes, dest: bytes, ttl: int, msg_id: int) -> None:
-    frame = Frame(kind, origin, dest, ttl, msg_id, b"")
+@given(st.integers(1, 5), ADDRESSES, ADDRESSES, st.integers(0, 31), U64, st.integers(0, 7))
+def test_headers_agree(kind: int, origin: bytes, dest: bytes, ttl: int, msg_id: int, slot: int) -> None:
+    frame = Frame(kind, origin, dest, ttl, msg_id, b"", slot)
     header = whole(frame, b"")[AlexMesh]
     assert header.fields == {
-        "version": 1, "type": kind, "origin": format_address(origin), "dest": format_address(dest), "ttl": ttl,
-        "msg_id": msg_id,
+        "version": 1, "type": kind, "origin": format_address(origin), "dest": format_address(dest),
+        "slot": slot, "ttl": ttl, "msg_id": msg_id,
     }  # fmt: skip
     assert decode_frame(bytes(header)) == frame
 
