@@ -148,6 +148,7 @@ SYN_ACKS_PER_SECOND, RESETS_PER_SECOND, CHALLENGES_PER_SECOND = 5000, 200, 10
 CLOSE_SECONDS = 3.0  # what is not delivered by then is given up when a stream or node is closed
 EVENTS_MAX = 1024  # mesh events kept for an application that does not take them, oldest out
 SIGNAL_RETRY = 0.002  # a signal that came in the middle of a machine comes again
+TRACE_TRIES, TRACE_SILENT_MAX = 3, 5  # questions to each hop, and hops in a row without an answer that end a trace
 ECHO_RETRY = 0.25  # between two questions to a node that has not answered
 SETTLE_SECONDS = 0.5  # in which a new node hears of all others, or a moment longer in a large mesh
 FIND_SECONDS = 3.0  # for a node of a given name to show up; the least is SETTLE_SECONDS, in case there are two

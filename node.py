@@ -163,6 +163,7 @@ from constants import (
     SWEEP_SECONDS,
     SYN_TIMEOUT,
     TLV_BYTES,
+    TRACE_TRIES,
     TTL_ROUTED,
     TTL_V1,
     TYPE_BROADCAST,
@@ -951,10 +952,11 @@ class Relay(NamedTuple):
 
 
 class Echo(NamedTuple):
-    """An `echo` that waits for its answer."""
+    """An `echo` that waits for its answer; from any relay if its `ttl` does not reach `dest` for sure."""
 
     dest: bytes
     sent: float
+    ttl: int
 
 
 class Timer(NamedTuple):
@@ -1123,15 +1125,19 @@ class Router:
         """Send a text to every node, unacknowledged."""
         self._flood(self._frame(TYPE_BROADCAST, EVERYONE, data), now)
 
-    def echo(self, dest: bytes, *, now: float) -> int:
-        """Ask `dest`, wherever it is, to answer; return the token of the `Echoed` to come. Raise ValueError."""
+    def echo(self, dest: bytes, *, now: float, ttl: int = TTL_ROUTED) -> int:
+        """Ask `dest`, wherever it is, to answer, or the relay that is `ttl` + 1 hops away on the path to it.
+
+        Return the token of the `Echoed` to come. Raise ValueError.
+        """
         self._check_peer(dest)
         token = self._token()
         if len(self._echoes) >= MESSAGES_MAX:
             del self._echoes[next(iter(self._echoes))]
-        self._echoes[token] = Echo(dest, now)
+        self._echoes[token] = Echo(dest, now, ttl)
         self._note_asked(dest, now)
-        self._route(self._frame(TYPE_HANDSHAKE, dest, self._echo_payload(FLAG_PROBE, token)), now)
+        frame = self._frame(TYPE_HANDSHAKE, dest, self._echo_payload(FLAG_PROBE, token))
+        self._route(frame._replace(ttl=ttl), now)
         return token
 
     def announce(self, *, now: float) -> None:
@@ -1421,6 +1427,7 @@ class Router:
         if not self._forwards(wire, frame):
             raise FrameError("slot")
         if frame.ttl == 0:
+            self._answer_expired(wire, source, frame, now)
             raise FrameError("ttl")
         frame = frame._replace(ttl=frame.ttl - 1, slot=0)
         d = self._routes.get(frame.dest)
@@ -1446,6 +1453,12 @@ class Router:
     def _forwards(self, wire: Wire, frame: Frame) -> bool:
         """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
         return frame.slot == wire.slot != NO_SLOT
+
+    def _answer_expired(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
+        """Answer an `echo` that gets no further, in place of the node it is for: so a path is traced."""
+        h = decode_handshake(frame.payload) if frame.type == TYPE_HANDSHAKE else None
+        if h is not None and h.flags & FLAG_PROBE:
+            self._answer_echo(wire, source, frame.origin, h.token, now)
 
     def _has_heard(self, hop: Neighbour, source: bytes, frame: Frame) -> bool:
         """Return whether the next hop sent this frame, or got it where we did: it has our MAC and the frame is its."""
@@ -2216,6 +2229,9 @@ class Router:
     def _path_changed(self, d: Destination, old: Optional[Path], now: float) -> None:
         """Tell whom it concerns that there is another way to a destination, or none."""
         best = d.best
+        if best is not None and old is None:
+            for message in [each for each in self._messages.values() if each.frame.dest == d.address]:
+                self._route(message.frame, now)  # its flood may have come before the relays knew this node
         if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
             self._forget_flows()
             if best is not None and d.used > -INFINITY:
@@ -2411,7 +2427,7 @@ class Router:
         """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
         if h.flags & FLAG_REPLY:
             echo = self._echoes.get(h.token)
-            if echo is None or echo.dest != frame.origin:
+            if echo is None or (echo.dest != frame.origin and echo.ttl == TTL_ROUTED):
                 raise FrameError("echo")
             del self._echoes[h.token]
             hops = max(h.ttl0 - frame.ttl, 0) + 1
@@ -2420,9 +2436,13 @@ class Router:
             if d is not None:
                 d.name, d.ports, d.rtt = name, ports, rtt
             self.events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
-        elif h.flags & FLAG_PROBE and self._answers.take(now=now):
-            payload = self._echo_payload(FLAG_REPLY, h.token)
-            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, frame.origin, payload), now)
+        elif h.flags & FLAG_PROBE:
+            self._answer_echo(wire, source, frame.origin, h.token, now)
+
+    def _answer_echo(self, wire: Wire, source: bytes, origin: bytes, token: int, now: float) -> None:
+        if self._answers.take(now=now):
+            payload = self._echo_payload(FLAG_REPLY, token)
+            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, payload), now)
 
     def _token(self) -> int:
         return self._rng.getrandbits(32) or 1
@@ -3071,6 +3091,28 @@ class Node:
             is_last = number == count
             send_at += wait if is_last else interval
             yield from self._answers(asked, send_at, is_last)
+
+    def trace(self, dest: bytes, *, wait: float) -> Iterator[Tuple[int, Optional[Echoed]]]:
+        """Ask each relay on the path to a node, then the node itself; each has TRACE_TRIES times `wait` seconds.
+
+        Yield (number from 1 on, answer), with None for one that does not answer. Raises TimeoutError without a route.
+        """
+        with self._lock:
+            if not self._wait(self._changed, lambda: self._router.path_to(dest), max(SETTLE_SECONDS, wait)):
+                raise self._silence(dest, f"there is no route to {format_address(dest)}")
+        for number in range(1, TTL_ROUTED + 1):
+            asked: Dict[int, int] = {}
+            answer = None
+            for _ in range(TRACE_TRIES):
+                with self._lock:
+                    asked[self._router.echo(dest, now=self.now(), ttl=number - 1)] = number
+                    self._step(self.now())
+                answer = next((come for _, come in self._answers(asked, self.now() + wait, True)), None)
+                if answer is not None:
+                    break
+            yield number, answer
+            if answer is not None and answer.address == dest:
+                return
 
     def _answers(self, asked: Dict[int, int], until: float, is_last: bool) -> Iterator[Tuple[int, Optional[Echoed]]]:
         """Yield the answers that come until then, or all if no more will be asked."""

@@ -13,6 +13,10 @@ slot, which of the programs with that Ethernet address forwards the frame (NO_SL
 low five bits the ttl, the hops that are left. Frames of v1.0, floods and HANDSHAKEs between neighbours have slot 0.
 A program says its own slot in the HANDSHAKE's flags, bits 4 to 6.
 
+An echo is a HANDSHAKE with PROBE that is routed like data, from 31 hops and with ttl0 31. The node it is for answers
+with REPLY, the same token, its name and ports. Where its hops are used up, the relay answers so in that node's place:
+with 0, 1, 2 ... hops at the start a path is traced.
+
 There is no length field, and Ethernet pads short frames with zeros, so every payload says for itself where it ends:
 text and STATUS cut trailing NULs, HANDSHAKE and STREAM carry a length. The payload of a HANDSHAKE (that of a v1.0
 node is empty):

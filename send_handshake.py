@@ -1,4 +1,4 @@
-"""Ask the whole mesh who is there, or one node whether it answers, like ping."""
+"""Ask the whole mesh who is there, or one node whether it answers, like ping, or each relay on the path to it."""
 
 import signal
 
@@ -9,6 +9,7 @@ import argparse
 import sys
 from typing import List, Optional
 
+from constants import TRACE_SILENT_MAX
 from node import (
     Echoed,
     Node,
@@ -31,12 +32,15 @@ EXAMPLES = """\
 Without NODE: a line for every node of the mesh that answers, the nearest first:
   ADDRESS  HOPS by NEXT-HOP  MTU OF THE PATH  ROUND-TRIP ms  PORTS  NAME
 With NODE: a line for every answer of that node as it comes, then loss and round trips; Ctrl-C ends it early.
+With --trace: a line for every relay on the path to NODE, and for itself:  NUMBER  ADDRESS  NAME  ROUND-TRIP ms
+  An older program on the path stays silent: *
 -q: of the answers of a node only loss and round trips are printed.
 examples:
   sudo python3 send_handshake.py eth0
   sudo python3 send_handshake.py eth0,eth1 --wait 5 --json
   sudo python3 send_handshake.py eth0 6a:00:00:00:00:01 --count 0 --interval 0.2
   sudo python3 send_handshake.py eth0 dora --count 1 -q
+  sudo python3 send_handshake.py eth0 dora --trace
 exits with 1 if nobody answered.
 """
 
@@ -124,6 +128,29 @@ class Ping:
             print("round trip min/avg/max = {:.3f}/{:.3f}/{:.3f} ms".format(*times))
 
 
+def trace(node: Node, peer: bytes, arguments: argparse.Namespace) -> int:
+    """Print each hop on the path to a node as it answers; return the exit status."""
+    bold = emphasis(arguments, sys.stdout)
+    silent = 0
+    for number, answer in node.trace(peer, wait=arguments.wait):
+        if arguments.json:
+            said = (answer.address, answer.name, answer.rtt) if answer is not None else (None, None, None)
+            print(json_line(node, "hop", dict(zip(("number", "address", "name", "rtt"), (number, *said)))), flush=True)
+        elif answer is None:
+            print(f"{number:2}  *", flush=True)
+        else:
+            label = label_names({answer.address: answer.name}, node.names)[answer.address]
+            cells = (f"{number:2}", bold(format_address(answer.address)), label or "-", f"{1000 * answer.rtt:.3f} ms")
+            print("  ".join(cells), flush=True)
+        if answer is not None and answer.address == peer:
+            return 0
+        silent = silent + 1 if answer is None else 0
+        if silent == TRACE_SILENT_MAX:
+            break
+    print(f"{format_address(peer)} does not answer", file=sys.stderr)
+    return 1
+
+
 def parse_arguments() -> argparse.Namespace:
     """Return what was asked for."""
     parser = argument_parser("send_handshake.py", "List the nodes of the mesh, or ping one of them.", EXAMPLES)
@@ -141,9 +168,13 @@ def parse_arguments() -> argparse.Namespace:
         type=seconds_argument,
         default=1.0,
         metavar="SECONDS",
-        help="how long to gather answers; for a ping, to the last one (%(default)g)",
+        help="how long to gather answers; for a ping, to the last one; for a hop, three times that (%(default)g)",
     )
-    return parser.parse_args()
+    parser.add_argument("--trace", action="store_true", help="ask each relay on the path to NODE")
+    arguments = parser.parse_args()
+    if arguments.trace and not arguments.node:
+        parser.error("--trace needs a NODE")
+    return arguments
 
 
 def main() -> int:
@@ -153,7 +184,8 @@ def main() -> int:
         check_peer(arguments.node)
     with open_node(arguments, tells=True) as node:
         if arguments.node:
-            return Ping(node, peer_address(arguments.node, node), arguments).run()
+            peer = peer_address(arguments.node, node)
+            return trace(node, peer, arguments) if arguments.trace else Ping(node, peer, arguments).run()
         found = node.discover(arguments.wait)
         show_nodes(node, found, arguments)
     if not found:
