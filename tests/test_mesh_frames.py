@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import pytest
@@ -42,6 +43,86 @@ def mesh_as_seen_by(host: Host, *, wait: str = "1") -> Dict[str, Dict[str, Any]]
     """What `send_handshake.py --json` says of each node."""
     program = finish(host, "send_handshake.py", host.interfaces, "--json", "--wait", wait)
     return {record["address"]: record for record in map(json.loads, program.out.splitlines())}
+
+
+# --- several programs on a card -------------------------------------------------------------------------------------
+
+
+def crowd(hosts: Sequence[Host], programs: int) -> List[Program]:
+    """Run so many node.py on every host, one after the other on all its cards, and wait until all know all."""
+    started = [
+        host.start([sys.executable, "-bb", "node.py", host.interfaces, "--json"])
+        for _ in range(programs)
+        for host in hosts
+    ]
+    for program in started:
+        address_of(program)
+    for program in started:
+        for other in started:
+            if other is not program:
+                program.expect(f'"address": "{address_of(other)}"')
+    return started
+
+
+def changes(programs: Sequence[Program]) -> List[Dict[str, Any]]:
+    """What these programs have said of each other."""
+    addresses = {address_of(program) for program in programs}
+    said = [json.loads(line) for program in programs for line in program.out.splitlines()]
+    return [event for event in said if event["address"] in addresses]
+
+
+@pytest.mark.parametrize(("shape", "programs"), [("cable", 2), ("cable", 5), ("bridge", 2), ("relays", 2)])
+def test_programs_that_share_cards_change_no_route_and_lose_no_ping(lab: Lab, shape: str, programs: int) -> None:
+    """The thousand pings go to every program of the other side in turn."""
+    hosts = lab.bridge(4) if shape == "bridge" else lab.line(4 if shape == "relays" else 2)
+    started = crowd(hosts, programs)
+    time.sleep(3)
+    before = changes(started)
+    far = started[len(hosts) - 1 :: len(hosts)]
+    count = 1000 // len(far)
+    for program in far:
+        given = (address_of(program), "--count", str(count), "--interval", "0.004", "-q")
+        ping = finish(hosts[0], "send_handshake.py", "eth0", *given)
+        assert f"{count} sent, {count} received, 0% lost" in ping.out
+    assert changes(started)[len(before) :] == []
+
+
+def test_server_and_client_on_one_card_of_one_machine(lab: Lab) -> None:
+    here, _there = lab.line(2)
+    server = start(here, "alexchat_server.py", "eth0", "--name", "bob")
+    address = address_of(server)
+    ping = finish(here, "send_handshake.py", "eth0", address, "--count", "20", "--interval", "0.02")
+    times = [float(each) for each in re.findall(r"time=([0-9.]+) ms", ping.out)]
+    assert len(times) == 20
+    assert sorted(times)[10] < 5  # 0.2 ms on an idle machine
+    client = start(here, "alexchat_client.py", "eth0", "--name", "alice", "--linger", "0", stdin=None)
+    feed(client, "hello next door\n")
+    server.expect("alice: hello next door")
+    assert client.wait() == 0
+
+
+def test_trace_shows_every_relay(lab: Lab) -> None:
+    near, *between, far = lab.line(4)
+    start_all(between, "--name", "relay")
+    (node,) = start_all([far], "--name", "far")
+    trace = finish(near, "send_handshake.py", "eth0", address_of(node), "--trace")
+    hops = [line.split("  ") for line in trace.out.splitlines()]
+    assert [(hop[0].strip(), hop[1], hop[2]) for hop in hops] == [
+        ("1", between[0].ports[0].address, "relay"),
+        ("2", between[1].ports[0].address, "relay"),
+        ("3", address_of(node), "far"),
+    ]
+
+
+def test_first_text_over_relays_just_met_is_not_repeated_after_its_time(lab: Lab) -> None:
+    """Its flood may come before the relays know the sender; then it goes out again as soon as there is a route."""
+    near, *between, far = lab.line(4)
+    start_all([*between, far])
+    times = []
+    for number in range(5):
+        sent = finish(near, "send_message.py", "eth0", far.ports[0].address, f"text {number}")
+        times.append(float(re.findall(r"in ([0-9.]+) ms", sent.out)[0]))
+    assert sorted(times)[2] < 100, times
 
 
 # --- over relays -----------------------------------------------------------------------------------------------------

@@ -332,6 +332,26 @@ def test_a_ping_counts_what_is_lost(pair: Pair) -> None:
     assert list(pings) == [(2, None), (3, None)]
 
 
+def test_a_trace_tells_a_node_from_one_without_a_route(pair: Pair) -> None:
+    one, two = pair.nodes
+    ((number, answer),) = one.trace(two.address, wait=SECONDS)
+    assert answer is not None
+    assert (number, answer.address, answer.name) == (1, two.address, "n2")
+    with pytest.raises(TimeoutError, match="no such node"):
+        next(one.trace(b"\2\0\0\0\0\x99", wait=0.1))
+
+
+def test_a_trace_asks_a_silent_hop_three_times(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = pair.nodes
+    next_event(one, NodeFound)
+    pair.links[1].fault = lambda frame: errno.EPERM
+    asked: List[int] = []
+    echo = one._router.echo
+    monkeypatch.setattr(one._router, "echo", lambda dest, **options: asked.append(1) or echo(dest, **options))
+    assert next(one.trace(two.address, wait=0.05)) == (1, None)
+    assert len(asked) == 3
+
+
 def test_route_changes_are_told_to_who_wants_them(pair: Pair) -> None:
     one, two = pair.nodes
     one.tell_routes()

@@ -1228,6 +1228,16 @@ def test_message_is_repeated_with_its_id_until_the_status_comes(desk: Desk) -> N
     assert of_type(desk.run(5), TYPE_MESSAGE) == []
 
 
+def test_message_goes_out_again_the_moment_a_route_is_there(desk: Desk) -> None:
+    desk.router.send_message(mac_of(9), b"hello", now=desk.now, timeout=9)
+    desk.router.send_message(FAR, b"other", now=desk.now, timeout=9)
+    assert [s.destination for s in desk.take()] == [BROADCAST_ADDRESS] * 2
+    peer = Peer(2)
+    sent = desk.hear(peer, heard=desk.lists_me(peer), routes=[route(9)])
+    assert [(s.destination, s.frame.payload) for s in of_type(sent, TYPE_MESSAGE)] == [(peer.mac, b"hello")]
+    assert [s.time - 100 for s in of_type(desk.run(0.11), TYPE_MESSAGE)] == [near(0.1)] * 2
+
+
 def test_message_without_status_is_undelivered_at_its_timeout(desk: Desk) -> None:
     start = desk.now
     msg_id = desk.router.send_message(FAR, b"hello", now=desk.now, timeout=3)
@@ -1586,6 +1596,40 @@ def test_echo_for_us_is_answered_and_makes_no_neighbour(desk: Desk, ttl: int) ->
     assert (h.flags, h.token, h.name, h.ports) == (FLAG_REPLY, 5, "me", (1, 2))
     assert desk.router.neighbours() == []
     assert desk.hop(mac_of(9)) is None
+
+
+def test_echo_whose_hops_are_used_up_is_answered_in_place_of_the_node_it_is_for(two: Desk) -> None:
+    a, b = forwarding(two)
+    two.run(1)
+    echo = echo_to_me(two, a.address, 0)._replace(dest=b.address)
+    (sent,) = two.put(0, two.macs[0], a.mac, echo)
+    h = sent.handshake
+    assert h is not None
+    assert (sent.destination, sent.frame.dest, sent.frame.ttl, sent.frame.slot) == (a.mac, a.address, 31, NO_SLOT)
+    assert (h.flags, h.token, h.ttl0, h.name, h.ports) == (FLAG_REPLY, 5, 31, "me", (1, 2))
+    assert two.router.drops["ttl"] == 1
+    for kind, payload in ((TYPE_HANDSHAKE, b""), (TYPE_MESSAGE, echo.payload), (TYPE_HANDSHAKE, b"\xa2")):
+        assert two.put(0, two.macs[0], a.mac, two.frame(kind, a.address, b.address, payload, ttl=0)) == []
+    answer = Handshake(FLAG_REPLY, 31, 5.0, 1500, 9, BOOT_SEQ, 7)
+    reply = two.frame(TYPE_HANDSHAKE, a.address, b.address, encode_handshake(answer), ttl=0)
+    assert two.put(0, two.macs[0], a.mac, reply) == []
+    sent = [s for _ in range(500) for s in two.put(0, two.macs[0], a.mac, echo)]
+    assert len(sent) < 110
+
+
+def test_echo_of_few_hops_takes_the_answer_of_a_relay(desk: Desk) -> None:
+    (peer,) = desk.up(2)
+    desk.hear(peer, routes=[route(9)])
+    desk.events()
+    token = desk.router.echo(mac_of(9), now=desk.now, ttl=0)
+    (sent,) = desk.take()
+    assert (sent.frame.dest, sent.frame.ttl) == (mac_of(9), 0)
+    assert sent.handshake is not None
+    assert sent.handshake.ttl0 == 31
+    desk.now += 0.01
+    answer = encode_handshake(Handshake(FLAG_REPLY, 31, 5.0, 1500, 9, BOOT_SEQ, token, name="two", ports=()))
+    desk.put(0, ME, peer.mac, desk.frame(TYPE_HANDSHAKE, peer.address, ME, answer))
+    assert desk.events() == [Echoed(token, peer.address, 1, near(0.01), "two", ())]
 
 
 def test_echo_flood_is_limited_and_copies_are_answered_once(desk: Desk) -> None:

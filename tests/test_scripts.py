@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, BinaryIO, Callable, Iterator, List, Optional
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 import pytest
 from fakes import FakeListener, FakeNode, FakeStream, connect
@@ -144,6 +144,52 @@ def test_ping_nobody(run_script: Any, capsys: Any) -> None:
     captured = capsys.readouterr()
     assert "2 sent, 0 received, 100% lost" in captured.out
     assert "no such node 02:00:00:00:00:09" in captured.err
+
+
+def tracing(*hops: Any) -> Any:
+    """A `trace` with these answers: (address, name, round trip), or None."""
+
+    def trace(dest: bytes, *, wait: float) -> Iterator[Tuple[int, Optional[Echoed]]]:
+        for number, hop in enumerate(hops, 1):
+            yield number, hop and Echoed(number, hop[0], 9, hop[2], hop[1], ())
+
+    return trace
+
+
+RELAY = b"\2\0\0\0\0\2"
+
+
+def test_trace_shows_each_hop(run_script: Any, capsys: Any) -> None:
+    trace = tracing((RELAY, "attic", 0.0005), None, (PEER, "", 0.002))
+    assert run_script(send_handshake, "02:00:00:00:00:09", "--trace", trace=trace) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        " 1  02:00:00:00:00:02  attic  0.500 ms",
+        " 2  *",
+        " 3  02:00:00:00:00:09  -  2.000 ms",
+    ]
+
+
+def test_trace_in_json(run_script: Any, capsys: Any) -> None:
+    trace = tracing(None, (PEER, "", 0.002))
+    assert run_script(send_handshake, "02:00:00:00:00:09", "--trace", "--json", trace=trace) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"type": "hop", "number": 1, "address": None, "name": None, "rtt": None},
+        {"type": "hop", "number": 2, "address": "02:00:00:00:00:09", "name": "", "rtt": 0.002},
+    ]
+
+
+def test_trace_ends_after_five_silent_hops(run_script: Any, capsys: Any) -> None:
+    trace = tracing(None, None, (RELAY, "attic", 0.0005), *[None] * 20)
+    assert run_script(send_handshake, "02:00:00:00:00:09", "--trace", trace=trace) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 8
+    assert captured.err == "02:00:00:00:00:09 does not answer\n"
+
+
+def test_trace_without_a_node_is_misuse(run_script: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_script(send_handshake, "--trace")
+    assert "--trace needs a NODE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", ["--count=-1", "--count=x", "--interval=0", "--interval=nan", "--wait=-1"])
