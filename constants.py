@@ -33,6 +33,7 @@ TTL_V1 = 5  # v1.0's default, kept for what v1.0 nodes shall understand
 TTL_ROUTED = 31  # the longest path of a routed frame, in hops: five bits of the ttl octet
 NO_SLOT = 7  # of the other three: who forwards the frame is its `dest` alone, and this program forwards for nobody
 SLOT_WAIT = (0.2, 0.4)  # before a slot is chosen by what is heard, where no lock gave one: others answer in 0.03
+SLOT_HELD = 0.1  # then nobody else has chosen the same: the program may forward
 
 HANDSHAKE_MAGIC = 0xA2  # a v1.0 HANDSHAKE is empty and arrives as padding zeros
 HANDSHAKE_FIXED_BYTES = 20  # magic .. token, before the first TLV

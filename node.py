@@ -151,6 +151,7 @@ from constants import (
     SETTLE_SECONDS,
     SHADOW_SECONDS,
     SIGNAL_RETRY,
+    SLOT_HELD,
     SLOT_WAIT,
     SOCKET_BUFFER_BYTES,
     SOURCES_MAX,
@@ -766,6 +767,7 @@ class Wire:
         self.mtu = min(interface.mtu, 0xFFFF)
         self.loopback = interface.loopback
         self.slot = NO_SLOT if interface.loopback or interface.slot is None else interface.slot
+        self.relays = self.slot != NO_SLOT  # whether what arrives here for others is forwarded
         self.neighbours: Dict[bytes, Neighbour] = {}
         self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
         self.flows: Dict[bytes, Flow] = {}
@@ -1191,7 +1193,7 @@ class Router:
             if slot is None:
                 self._choose_slot(wire, now)
             else:
-                wire.slot = slot
+                wire.slot, wire.relays = slot, slot != NO_SLOT
                 self._await_listing(wire, now)
         if mtu is not None:
             wire.mtu = min(mtu, 0xFFFF)
@@ -1452,7 +1454,7 @@ class Router:
 
     def _forwards(self, wire: Wire, frame: Frame) -> bool:
         """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
-        return frame.slot == wire.slot != NO_SLOT
+        return wire.relays and frame.slot == wire.slot
 
     def _answer_expired(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
         """Answer an `echo` that gets no further, in place of the node it is for: so a path is traced."""
@@ -1727,9 +1729,17 @@ class Router:
         before, wire.slot = wire.slot, min(set(range(NO_SLOT + 1)) - (taken - {NO_SLOT}))
         if wire.slot == before:
             return
+        wire.relays = False
+        self._at(now + SLOT_HELD, self._hold_slot, wire, wire.slot)
         self._nonce = self._token()
         for each in self._wires:
             self._await_listing(each, now)
+
+    def _hold_slot(self, wire: Wire, slot: int, now: float) -> None:
+        """A chosen slot was announced: unless another program chose it too, and for longer, it is ours."""
+        if wire.slot == slot != NO_SLOT:
+            wire.relays = True
+            self._review(wire, now)
 
     def _await_listing(self, wire: Wire, now: float) -> None:
         """What identifies us on an interface is new: no link there is up until the neighbour lists it."""
@@ -2382,7 +2392,7 @@ class Router:
         If the way leads through that interface, only who does not hear the next hop needs it (split horizon).
         `needy` keeps who that is, by next hop.
         """
-        if d.best is None or wire.slot == NO_SLOT:
+        if d.best is None or not wire.relays:
             return None
         hop = d.best.neighbour if d.best.neighbour.wire.segment(now) is wire.segment(now) else None
         if hop not in needy:

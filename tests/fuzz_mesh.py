@@ -22,7 +22,7 @@ from typing import Any, DefaultDict, Dict, Iterator, List, NamedTuple, Optional,
 
 from meshsim import BOOT_SEQ, FAR_AHEAD, Network, Port, Segment, SimNode, mac_of
 
-from constants import FLAG_FULL, TTL_ROUTED, TYPE_STREAM
+from constants import FLAG_FULL, LOST_GRACE, TTL_ROUTED, TYPE_STREAM
 from node import Destination, Neighbour, NodeFound, NodeLost, RouteChanged, Router, Wire
 from protocol import Frame
 
@@ -235,6 +235,8 @@ class Calm:
             new = node.events[self._counted.get(node, 0) :]
             self._counted[node] = len(node.events)
             for when, event in new:
+                if isinstance(event, NodeLost):
+                    when -= LOST_GRACE  # since it lost the route
                 if isinstance(event, (RouteChanged, NodeFound, NodeLost)) and when > self._since + QUIET:
                     self.broken = self.broken or f"not quiet: {node.number} at {when:.3f}: {event}"
 
