@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
 from lab import Host, Lab, inside
@@ -75,7 +75,7 @@ class PlacedLink(EthernetLink):
         with inside(self._namespace):
             super().__init__(name)
 
-    def claim(self) -> bool:
+    def claim(self) -> Optional[int]:
         with inside(self._namespace):
             return super().claim()
 
