@@ -962,13 +962,18 @@ def test_leaving_by_an_exception_resets_what_is_not_finished() -> None:
 
 def test_addresses() -> None:
     class Taken(MemoryLink):
-        def claim(self) -> bool:
-            return False
+        slot: Optional[int] = 1
+
+        def claim(self) -> Optional[int]:
+            return self.slot
+
+    class Unknown(Taken):
+        slot = None
 
     silent = MemoryLink(Cable(), 1)
     silent.mac = bytes(6)
     with contextlib.ExitStack() as stack:
-        nodes = [Node([link]) for link in (silent, Taken(Cable(), 1), Taken(Cable(), 1))]
+        nodes = [Node([link]) for link in (silent, Taken(Cable(), 1), Unknown(Cable(), 1))]
         nodes.append(Node([MemoryLink(Cable(), 1)], address=b"\2abcde"))
         for node in nodes:
             stack.callback(node.close)
