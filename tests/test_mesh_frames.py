@@ -73,15 +73,15 @@ def changes(programs: Sequence[Program]) -> List[Dict[str, Any]]:
 
 @pytest.mark.parametrize(("shape", "programs"), [("cable", 2), ("cable", 5), ("bridge", 2), ("relays", 2)])
 def test_programs_that_share_cards_change_no_route_and_lose_no_ping(lab: Lab, shape: str, programs: int) -> None:
-    """The thousand pings go to every program of the other side in turn."""
+    """Every program of the other end is pinged in turn (ALEXCHAT_PINGS=1000 on demand); one answers 100 a second."""
     hosts = lab.bridge(4) if shape == "bridge" else lab.line(4 if shape == "relays" else 2)
     started = crowd(hosts, programs)
     time.sleep(3)
     before = changes(started)
     far = started[len(hosts) - 1 :: len(hosts)]
-    count = 1000 // len(far)
+    count = int(os.environ.get("ALEXCHAT_PINGS", "200")) // len(far)
     for program in far:
-        given = (address_of(program), "--count", str(count), "--interval", "0.004", "-q")
+        given = (address_of(program), "--count", str(count), "--interval", "0.012", "-q")
         ping = finish(hosts[0], "send_handshake.py", "eth0", *given)
         assert f"{count} sent, {count} received, 0% lost" in ping.out
     assert changes(started) == before
