@@ -214,7 +214,7 @@ class Calm:
 
     def __init__(self, net: Network) -> None:
         self._net = net
-        self._links: Counter[Tuple[int, bytes, int, bool, int, int]] = Counter()
+        self._links: Counter[Tuple[Any, ...]] = Counter()
         self._since = CHURN
         self._counted: Dict[SimNode, int] = {}
         self.broken = ""
@@ -224,7 +224,7 @@ class Calm:
         net = self._net
         alive = net.alive()
         links = Counter(
-            (node.number, n.address, n.wire.index, n.usable, n.cost, len(n.heard))
+            (node.number, n.address, n.wire.index, n.state, n.cost, len(n.heard))
             for node in alive
             for n in node.router.neighbours()
         )
