@@ -1113,14 +1113,16 @@ def test_jumbo_frames_that_no_longer_get_through_are_given_up() -> None:
     pair = Pair(9000)
     one, two = pair.nodes
     with one, two:
+        for node in pair.nodes:  # a stream keeps the size that both ends knew when it was opened
+            wait_for_mtu(node, 9000)
         near, far = pair.connect()
         received = in_thread(lambda: read_all(far))
-        wait_for_mtu(one, 9000)
         near.write(bytes(200_000))
         for link in pair.links:
             link.fault = refuse_beyond(1500 + ETHERNET_HEADER_BYTES)
         near.write(bytes(200_000))
         near.drain(SECONDS)
+        assert one.drops["send: refused size"] >= 1
         assert [node.mtu for node in one.nodes()] == [1500]
         near.finish()
         assert received() == bytes(400_000)

@@ -388,6 +388,8 @@ def test_an_mtu_that_changes_in_mid_transfer(lab: Lab, sizes: str, direction: st
     for host in (left, right):
         ip(host, "link", "set", "eth0", "mtu", whole)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
+        for node in (one, two):
+            wait_for_mtu(node, int(whole))
         with transfer(*((one, two) if direction == "to it" else (two, one))) as running:
             for mtu in (less, again):
                 ip(right, "link", "set", "eth0", "mtu", mtu)
@@ -413,12 +415,14 @@ def test_a_switch_that_loses_its_large_frames_in_mid_transfer(lab: Lab) -> None:
     switch = lab.hosts[-1]
     for host, port in ((left, "eth0"), (right, "eth0"), (switch, "eth0"), (switch, "eth1"), (switch, "bridge")):
         ip(host, "link", "set", port, "mtu", "9000")
-    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two), transfer(one, two) as running:
-        wait_for_mtu(one, 9000)
-        for port in ("eth0", "eth1", "bridge"):
-            ip(switch, "link", "set", port, "mtu", "1500")
-        wait_for_mtu(one, 1500)
-        running.goes_on(AT_ONCE * 3)
+    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
+        for node in (one, two):  # a stream keeps the size that both ends knew when it was opened
+            wait_for_mtu(node, 9000)
+        with transfer(one, two) as running:
+            for port in ("eth0", "eth1", "bridge"):
+                ip(switch, "link", "set", port, "mtu", "1500")
+            wait_for_mtu(one, 1500)
+            running.goes_on(3 * AT_ONCE)
 
 
 def test_the_least_mtu_carries_a_stream_and_less_is_told(lab: Lab) -> None:
