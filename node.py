@@ -315,7 +315,7 @@ class EthernetLink(Link):
 
     def __init__(self, name: str) -> None:
         card = _usable_card(name)
-        self._index, self.name, self.mac, self.mtu = card.number, card.name, card.mac, card.mtu
+        self._number, self.name, self.mac, self.mtu = card.number, card.name, card.mac, card.mtu
         self.loopback = bool(card.flags & _IFF_LOOPBACK)
         self._claims: Dict[bytes, _Claim] = {}  # by MAC: of the first, which may be a node's address, and of the last
         self._capture: Optional[Capture] = None
@@ -456,10 +456,10 @@ class EthernetLink(Link):
                 while self._notices.recv(0x10000):
                     pass
         try:
-            card = _ask_card(self._index)
+            card = _ask_card(self._number)
         except OSError:
-            card = _ask_card(self.name)
-        self._index, self.name, self.mtu = card.number, card.name, card.mtu
+            card = _ask_card(socket.if_nametoindex(self.name))
+        self._number, self.name, self.mtu = card.number, card.name, card.mtu
         if card.mac not in (b"", self.mac):
             self.mac = card.mac
             port = getattr(self._socket, "ins", None)
@@ -553,10 +553,11 @@ _SCAPY_MISSING = (
 _NO_RAW = "; this root lacks CAP_NET_RAW: outside the container, or docker run --cap-add NET_RAW"
 _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
-_SIOCGIFFLAGS, _SIOCGIFMTU = 0xC0206911, 0xC0206933  # BSD and macOS
+_SIOCGIFFLAGS, _SIOCGIFMTU = (0x8913, 0x8921) if _LINUX else (0xC0206911, 0xC0206933)
+_SIOCGIFHWADDR = 0x8927  # Linux
 _ETH_P_ALL, _SO_ATTACH_FILTER = 3, 26  # Linux
 _RTM_GETLINK, _NLM_F_REQUEST, _NLMSG_ERROR = 18, 1, 2
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_ALT_IFNAME = 1, 3, 4, 10, 18, 53
+_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_ALT_IFNAME = 3, 10, 18, 53
 _IFLA_INFO_SLAVE_KIND = 4
 _IFNAME_BYTES = 16  # with the NUL; an altname may be longer
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772  # the two of Linux's kinds of hardware that carry Ethernet frames
@@ -601,68 +602,53 @@ def _receive_batch(receive: Callable[[int], bytes]) -> List[bytes]:
 
 
 class _Card(NamedTuple):
-    """What the system says of an interface; `master`: the one that it is a port of, or empty."""
+    """What the system says of an interface."""
 
     number: int  # the kernel's index of it: names change, this does not
     name: str
     flags: int
     is_ethernet: bool
-    mac: bytes
+    mac: bytes  # empty on BSD and macOS
     mtu: int  # no more than HANDSHAKE can say: `lo` has one more
-    master: str
 
 
-def _ask_card(wanted: Union[int, str]) -> _Card:
-    """Ask for an interface by index or name; raise OSError if there is none."""
-    if _LINUX:
-        return _ask_linux(wanted)
-    index, name = (wanted, "") if isinstance(wanted, int) else (socket.if_nametoindex(wanted), wanted)
-    name = name or socket.if_indextoname(index)
-    flags, mtu = (int.from_bytes(_ask(name, what)[:size], sys.byteorder) for what, size in _BSD_QUESTIONS)
-    return _Card(index, name, flags, bool(flags & _IFF_BROADCAST), b"", min(0xFFFF, mtu), "")
-
-
-_BSD_QUESTIONS = ((_SIOCGIFFLAGS, 2), (_SIOCGIFMTU, 4))
-
-
-def _ask(name: str, request: int) -> bytes:
-    """Return what an ioctl says of an interface; raise OSError if there is none of that name."""
+def _ask_card(number: int) -> _Card:
+    """Ask about an interface; raise OSError if there is none. By ioctl: rtnetlink waits while any interface changes."""
+    name = socket.if_indextoname(number)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
-        return fcntl.ioctl(anything.fileno(), request, os.fsencode(name).ljust(40, b"\0"))[16:]
+
+        def ask(request: int) -> bytes:
+            return fcntl.ioctl(anything.fileno(), request, os.fsencode(name).ljust(40, b"\0"))[16:]
+
+        flags = int.from_bytes(ask(_SIOCGIFFLAGS)[:2], sys.byteorder)
+        mtu = min(0xFFFF, int.from_bytes(ask(_SIOCGIFMTU)[:4], sys.byteorder))
+        if not _LINUX:
+            return _Card(number, name, flags, bool(flags & _IFF_BROADCAST), b"", mtu)
+        hardware = ask(_SIOCGIFHWADDR)
+        kind = int.from_bytes(hardware[:2], sys.byteorder)
+        return _Card(number, name, flags, kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK), hardware[2:8], mtu)
 
 
-def _ask_linux(wanted: Union[int, str]) -> _Card:
-    """Ask by rtnetlink(7): it knows altnames, what an interface is a port of, and all at one instant."""
-    index, attribute = 0, b""
-    if isinstance(wanted, int):
-        index = wanted
-    else:
-        name = os.fsencode(wanted) + b"\0"
-        kind = _IFLA_IFNAME if len(name) <= _IFNAME_BYTES else _IFLA_ALT_IFNAME
-        attribute = _native(2, 4 + len(name), kind) + name
-    question = _native(4, 0, index, 0, 0) + attribute
-    head = _native(4, 16 + len(question)) + _native(2, _RTM_GETLINK, _NLM_F_REQUEST) + _native(4, 0, 0)
+def _find_card(name: str) -> Tuple[int, int]:
+    """Return the numbers of an interface and of the one that it is a port of, or 0; raise OSError if there is none.
+
+    rtnetlink(7) knows altnames of any length, and ports.
+    """
+    if not _LINUX:
+        return socket.if_nametoindex(name), 0
+    text = os.fsencode(name) + b"\0"
+    kind = _IFLA_IFNAME if len(text) <= _IFNAME_BYTES else _IFLA_ALT_IFNAME
+    question = bytes(16) + _native(2, 4 + len(text), kind) + text
+    head = _native(4, 16 + len(question)) + _native(2, _RTM_GETLINK, _NLM_F_REQUEST) + bytes(8)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
         kernel.send(head + question)
         answer = kernel.recv(0x10000)
     if int.from_bytes(answer[4:6], sys.byteorder) == _NLMSG_ERROR:
-        number = -int.from_bytes(answer[16:20], sys.byteorder, signed=True)
-        raise OSError(number, os.strerror(number))
-    hardware, index, flags = (
-        int.from_bytes(answer[at : at + size], sys.byteorder) for at, size in ((18, 2), (20, 4), (24, 4))
-    )
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     said = _attributes(answer[32:])
-    master = int.from_bytes(said.get(_IFLA_MASTER, b""), sys.byteorder)
     is_routed = _attributes(said.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_SLAVE_KIND) == b"vrf\0"  # stays a card
-    return _Card(
-        index,
-        os.fsdecode(said[_IFLA_IFNAME].rstrip(b"\0")),
-        flags,
-        hardware in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK),
-        said.get(_IFLA_ADDRESS, bytes(6)),
-        min(0xFFFF, int.from_bytes(said[_IFLA_MTU], sys.byteorder)),
-        _ask_linux(master).name if master and not is_routed else "",
-    )
+    master = b"" if is_routed else said.get(_IFLA_MASTER, b"")
+    return int.from_bytes(answer[20:24], sys.byteorder), int.from_bytes(master, sys.byteorder)
 
 
 def _attributes(data: bytes) -> Dict[int, bytes]:
@@ -687,14 +673,16 @@ def _usable_card(name: str) -> _Card:
     names = [known for _, known in socket.if_nameindex()]
     here = " ".join(map(printable, names))
     try:
-        card = _ask_card(name)
+        number, master = _find_card(name)
+        card = _ask_card(number)
+        upper = quoted(socket.if_indextoname(master)) if master else ""
     except OSError:
         raise SetupError(f"there is no interface {printable(name)!r} here, but: {here}") from None
     shown = quoted(card.name)
     if not card.is_ethernet:
         raise SetupError(f"{shown} is not Ethernet; the interfaces here are: {here}")
-    if card.master:
-        raise SetupError(f"{shown} is a port of {quoted(card.master)}: use {quoted(card.master)}")
+    if upper:
+        raise SetupError(f"{shown} is a port of {upper}: use {upper}")
     if not card.flags & _IFF_UP:
         raise SetupError(f"{shown} is down: sudo {f'ip link set {shown} up' if _LINUX else f'ifconfig {shown} up'}")
     if card.mtu < MESH_MTU_MIN:
@@ -2989,7 +2977,7 @@ class Node:
         if recent and _yield_processor is not None:
             spin_until = min(now + SPIN_SECONDS, wake_at)
             while now < spin_until:
-                ready = readable(watched, 0)
+                ready = wait_for_files(watched, 0)
                 if ready:
                     return ready
                 _yield_processor()
@@ -2997,7 +2985,7 @@ class Node:
                 if now - began > SPIN_CROWDED and self._batch >= CROWDED_BATCH:
                     self._crowded_until = now + CROWDED_SECONDS
                     break
-        return readable(watched, None if wake_at == INFINITY else max(0.0, wake_at - now))
+        return wait_for_files(watched, None if wake_at == INFINITY else max(0.0, wake_at - now))
 
     def _receive(self, index: int, now: float) -> None:
         try:
@@ -3541,7 +3529,7 @@ class Node:
                 found = self._drive(lambda: self._has_news, deadline, files)
                 self.clear_wakeup()
                 return found
-        ready = readable([self.fileno(), *files], timeout)
+        ready = wait_for_files([self.fileno(), *files], timeout)
         self.clear_wakeup()
         return [file for file in ready if file in files]
 
@@ -3570,16 +3558,19 @@ class Node:
 _yield_processor = getattr(os, "sched_yield", None)  # not on every platform
 
 
-def readable(files: Sequence[int], timeout: Optional[float]) -> List[int]:
-    """Wait until some of these files can be read, and return which; none after `timeout` seconds.
+def wait_for_files(reading: Sequence[int], timeout: Optional[float], writing: Sequence[int] = ()) -> List[int]:
+    """Wait until some files can be read, or written; return which, none after `timeout` seconds. Raise OSError.
 
-    `select` knows no file from number 1024 on; but only on Linux does `poll` know every device.
+    `select` knows no file from number 1024 on; but `poll` knows every device only on Linux.
     """
     if not _LINUX:
-        return select.select(files, (), (), timeout)[0]
+        can_read, can_write, _ = select.select(reading, writing, (), timeout)
+        return can_read + can_write
     poll = select.poll()
-    for file in files:
+    for file in reading:
         poll.register(file, select.POLLIN)
+    for file in writing:
+        poll.register(file, select.POLLOUT)
     ready = poll.poll(None if timeout is None else 1000 * timeout)
     if any(event & select.POLLNVAL for _, event in ready):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

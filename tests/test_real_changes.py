@@ -68,12 +68,12 @@ class Transfer:
             self.received += len(data)
         self._far.finish()
 
-    def goes_on(self, seconds: float) -> float:
-        """Return after how many seconds 200 more segments have arrived; AssertionError when they have not."""
-        began, goal = time.monotonic(), self.received + 300_000
+    def goes_on(self, seconds: float, size: int = 3_000_000) -> float:
+        """Return after how many seconds more bytes have arrived than were under way; AssertionError if they do not."""
+        began, goal = time.monotonic(), self.received + size
         while self.received < goal:
             assert not self.problem, self.problem
-            assert time.monotonic() - began < seconds, f"{goal - self.received} of 300000 bytes missing"
+            assert time.monotonic() - began < seconds, f"{goal - self.received} of {size} bytes missing"
             time.sleep(0.01)
         return time.monotonic() - began
 
@@ -93,10 +93,18 @@ class Transfer:
 def transfer(one: Node, two: Node) -> Iterator[Transfer]:
     running = Transfer(one, two)
     try:
-        running.goes_on(SECONDS)
+        running.goes_on(SECONDS, 100_000)
         yield running
     finally:
         running.end()
+
+
+def wait_for_mtu(node: Node, mtu: int) -> None:
+    """Until the path to every other node has it."""
+    deadline = time.monotonic() + SECONDS
+    while {known.mtu for known in node.nodes()} != {mtu}:
+        assert time.monotonic() < deadline, node.nodes()
+        time.sleep(0.02)
 
 
 def next_change_that(node: Node, wanted: str) -> LinkChanged:
@@ -380,14 +388,13 @@ def test_an_mtu_that_changes_in_mid_transfer(lab: Lab, sizes: str, direction: st
     for host in (left, right):
         ip(host, "link", "set", "eth0", "mtu", whole)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
+        for node in (one, two):
+            wait_for_mtu(node, int(whole))
         with transfer(*((one, two) if direction == "to it" else (two, one))) as running:
             for mtu in (less, again):
                 ip(right, "link", "set", "eth0", "mtu", mtu)
                 running.goes_on(3 * AT_ONCE)  # 0.1 s where the processors are not wanted by others
-        deadline = time.monotonic() + SECONDS
-        while {node.mtu for node in one.nodes()} != {int(again)}:
-            assert time.monotonic() < deadline, one.nodes()
-            time.sleep(0.02)
+        wait_for_mtu(one, int(again))
 
 
 def test_ends_with_large_frames_and_a_switch_without(lab: Lab) -> None:
@@ -399,7 +406,7 @@ def test_ends_with_large_frames_and_a_switch_without(lab: Lab) -> None:
         one.send_message(two.address, "good day", timeout=SECONDS)
         with transfer(one, two) as running:
             running.goes_on(SECONDS)
-            assert {node.mtu for node in one.nodes()} == {1500}
+            wait_for_mtu(one, 1500)
             assert one.drops["send: refused size"] >= 1
 
 
@@ -408,15 +415,14 @@ def test_a_switch_that_loses_its_large_frames_in_mid_transfer(lab: Lab) -> None:
     switch = lab.hosts[-1]
     for host, port in ((left, "eth0"), (right, "eth0"), (switch, "eth0"), (switch, "eth1"), (switch, "bridge")):
         ip(host, "link", "set", port, "mtu", "9000")
-    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two), transfer(one, two) as running:
-        deadline = time.monotonic() + SECONDS
-        while {node.mtu for node in one.nodes()} != {9000}:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        for port in ("eth0", "eth1", "bridge"):
-            ip(switch, "link", "set", port, "mtu", "1500")
-        running.goes_on(SECONDS)
-        assert {node.mtu for node in one.nodes()} == {1500}
+    with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
+        for node in (one, two):  # a stream keeps the size that both ends knew when it was opened
+            wait_for_mtu(node, 9000)
+        with transfer(one, two) as running:
+            for port in ("eth0", "eth1", "bridge"):
+                ip(switch, "link", "set", port, "mtu", "1500")
+            wait_for_mtu(one, 1500)
+            running.goes_on(3 * AT_ONCE)
 
 
 def test_the_least_mtu_carries_a_stream_and_less_is_told(lab: Lab) -> None:
@@ -429,7 +435,7 @@ def test_the_least_mtu_carries_a_stream_and_less_is_told(lab: Lab) -> None:
         assert (change.up, change.reason[:24]) == (False, "MTU 100 is too small: su")
         ip(right, "link", "set", "eth0", "mtu", "128")
         assert next_change_that(two, "works again").up
-        running.goes_on(SECONDS)
+        running.goes_on(SECONDS, 100_000)
 
 
 def test_a_node_that_may_not_claim_goes_on_with_a_new_address(lab: Lab) -> None:
