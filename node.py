@@ -32,7 +32,6 @@ import shlex
 import socket
 import stat
 import sys
-import threading
 import time
 import types
 from collections import Counter, deque
@@ -99,7 +98,6 @@ from constants import (
     FLOODS_PER_SECOND,
     FLOWS_MAX,
     GREET_GAP,
-    HANDOVER_SECONDS,
     HANDSHAKE_FIXED_BYTES,
     HANDSHAKE_INTERVAL,
     HEARD_BYTES,
@@ -151,7 +149,6 @@ from constants import (
     SEQ_MAX,
     SETTLE_SECONDS,
     SHADOW_SECONDS,
-    SIGNAL_RETRY,
     SLOT_HELD,
     SLOT_WAIT,
     SOCKET_BUFFER_BYTES,
@@ -2724,6 +2721,40 @@ NodeEvent = Union[NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateA
 _REFUSED = "send: refused size"
 
 
+class Interrupts:
+    """Signals that end the program, as exceptions: at once, but not in the middle of a machine (`with`), nor unnoticed.
+
+    One of them in each process, as there is one main thread, which gets the signals.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0  # of `with` blocks
+        self._pending = 0  # the signal that came inside
+
+    def __enter__(self) -> None:
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._pending and not self._depth:
+            self._raise()
+
+    def on_signal(self, number: int, _frame: Optional[FrameType]) -> None:
+        """Take a signal, as a handler does."""
+        self._pending = number
+        if not self._depth:
+            self._raise()
+
+    def _raise(self) -> None:
+        number, self._pending = self._pending, 0
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+
+INTERRUPTS = Interrupts()
+
+
 class _Port:
     """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty)."""
 
@@ -2740,11 +2771,11 @@ class _Port:
 
 
 class Node:
-    """A node of the mesh on one or more links: owns the thread, the clock, the lock and the random source.
+    """A node of the mesh on one or more links: owns the clock and the random source, and drives the pure machines.
 
-    The pure machines are driven under one lock: by the thread when frames or timers come, and by a caller's own
-    thread when it asks for something, so that its frames leave without waiting for another thread to wake up.
-    Callers that block wait on conditions of that lock, with absolute deadlines.
+    It has no thread. Whoever waits drives: `wait` and all that waits through it (`Stream.read`, `Listener.accept` ...) go
+    round by round, and `_sleep` is the one place that sleeps. What a program asks for is sent before the call returns;
+    what arrives is answered when it waits next. So a program must come back to wait often, and wait nowhere else.
     """
 
     def __init__(
@@ -2766,193 +2797,127 @@ class Node:
         self._notices = [link.notices for link in links if link.notices >= 0]
         self._look_at = self.now() + HANDSHAKE_INTERVAL  # at the interfaces
         self._drops: Counter[str] = Counter()
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)  # anything but the bytes of one stream
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
         self._events: Deque[NodeEvent] = deque()
+        self.on_event: Optional[Callable[[NodeEvent], None]] = None  # who takes events in place of `next_event`
         self.shows_texts = False  # whether the application reads events, and texts must not get lost
         self._echoes: Dict[int, Echoed] = {}  # answers, by token
         self._receipts: Dict[int, Union[Delivered, Undelivered]] = {}  # by msg_id
-        self._wake_pipes = _pipe(), _pipe()  # of the thread, and of a caller that drives in its place
-        self._news_pipe: Optional[Tuple[int, int]] = None  # from the first `fileno` on
         self._has_news = False
-        self._sleeps_until = [0.0, 0.0]  # when they will wake up by themselves; 0 while they are awake
-        self._wake_at = 0.0
-        self._guest = False  # whether a caller drives
-        self._sleepers = 0  # callers who wait for another thread to drive
-        self._visits = 0  # rounds driven by callers
         self._received_at = -INFINITY  # when frames last came
         self._batch = 0  # how many they were
         self._crowded_until = -INFINITY  # other programs want the processor
-        self._parked = False  # whether the thread waits until they have left
-        self._is_away = False  # whether it leaves the driving to them
         self._looked_at = -INFINITY  # when the last round looked for frames
-        self._seat = threading.Condition(self._lock)
         self._failure = ""  # why nothing works any more
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="alexmesh", daemon=True)
+        # One large block taken and given back makes glibc keep twice as much of what is freed later (mallopt(3),
+        # M_MMAP_THRESHOLD). Else each batch gives its memory back and gets it page by page: half the speed on `lo`.
+        bytes(KEPT_BYTES // 2)
 
     # Life
-
-    def start(self) -> None:
-        """Start the thread, if it has not been started."""
-        if self._thread.ident is None:
-            # One large block taken and given back makes glibc keep twice as much of what is freed later (mallopt(3),
-            # M_MMAP_THRESHOLD). Else each batch gives its memory back and gets it page by page: half the speed on `lo`.
-            bytes(KEPT_BYTES // 2)
-            self._thread.start()
 
     def close(self, *, abort: bool = False) -> None:
         """Finish all streams and give them CLOSE_SECONDS to arrive, then say goodbye to the mesh.
 
-        With `abort`, those that are not finished yet are reset: the peer shall not take half a file for a whole one.
+        With `abort`, those that are not finished yet are reset: the peer must not take half a file for a whole one.
         """
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
+        if self._closing:
+            return
+        self._closing = True
         try:
-            with self._lock:
-                if self._thread.ident is not None and not self._failure:
-                    self._end_streams(abort)
-                    self._router.leave(now=self.now())
-                    self._step(self.now())
-                    # A reset or farewell that waits for a full card would be lost with the backlog.
-                    self._wait(self._changed, lambda: not any(port.backlog for port in self._ports), BLOCKED_PATIENCE)
-                    if len(self.links) > 1 and self._router.neighbours():
-                        self._wait(self._changed, lambda: False, LEAVE_SECONDS)
+            if not self._failure:
+                self._end_streams(abort)
+                self._router.leave(now=self.now())
+                self._step()
+                # A reset or farewell that waits for a full card would be lost with the backlog.
+                self._wait(lambda: not any(port.backlog for port in self._ports), BLOCKED_PATIENCE)
+                if len(self.links) > 1 and self._router.neighbours():
+                    self._wait(lambda: False, LEAVE_SECONDS)
         finally:
             self._fail("the node is closed")
-            if self._thread.ident is not None:
-                self._thread.join()
-            with self._lock:
-                while self._guest:
-                    self._seat.wait()
             for link in self.links:
                 link.close()
-            for end in (*self._wake_pipes[0], *self._wake_pipes[1], *(self._news_pipe or ())):
-                os.close(end)
 
     def _end_streams(self, abort: bool) -> None:
         for session, stream in list(self._streams.items()):
             stream.abort() if abort and session.state in _UNFINISHED else stream.finish()
-        self._wait(self._changed, lambda: not self._streams, CLOSE_SECONDS)
+        self._wait(lambda: not self._streams, CLOSE_SECONDS)
         for stream in list(self._streams.values()):
             stream.abort()
 
     def _fail(self, why: str) -> None:
         """Make every call that waits, now or later, raise OSError."""
-        with self._lock:
-            self._failure = self._failure or why
-            self._changed.notify_all()
-            for stream in self._streams.values():
-                stream.has_news = True
-                stream.changed.notify_all()
-            self._tell_application()
-            self._seat.notify_all()
-            for _, pipe in self._wake_pipes:
-                os.write(pipe, b"\0")
+        self._failure = self._failure or why
+        self._has_news = True
+        for stream in self._streams.values():
+            stream.has_news = True
 
     def __enter__(self) -> "Node":
-        self.start()
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.close(abort=kind is not None)
 
-    # Who drives
+    # The one wait
 
-    def _run(self) -> None:
-        """The background thread: drives the node whenever no caller that waits in it does."""
-        seen = 0
-        try:
-            with self._lock:
-                while not self._failure:
-                    if not self._guest and (self._visits == seen or self._sleepers):
-                        self._round(INFINITY)
-                        seen = self._visits
-                        continue
-                    # A caller drives, or did a moment ago and will be back: woken for each of its pauses, this thread
-                    # would be in its way. Where nothing has moved since the last look, look no more until it leaves.
-                    self._parked = self._guest and self._visits == seen
-                    seen = self._visits
-                    self._is_away = True
-                    self._seat.wait(None if self._parked else HANDOVER_SECONDS)
-                    self._is_away = False
-        finally:
-            self._fail("the node's thread has died: this is a bug")
+    def wait(self, *files: int, writing: Sequence[int] = (), timeout: Optional[float] = None) -> List[int]:
+        """Wait until something has happened for the application, or a file can be read, or one of `writing` written.
 
-    def _drive(self, ready: Callable[[], object], deadline: float, files: Sequence[int] = ()) -> List[int]:
-        """Be the node's thread until `ready()` or `deadline`: what comes need not wake another one up first.
-
-        Or until some of `files` can be read, which are returned.
+        Return those of the files that can. For the application has happened: a stream has bytes, room, an end or a new
+        `delivered`; a listener has a stream; `next_event` has an event; the node has failed. Then look at all of these
+        without waiting: at those streams that have news.
         """
-        self._wake()
-        self._guest = True
-        try:
-            while not self._failure:
-                self._visits += 1
-                found = self._round(deadline, files)
-                if found or ready() or self.now() >= deadline:
-                    return found
+        until = self.now() if self._has_news else INFINITY if timeout is None else self.now() + timeout
+        while True:
+            found = self._round(until, files, writing)
+            if found or self._has_news or self.now() >= until:
+                self._has_news = False
+                return found
+
+    def _wait(self, ready: Callable[[], object], timeout: Optional[float]) -> bool:
+        """Wait until `ready()`; return False when `timeout` seconds have passed, raise OSError if the node failed."""
+        until = INFINITY if timeout is None else self.now() + timeout
+        while not ready():
+            self._check()
+            if self.now() >= until:
+                return False
+            self._round(until)
+        return True
+
+    def _round(self, until: float, files: Sequence[int] = (), writing: Sequence[int] = ()) -> List[int]:
+        """Do what is due, wait for frames, timers, files or `until`, and take up to RECEIVE_BATCH frames of each link.
+
+        Return which files can be used. What the frames call for is sent in the next round: so a caller can answer
+        first, and its answer carries the acknowledgement. Input comes before timers: after a pause of the process
+        (SIGSTOP) what arrived meanwhile counts first.
+        """
+        if self._failure:
             return []
+        try:
+            with INTERRUPTS:
+                now = self.now()
+                self._do_what_is_due(now)
+                wake_at = min(self._deadline(), until)
+                links = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
+            ready = self._sleep([*links, *self._notices, *files], writing, now, wake_at)
+            with INTERRUPTS:
+                now = self._looked_at = self.now()
+                for index in [links[file] for file in ready if file in links]:
+                    self._received_at = now
+                    self._receive(index, now)
+                if not set(self._notices).isdisjoint(ready):
+                    self._look_at = now
+                self._tend_links(now)
+                self._take_events(now)
+        except OSError:
+            for file in (*files, *writing):
+                os.fstat(file)  # the caller has closed this one
+            raise
         except Exception:
             self._fail("a round of the node has failed: this is a bug")
             raise
-        finally:
-            self._guest = False
-            if self._parked or self._sleepers or self._failure:
-                self._parked = False
-                self._seat.notify_all()
-
-    def _wake(self) -> None:
-        """Wake up who drives, if he sleeps."""
-        if self._sleeps_until[self._guest]:
-            self._sleeps_until[self._guest] = 0.0
-            os.write(self._wake_pipes[self._guest][1], b"\0")
-
-    def _round(self, until: float, files: Sequence[int] = ()) -> List[int]:
-        """Do what is due, wait for frames, timers or `until`, and take up to RECEIVE_BATCH frames of each link.
-
-        Or wait until some of `files` can be read, which are returned.
-        Lock held, but not while it waits. What the frames call for is sent in the next round: so a caller who drives
-        can answer first, and his answer carries the acknowledgement. Input comes before timers: after a pause of the
-        process (SIGSTOP) what arrived meanwhile counts first.
-        """
-        seat, now = self._guest, self.now()
-        self._step(now)
-        watched = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
-        # A deadline that has moved away is kept: an idle round now and then costs less than waking this
-        # thread whenever a stream sets its timer.
-        deadline = self._deadline()
-        self._wake_at = min(self._wake_at, deadline) if self._wake_at > now else deadline
-        wake_at = min(self._wake_at, until)
-        self._sleeps_until[seat] = wake_at
-        self._lock.release()
-        try:
-            ready = self._select([self._wake_pipes[seat][0], *watched, *self._notices, *files], now, wake_at)
-        except OSError:  # a link was reopened by who drove until now
-            ready = []
-            for file in files:
-                os.fstat(file)  # no, the caller has closed this one
-        finally:
-            self._lock.acquire()
-            self._sleeps_until[seat] = 0.0
-        if self._failure:
-            return []
-        now = self._looked_at = self.now()
-        for fileno in ready:
-            if fileno in watched:
-                self._received_at = now
-                self._receive(watched[fileno], now)
-            elif fileno == self._wake_pipes[seat][0]:
-                os.read(fileno, 4096)
-            elif fileno in self._notices:
-                self._look_at = now
-        self._tend_links(now)
-        self._take_events(now)
-        return [file for file in files if file in ready]
+        return [file for file in (*files, *writing) if file in ready]
 
     def _tend_links(self, now: float) -> None:
         """Look at the interfaces if it is time; try again what is blocked or down."""
@@ -2966,18 +2931,17 @@ class Node:
             if port.retry_at <= now:
                 self._retry(index, now)
 
-    def _select(self, watched: List[int], now: float, wake_at: float) -> List[int]:
-        """Return which files can be read, at `wake_at` none.
+    def _sleep(self, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float) -> List[int]:
+        """Return which files can be used, at `wake_at` none.
 
-        While frames come one after the other a caller who drives looks again and again for a moment before it sleeps:
-        to wake a sleeping processor up takes longer than most answers. But not while data flows and another program,
-        perhaps the relay that shall bring the next frames, waits for the processor.
+        While frames come one after the other, look again and again for a moment before sleeping: to wake a sleeping
+        processor up takes longer than most answers. But not while data flows and another program, perhaps the relay
+        that is to bring the next frames, waits for the processor.
         """
-        recent = self._guest and now - self._received_at < SPIN_RECENT and now >= self._crowded_until
-        if recent and _yield_processor is not None:
+        if now - self._received_at < SPIN_RECENT and now >= self._crowded_until and _yield_processor is not None:
             spin_until = min(now + SPIN_SECONDS, wake_at)
             while now < spin_until:
-                ready = wait_for_files(watched, 0)
+                ready = wait_for_files(reading, 0, writing)
                 if ready:
                     return ready
                 _yield_processor()
@@ -2985,7 +2949,7 @@ class Node:
                 if now - began > SPIN_CROWDED and self._batch >= CROWDED_BATCH:
                     self._crowded_until = now + CROWDED_SECONDS
                     break
-        return wait_for_files(watched, None if wake_at == INFINITY else max(0.0, wake_at - now))
+        return wait_for_files(reading, None if wake_at == INFINITY else max(0.0, wake_at - now), writing)
 
     def _receive(self, index: int, now: float) -> None:
         try:
@@ -3001,25 +2965,21 @@ class Node:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
         return min([self._look_at, *(at for at in deadlines if at is not None), *(p.retry_at for p in self._ports)])
 
-    def _step(self, now: float) -> None:
-        """Hand out what has happened and send what is due (lock held)."""
+    def _step(self) -> None:
+        """Send at once what a caller has asked for. One that never waits looks for frames too, every LOOK_SECONDS."""
+        now = self.now()
+        if now - self._looked_at > LOOK_SECONDS and not self._closing:
+            self._round(now)
+        else:
+            with INTERRUPTS:
+                self._do_what_is_due(now)
+
+    def _do_what_is_due(self, now: float) -> None:
+        """Hand out what has happened and send what is due."""
         self._take_events(now)
         self._transmit(now)
         if self._take_events(now):
             self._transmit(now)
-        sleeps_until = self._sleeps_until[self._guest]
-        if sleeps_until and sleeps_until > self._deadline():
-            self._wake()
-
-    def _serve_caller(self, now: float) -> None:
-        """Send what a caller's stream has to say, and now and then look for frames too, if the thread is away.
-
-        It would come back to look while the caller goes on writing, and they would wait for each other at every frame.
-        """
-        if self._is_away and self._may_drive and now - self._looked_at > LOOK_SECONDS:
-            self._drive(lambda: True, now)
-        else:
-            self._step(now)
 
     def _transmit(self, now: float) -> None:
         for peer, burst in self._endpoint.bursts_to_send(now=now):
@@ -3182,7 +3142,7 @@ class Node:
         while stream_event is not None:
             self._on_stream_event(stream_event, now)
             stream_event = endpoint.next_event()
-        self._tell_application()
+        self._has_news = True
         return True
 
     def _on_mesh_event(self, event: MeshEvent, now: float) -> None:
@@ -3196,7 +3156,6 @@ class Node:
             if isinstance(event, NodeFound) and any(session.peer == event.address for session in self._streams):
                 self._endpoint.path_changed(event.address, now=now, mtu=event.mtu)
             self._keep(event)
-        self._changed.notify_all()
 
     def _on_stream_event(self, event: Event, now: float) -> None:
         session = event.session
@@ -3214,8 +3173,6 @@ class Node:
             self._streams[session].on_event(event)
         if isinstance(event, Closed):
             self._forget(session)
-        if isinstance(event, (Accepted, Closed)):
-            self._changed.notify_all()
 
     def _forget(self, session: Session) -> None:
         stream = self._streams.pop(session, None)
@@ -3231,11 +3188,13 @@ class Node:
 
     def _add_event(self, event: NodeEvent) -> None:
         self._keep(event)
-        self._changed.notify_all()
-        self._tell_application()
+        self._has_news = True
 
     def _keep(self, event: NodeEvent) -> None:
         """Keep an event for the application, of too many the newest; but texts that it is to read are acknowledged."""
+        if self.on_event is not None:
+            self.on_event(event)
+            return
         self._events.append(event)
         if len(self._events) > EVENTS_MAX:
             kept = (MessageReceived,) if self.shows_texts else ()
@@ -3248,40 +3207,19 @@ class Node:
         texts = sum(isinstance(event, MessageReceived) for event in self._events) if self.shows_texts else 0
         self._router.takes_texts = texts < EVENTS_MAX
 
-    def _tell_application(self) -> None:
-        if not self._has_news:
-            self._has_news = True
-            if self._news_pipe is not None:
-                os.write(self._news_pipe[1], b"\0")
-
-    def _wait(self, condition: threading.Condition, ready: Callable[[], object], timeout: Optional[float]) -> bool:
-        """Wait (lock held) until `ready()`; False when `timeout` seconds have passed, OSError if the node failed."""
-        deadline = INFINITY if timeout is None else self.now() + timeout
-        while not ready():
-            self._check()
-            left = deadline - self.now()
-            if left <= 0:
-                return False
-            if self._may_drive:
-                self._drive(ready, deadline)
-                continue
-            self._sleepers += 1
-            try:
-                condition.wait(None if left == INFINITY else left)
-            finally:
-                self._sleepers -= 1
-        return True
-
-    @property
-    def _may_drive(self) -> bool:
-        """Whether a caller who waits need not leave that to another thread."""
-        return not self._guest and not self._sleepers and self._thread.ident is not None
+    def _call(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a method of a machine now, and send at once what comes of it."""
+        self._check()
+        with INTERRUPTS:
+            result = action(*arguments, now=self.now(), **options)
+        self._step()
+        return result
 
     def _check(self) -> None:
         if self._failure:
             raise OSError(errno.ESHUTDOWN, self._failure)
 
-    # What applications call, from any thread
+    # What applications call
 
     @property
     def mtu(self) -> int:
@@ -3294,25 +3232,25 @@ class Node:
 
     def listen(self, port: int, *, only: bytes = b"") -> "Listener":
         """Take streams that others, or `only` one, open to `port`; raise OSError EADDRINUSE if that is done already."""
-        with self._lock:
-            self._check()
-            if port in self._listeners:
-                raise OSError(errno.EADDRINUSE, f"this node listens on port {port} already")
+        self._check()
+        if port in self._listeners:
+            raise OSError(errno.EADDRINUSE, f"this node listens on port {port} already")
+        with INTERRUPTS:
             self._endpoint.listen(port)
             self._listeners[port] = Listener(self, port, only)
             self._announce_ports()
-            return self._listeners[port]
+        return self._listeners[port]
 
     def unlisten(self, port: int) -> None:
         """Take no more streams to `port`. `Listener.close` is the better way."""
-        self._endpoint.unlisten(port)
-        del self._listeners[port]
-        self._announce_ports()
-        self._changed.notify_all()
+        with INTERRUPTS:
+            self._endpoint.unlisten(port)
+            del self._listeners[port]
+            self._announce_ports()
 
     def _announce_ports(self) -> None:
         self._router.set_ports(tuple(sorted(self._listeners)))
-        self._step(self.now())
+        self._step()
 
     def connect(self, peer: bytes, port: int, *, timeout: Optional[float] = None) -> "Stream":
         """Open a stream to `port` of the node `peer`, known or not, and wait until it is open.
@@ -3321,36 +3259,35 @@ class Node:
         answers within `timeout` seconds (SYN_TIMEOUT; NO_SUCH_NODE_SECONDS if nobody knows the node).
         """
         timeout = SYN_TIMEOUT if timeout is None else timeout
-        with self._lock:
-            stream = self.open(peer, port)
-            try:
-                first = min(timeout, NO_SUCH_NODE_SECONDS)
-                answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, first)
-                if not answered and self.knows(peer):
-                    answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, timeout - first)
-                if not answered:
-                    raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
-                # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
-                self._wait(self._changed, lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
-                if stream.error is not None:
-                    raise stream.error
-            except BaseException:
-                stream.abort()
-                raise
-            return stream
+        stream = self.open(peer, port)
+        try:
+            first = min(timeout, NO_SUCH_NODE_SECONDS)
+            answered = self._wait(lambda: stream.connected or stream.ended, first)
+            if not answered and self.knows(peer):
+                answered = self._wait(lambda: stream.connected or stream.ended, timeout - first)
+            if not answered:
+                raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
+            # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
+            self._wait(lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
+            if stream.error is not None:
+                raise stream.error
+        except BaseException:
+            stream.abort()
+            raise
+        return stream
 
     def open(self, peer: bytes, port: int) -> "Stream":
         """Begin to open a stream, as `connect` without waiting: `connected` or `error` tells what became of it."""
-        with self._lock:
-            self._check()
-            try:
+        self._check()
+        try:
+            with INTERRUPTS:
                 session = self._endpoint.connect(peer, port, now=self.now())
-            except RuntimeError as error:
-                raise OSError(errno.EMFILE, str(error)) from None
-            self._tell_mtu(peer, self.now())
-            stream = self._streams[session] = Stream(self, session)
-            self._step(self.now())
-            return stream
+                self._tell_mtu(peer, self.now())
+                stream = self._streams[session] = Stream(self, session)
+        except RuntimeError as error:
+            raise OSError(errno.EMFILE, str(error)) from None
+        self._step()
+        return stream
 
     def send_message(self, dest: bytes, text: str, *, timeout: float) -> float:
         """Send a datagram; return the round trip in seconds once the other node has acknowledged it.
@@ -3359,22 +3296,17 @@ class Node:
         """
         if dest == self.address or not is_unicast(dest):
             raise ValueError(f"{format_address(dest)} is not the address of another node")
-        with self._lock:
-            data = text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
-            number = self._router.send_message(dest, data, now=self.now(), timeout=timeout)
-            self._step(self.now())
-            self._wait(self._changed, lambda: number in self._receipts, None)
-            receipt = self._receipts.pop(number)
+        data = text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
+        number = self._call(self._router.send_message, dest, data, timeout=timeout)
+        self._wait(lambda: number in self._receipts, None)
+        receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):
             raise self._silence(dest, f"no acknowledgement from {format_address(dest)} within {timeout:g} s")
         return receipt.rtt
 
     def broadcast(self, text: str) -> None:
         """Send a text to every node, unacknowledged; raise ValueError if it does not fit one frame."""
-        with self._lock:
-            self._check()
-            self._router.broadcast(text_payload(text, self.mtu - MESH_HEADER_BYTES), now=self.now())
-            self._step(self.now())
+        self._call(self._router.broadcast, text_payload(text, self.mtu - MESH_HEADER_BYTES))
 
     def echo(self, dest: bytes, *, timeout: float) -> Echoed:
         """Ask a node whether it is there, and what runs on it; raise TimeoutError."""
@@ -3389,14 +3321,11 @@ class Node:
         Yield (number from 1 on, None) when one has been sent, and (number, answer) when its answer comes. The last one
         has `wait` seconds for that.
         """
-        with self._lock:
-            self._wait(self._changed, lambda: self._router.path_to(dest), min(SETTLE_SECONDS, wait))
+        self._wait(lambda: self._router.path_to(dest), min(SETTLE_SECONDS, wait))
         asked: Dict[int, int] = {}  # token -> number
         send_at = self.now()
         for number in range(1, count + 1) if count else itertools.count(1):
-            with self._lock:
-                asked[self._router.echo(dest, now=self.now())] = number
-                self._step(self.now())
+            asked[self._call(self._router.echo, dest)] = number
             if len(asked) > MESSAGES_MAX:
                 del asked[next(iter(asked))]
             yield number, None
@@ -3409,16 +3338,13 @@ class Node:
 
         Yield (number from 1 on, answer), with None for one that does not answer. Raises TimeoutError without a route.
         """
-        with self._lock:
-            if not self._wait(self._changed, lambda: self._router.path_to(dest), max(SETTLE_SECONDS, wait)):
-                raise self._silence(dest, f"there is no route to {format_address(dest)}")
+        if not self._wait(lambda: self._router.path_to(dest), max(SETTLE_SECONDS, wait)):
+            raise self._silence(dest, f"there is no route to {format_address(dest)}")
         for number in range(1, TTL_ROUTED + 1):
             asked: Dict[int, int] = {}
             answer = None
             for _ in range(TRACE_TRIES):
-                with self._lock:
-                    asked[self._router.echo(dest, now=self.now(), ttl=number - 1)] = number
-                    self._step(self.now())
+                asked[self._call(self._router.echo, dest, ttl=number - 1)] = number
                 answer = next((come for _, come in self._answers(asked, self.now() + wait, True)), None)
                 if answer is not None:
                     break
@@ -3429,10 +3355,9 @@ class Node:
     def _answers(self, asked: Dict[int, int], until: float, is_last: bool) -> Iterator[Tuple[int, Optional[Echoed]]]:
         """Yield the answers that come until then, or all if no more will be asked."""
         while asked or not is_last:
-            with self._lock:
-                if not self._wait(self._changed, lambda: asked.keys() & self._echoes.keys(), until - self.now()):
-                    return
-                come = [(asked.pop(token), self._echoes.pop(token)) for token in asked.keys() & self._echoes.keys()]
+            if not self._wait(lambda: asked.keys() & self._echoes.keys(), until - self.now()):
+                return
+            come = [(asked.pop(token), self._echoes.pop(token)) for token in asked.keys() & self._echoes.keys()]
             yield from come
 
     def discover(self, wait: float, *, enough: Callable[[List[NodeInfo]], object] = lambda _: False) -> List[NodeInfo]:
@@ -3440,20 +3365,18 @@ class Node:
 
         Return earlier, but not before SETTLE_SECONDS, once they are `enough`.
         """
-        with self._lock:
-            started = self.now()
-            self._echoes.clear()
-            self._router.announce(now=started)
-            found: List[NodeInfo] = []
-            while self.now() < started + wait and not (self.now() >= started + SETTLE_SECONDS and enough(found)):
-                answered = {node.address for node in found}
-                for node in self._router.nodes():
-                    if node.address not in answered:
-                        self._router.echo(node.address, now=self.now())
-                self._step(self.now())
-                self._wait(self._changed, lambda: False, min(ECHO_RETRY, started + wait - self.now()))
-                found = self._answered()
-            return found
+        started = self.now()
+        self._echoes.clear()
+        self._call(self._router.announce)
+        found: List[NodeInfo] = []
+        while self.now() < started + wait and not (self.now() >= started + SETTLE_SECONDS and enough(found)):
+            answered = {node.address for node in found}
+            for node in self._router.nodes():
+                if node.address not in answered:
+                    self._call(self._router.echo, node.address)
+            self._wait(lambda: False, min(ECHO_RETRY, started + wait - self.now()))
+            found = self._answered()
+        return found
 
     def _answered(self) -> List[NodeInfo]:
         echoes = {echo.address: echo for echo in self._echoes.values()}
@@ -3466,34 +3389,28 @@ class Node:
 
     def ask(self, dests: Iterable[bytes]) -> None:
         """Send an echo to each of these nodes, without waiting; forgets the answers that came before."""
-        with self._lock:
-            self._check()
-            self._echoes.clear()
-            for dest in dests:
-                self._router.echo(dest, now=self.now())
-            self._step(self.now())
+        self._check()
+        self._echoes.clear()
+        for dest in dests:
+            self._call(self._router.echo, dest)
 
     def answers(self) -> List[Echoed]:
         """Return the answers that have come since `ask`."""
-        with self._lock:
-            return list(self._echoes.values())
+        return list(self._echoes.values())
 
     def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
         """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
-        with self._lock:
-            event = self._events.popleft() if self._wait(self._changed, lambda: self._events, timeout) else None
-            self._count_texts()
-            return event
+        event = self._events.popleft() if self._wait(lambda: self._events, timeout) else None
+        self._count_texts()
+        return event
 
     def nodes(self) -> List[NodeInfo]:
         """Return the nodes that are known."""
-        with self._lock:
-            return list(self._router.nodes())
+        return list(self._router.nodes())
 
     def knows(self, address: bytes) -> bool:
         """Tell whether anybody spoke of a node in the last minutes."""
-        with self._lock:
-            return self._router.knows(address)
+        return self._router.knows(address)
 
     def _silence(self, peer: bytes, what: str) -> TimeoutError:
         """Return what to raise when a peer did not answer."""
@@ -3501,58 +3418,18 @@ class Node:
 
     def tell_routes(self) -> None:
         """Let `next_event` tell of every change of a route too, and first of the routes there are."""
-        with self._lock:
-            self._router.tells_routes = True
-            for known in self._router.nodes():
-                self._add_event(RouteChanged(known.address, known.interface, known.next_hop, known.hops, known.mtu))
+        self._router.tells_routes = True
+        for known in self._router.nodes():
+            self._add_event(RouteChanged(known.address, known.interface, known.next_hop, known.hops, known.mtu))
 
     def neighbours(self) -> Sequence[Any]:
         """Return the nodes that are heard directly."""
-        with self._lock:
-            return list(self._router.neighbours())
+        return list(self._router.neighbours())
 
     @property
     def drops(self) -> Dict[str, int]:
         """How many frames and segments were dropped, by reason."""
-        with self._lock:
-            return dict(self._drops + self._router.drops + self._endpoint.drops)
-
-    def wait(self, *files: int, timeout: Optional[float] = None) -> List[int]:
-        """Wait until something has happened for the application, as with `fileno`, or one of `files` can be read.
-
-        Return those of `files` that can. Then look at everything else too, without waiting: at those streams that
-        have news.
-        """
-        with self._lock:
-            if self._may_drive:
-                deadline = self.now() if self._has_news else INFINITY if timeout is None else self.now() + timeout
-                found = self._drive(lambda: self._has_news, deadline, files)
-                self.clear_wakeup()
-                return found
-        ready = wait_for_files([self.fileno(), *files], timeout)
-        self.clear_wakeup()
-        return [file for file in ready if file in files]
-
-    def fileno(self) -> int:
-        """Return what `select` finds readable once something has happened for the application.
-
-        That is: a stream has bytes, room, an end or a new `delivered`; a listener has a stream; `next_event` has an
-        event; the node has failed. Then call `clear_wakeup` and look at all of them without waiting.
-        """
-        with self._lock:
-            if self._news_pipe is None:
-                self._news_pipe = _pipe()
-                self._has_news = False
-                self._tell_application()
-            return self._news_pipe[0]
-
-    def clear_wakeup(self) -> None:
-        """Make `fileno` quiet until something happens again."""
-        with self._lock:
-            if self._has_news:
-                self._has_news = False
-                if self._news_pipe is not None:
-                    os.read(self._news_pipe[0], 1)
+        return dict(self._drops + self._router.drops + self._endpoint.drops)
 
 
 _yield_processor = getattr(os, "sched_yield", None)  # not on every platform
@@ -3575,14 +3452,6 @@ def wait_for_files(reading: Sequence[int], timeout: Optional[float], writing: Se
     if any(event & select.POLLNVAL for _, event in ready):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return [file for file, _ in ready]
-
-
-def _pipe() -> Tuple[int, int]:
-    """Return the reading and the writing end of a pipe, neither of which blocks."""
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    return ends
 
 
 # --- Streams --------------------------------------------------------------------------------------------------------
@@ -3611,7 +3480,7 @@ class Stream(io.RawIOBase):
 
     After `setblocking(False)` both return None instead of waiting; from then on `has_news` is false until they may do
     something. What the network did is raised as ConnectionResetError, TimeoutError and the like, after everything that
-    arrived before has been read. A `with` block that is left by an exception resets the stream: the peer shall not
+    arrived before has been read. A `with` block that is left by an exception resets the stream: the peer must not
     take half a file for a whole one.
     """
 
@@ -3620,7 +3489,6 @@ class Stream(io.RawIOBase):
         self.node = node
         self.peer = session.peer
         self.port = session.port
-        self.changed = threading.Condition(node._lock)
         self.connected = not session.opener  # whether the peer has answered
         self.has_news = True
         self._session = session
@@ -3640,16 +3508,17 @@ class Stream(io.RawIOBase):
         """Return at least one byte, at most `size` (negative: all until the end); b"" at the end."""
         if size < 0:
             return self.readall()
+        self._check_open()
         session = self._session
-        with self._open_lock():
-            if self._blocking and size:
-                self._wait(lambda: session.readable or session.receiver.finished)
-            if not session.readable:
-                return self._read_nothing(size)
+        if self._blocking and size:
+            self._wait(lambda: session.readable or session.receiver.finished)
+        if not session.readable:
+            return self._read_nothing(size)
+        with INTERRUPTS:
             data = session.read(size)
-            if session.presses:
-                self._step()
-            return data
+        if session.presses:
+            self._step()
+        return data
 
     def _read_nothing(self, size: int) -> Optional[bytes]:
         if not size or self._session.at_eof:
@@ -3674,44 +3543,44 @@ class Stream(io.RawIOBase):
         """Take all of `data`; after `setblocking(False)` as much as there is room for, None if there is none."""
         view = memoryview(data).cast("B")
         taken = 0
-        with self._open_lock():
-            while True:
-                if self.error is not None:
-                    raise self.error
+        self._check_open()
+        while True:
+            if self.error is not None:
+                raise self.error
+            with INTERRUPTS:
                 taken += self._session.send(view[taken:])
-                self._step()
-                if taken == len(view):
-                    return taken
-                if not self._blocking:
-                    self.has_news = False
-                    return taken or None
-                self._wait(functools.partial(self._has_room, min(len(view) - taken, WRITE_STEP)))
+            self._step()
+            if taken == len(view):
+                return taken
+            if not self._blocking:
+                self.has_news = False
+                return taken or None
+            self._wait(functools.partial(self._has_room, min(len(view) - taken, WRITE_STEP)))
 
     def _has_room(self, count: int) -> bool:
         return self._session.writable >= count
 
     def finish(self) -> None:
         """Say that nothing more will be written; reading goes on. Does nothing the second time."""
-        with self.node._lock:
+        with INTERRUPTS:
             self._session.finish()
-            self._step()
+        self._step()
 
     def drain(self, timeout: Optional[float] = None) -> None:
         """Wait until the peer holds every byte written, and knows of the end if there is one.
 
         Raises TimeoutError after `timeout` seconds, or what has ended the stream.
         """
-        with self.node._lock:
-            if not self._wait(lambda: self.drained, timeout):
-                raise TimeoutError(f"{self.written - self.delivered} bytes not delivered within {timeout:g} s")
-            if self.error is not None:
-                raise self.error
+        if not self._wait(lambda: self.drained, timeout):
+            raise TimeoutError(f"{self.written - self.delivered} bytes not delivered within {timeout:g} s")
+        if self.error is not None:
+            raise self.error
 
     def abort(self) -> None:
         """End the stream in both directions at once; the peer sees a reset."""
-        with self.node._lock:
+        with INTERRUPTS:
             self._session.abort()
-            self._step()
+        self._step()
 
     def close(self) -> None:
         """Finish and let go, once the peer has finished too.
@@ -3719,16 +3588,15 @@ class Stream(io.RawIOBase):
         After CLOSE_SECONDS, or if the peer sends what nobody will read any more, the stream is reset. It does not wait
         after `setblocking(False)`: the rest happens in the background.
         """
-        with self.node._lock:
-            if self.closed:
-                return
-            try:
-                self.finish()
-                if self._blocking and not self._wait(lambda: self._deserted, CLOSE_SECONDS):
-                    self.abort()
-            finally:
-                super().close()
-                self.on_event(None)
+        if self.closed:
+            return
+        try:
+            self.finish()
+            if self._blocking and not self._wait(lambda: self._deserted, CLOSE_SECONDS):
+                self.abort()
+        finally:
+            super().close()
+            self.on_event(None)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is not None:
@@ -3782,26 +3650,23 @@ class Stream(io.RawIOBase):
         return self.drained and self._session.readable > 0 and not self.ended
 
     def on_event(self, event: Optional[Event]) -> None:
-        """Look at the session again; for the node, which holds its lock."""
+        """Look at the session again; for the node."""
         if isinstance(event, Connected):
             self.connected = True
         self.has_news = True
         if self.closed and self._deserted:
             self._session.abort()
-        if self.node._sleepers:
-            self.changed.notify_all()
 
-    def _open_lock(self) -> threading.RLock:
+    def _check_open(self) -> None:
         if self.closed:
             raise ValueError("the stream is closed")
-        return self.node._lock
 
     def _wait(self, ready: Callable[[], object], timeout: Optional[float] = None) -> bool:
-        return self.node._wait(self.changed, lambda: ready() or self.ended, timeout)
+        return self.node._wait(lambda: ready() or self.ended, timeout)
 
     def _step(self) -> None:
         if not self.node._failure:
-            self.node._serve_caller(self.node.now())
+            self.node._step()
 
 
 class Listener:
@@ -3816,9 +3681,8 @@ class Listener:
 
     def accept(self, *, timeout: Optional[float] = None) -> Optional[Stream]:
         """Return the next stream; None when `timeout` seconds (0: do not wait) have passed, or after `close`."""
-        with self.node._lock:
-            self.node._wait(self.node._changed, lambda: self.arrived or self.closed, timeout)
-            return self.arrived.popleft() if self.arrived else None
+        self.node._wait(lambda: self.arrived or self.closed, timeout)
+        return self.arrived.popleft() if self.arrived else None
 
     def has_room_for(self, peer: bytes) -> bool:
         """Tell whether another stream of that node may wait; those that it has reset since with bytes unread count."""
@@ -3829,12 +3693,11 @@ class Listener:
 
     def close(self) -> None:
         """Take no more streams, and reset those that nobody has taken."""
-        with self.node._lock:
-            if not self.closed:
-                self.closed = True
-                self.node.unlisten(self.port)
-                while self.arrived:
-                    self.arrived.popleft().abort()
+        if not self.closed:
+            self.closed = True
+            self.node.unlisten(self.port)
+            while self.arrived:
+                self.arrived.popleft().abort()
 
     def __enter__(self) -> "Listener":
         return self
@@ -3984,13 +3847,13 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
         node.close()
         raise
     node.shows_texts = not tells
-    node.start()
     if not arguments.quiet:
         print(_identity(node, client), file=sys.stderr, flush=True)
     if arguments.verbose:
         _tell_setup(node, user)
         if tells:
-            threading.Thread(target=_tell_events, args=(node,), daemon=True).start()
+            node.tell_routes()
+            node.on_event = functools.partial(_tell_event, node.names)
     return node
 
 
@@ -4015,14 +3878,9 @@ def _tell_setup(node: Node, user: str) -> None:
     print("\n".join("alexmesh: " + line for line in lines), file=sys.stderr, flush=True)
 
 
-def _tell_events(node: Node) -> None:
-    """Tell of every change until the node is closed."""
-    with contextlib.suppress(OSError):
-        node.tell_routes()
-        while True:
-            event = node.next_event()
-            if event is not None and not isinstance(event, MessageReceived):
-                print(describe_event(event, node.names), file=sys.stderr)
+def _tell_event(names: Mapping[bytes, str], event: NodeEvent) -> None:
+    if not isinstance(event, MessageReceived):
+        print(describe_event(event, names), file=sys.stderr)
 
 
 def read_names(path: Optional[str]) -> Dict[bytes, str]:
@@ -4154,7 +4012,7 @@ def run(main: Callable[[], Optional[int]]) -> int:
     _prepare_standard_files()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup or a shell's & set it
-            signal.signal(number, _on_signal)
+            signal.signal(number, INTERRUPTS.on_signal)
     message, status = "", 1
     try:
         wanted = main() or 0
@@ -4197,22 +4055,6 @@ def _flush_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _on_signal(number: int, frame: Optional[FrameType]) -> None:
-    """Interrupt the main thread, but not in the middle of a machine or of a hand-over: their state would be torn."""
-    inner = frame
-    hands_over = frame is not None and frame.f_code is Node._round.__code__  # while it sleeps that is not the innermost
-    while inner is not None:
-        if hands_over or isinstance(inner.f_locals.get("self"), (Router, Endpoint, Session)):
-            again = threading.Timer(SIGNAL_RETRY, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
-            return
-        inner = inner.f_back
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
-
-
 def json_line(node: Node, kind: str, fields: Dict[str, Any]) -> str:
     """Return fields as a JSON object on one line, in ASCII: safe on every terminal.
 
@@ -4244,14 +4086,13 @@ _KINDS = {
 
 
 class _Report:
-    """What node.py prints: changes as they come, tables when a signal asks for them (in another thread)."""
+    """What node.py prints: changes as they come, tables when a signal asks for them."""
 
     def __init__(self, node: Node, arguments: argparse.Namespace) -> None:
         self._node = node
         self._as_json = arguments.json
         self._is_quiet = arguments.quiet
         self._emphasis = emphasis(arguments, sys.stdout)
-        self._lock = threading.Lock()
 
     def tell(self, event: NodeEvent) -> None:
         """Print one change."""
@@ -4262,15 +4103,12 @@ class _Report:
         elif not self._is_quiet:
             self._print(sys.stderr, [describe_event(event, self._node.names)])
 
-    def wait_for(self, signals: Set[signal.Signals]) -> None:
-        """Print the tables at every one of these signals, which are blocked."""
-        while True:
-            signal.sigwait(signals)
-            self._print(*((sys.stdout, self._json_tables()) if self._as_json else (sys.stderr, self._tables())))
+    def tell_tables(self) -> None:
+        """Print what is known of neighbours and routes, and what was dropped."""
+        self._print(*((sys.stdout, self._json_tables()) if self._as_json else (sys.stderr, self._tables())))
 
     def _print(self, file: TextIO, lines: List[str]) -> None:
-        with self._lock:
-            print("\n".join(lines), file=file, flush=True)
+        print("\n".join(lines), file=file, flush=True)
 
     def _tables(self) -> List[str]:
         names = [printable(link.name) for link in self._node.links]
@@ -4327,19 +4165,18 @@ def main() -> int:
         _EXAMPLES,
     )
     arguments = parser.parse_args()
-    signals = {number for number in signal.Signals if number.name in ("SIGUSR1", "SIGINFO")}
-    for number in signals:
-        signal.signal(number, lambda *_: None)  # else the BSDs drop SIGINFO even where somebody waits for it
-    # Blocked before the node's thread exists, in every thread; a thread of its own waits for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    wanted, wake = os.pipe()  # a byte for each signal that asks for the tables
+    for name in {"SIGUSR1", "SIGINFO"} & set(signal.Signals.__members__):
+        signal.signal(signal.Signals[name], lambda *_: os.write(wake, b"\0") and None)
     with open_node(arguments) as node:
         report = _Report(node, arguments)
-        threading.Thread(target=report.wait_for, args=(signals,), daemon=True).start()
         if arguments.json or arguments.verbose:
             node.tell_routes()
         while True:
-            event = node.next_event()
-            if event is not None:
+            if node.wait(wanted):
+                os.read(wanted, 1)
+                report.tell_tables()
+            for event in iter(lambda: node.next_event(timeout=0), None):
                 report.tell(event)
 
 
