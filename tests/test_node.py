@@ -1,4 +1,4 @@
-"""Nodes with real threads and the real clock, on links of memory: no root, no scapy, and no wait without a deadline."""
+"""Nodes with the real clock on links of memory: no root, no scapy, and no wait without a deadline."""
 
 import contextlib
 import ctypes
@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import types
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
+from company import SECONDS, Company
 
 from alexstream import Endpoint
 from constants import (
@@ -65,7 +67,6 @@ from node import (
 )
 from protocol import Frame, encode_ethernet, encode_frame
 
-SECONDS = 20.0  # by which everything here has happened
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -165,6 +166,22 @@ class Pair:
 
 
 @pytest.fixture(autouse=True)
+def in_company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+    """Let all nodes of a test go on while it waits for one of them."""
+    global company
+    company = Company(monkeypatch)
+    yield company
+
+
+company: Company
+
+
+def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Start a call beside the test; what is returned waits for its result, or raises what it raised."""
+    return company.in_thread(function)
+
+
+@pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams that one side never finishes are given up sooner than by CLOSE_SECONDS."""
     monkeypatch.setattr("node.CLOSE_SECONDS", 0.5)
@@ -175,30 +192,6 @@ def pair() -> Iterator[Pair]:
     pair = Pair()
     with pair.nodes[0], pair.nodes[1]:
         yield pair
-
-
-def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Start a call in a thread of its own; what is returned waits for its result, or raises what it raised."""
-    results: List[Any] = []
-    errors: List[BaseException] = []
-
-    def call() -> None:
-        try:
-            results.append(function())
-        except Exception as error:  # noqa: BLE001  raised again where the result is wanted
-            errors.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-
-    def result() -> Any:
-        thread.join(SECONDS)
-        assert not thread.is_alive(), "still waiting"
-        if errors:
-            raise errors[0]
-        return results[0]
-
-    return result
 
 
 def wait_for(node: Node, ready: Callable[[], object]) -> None:
@@ -266,9 +259,8 @@ def test_messages_that_an_application_does_not_take_are_refused_not_lost(
     monkeypatch.setattr("node.EVENTS_MAX", 3)
     for text in ("1", "2"):
         one.send_message(two.address, text, timeout=SECONDS)
-    with two._lock:
-        for _ in range(5):  # what nobody was promised makes room
-            two._add_event(LinkChanged("mem2", False, "x"))
+    for _ in range(5):  # what nobody was promised makes room
+        two._add_event(LinkChanged("mem2", False, "x"))
     one.send_message(two.address, "3", timeout=SECONDS)
     with pytest.raises(TimeoutError, match="no acknowledgement"):
         one.send_message(two.address, "4", timeout=0.3)
@@ -510,6 +502,7 @@ def test_readinto_and_lines(pair: Pair) -> None:
 def test_a_caller_looks_for_frames_until_others_want_the_processor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among many frames at once: in a conversation it goes on looking."""
     node, clock, pause = pair.nodes[0], 5.0, 0.0
+    sleep = company.plain_sleep
 
     def give_up_the_processor() -> None:
         nonlocal clock
@@ -518,12 +511,11 @@ def test_a_caller_looks_for_frames_until_others_want_the_processor(pair: Pair, m
     def looks(batch: int) -> int:
         nonlocal clock
         began = clock
-        node._guest, node._received_at, node._batch = True, clock, batch
-        assert node._select([], clock, clock + SPIN_SECONDS) == []
-        node._guest = False
+        node._received_at, node._batch = clock, batch
+        assert sleep(node, [], [], clock, clock + SPIN_SECONDS) == []
         return round((clock - began) / pause)
 
-    with node._lock, monkeypatch.context() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr("node._yield_processor", give_up_the_processor)
         patch.setattr(node, "now", lambda: clock)
         pause = SPIN_SECONDS / 10
@@ -571,7 +563,7 @@ def test_larger_segments_have_larger_buffers(mtu: int, size: int) -> None:
         near.node.close(abort=True)
 
 
-def test_the_descriptor_tells_of_data_progress_end_and_new_streams(pair: Pair) -> None:
+def test_a_wait_ends_with_data_progress_an_end_and_a_new_stream(pair: Pair) -> None:
     one, two = pair.nodes
     with two.listen(7) as listener:
         assert listener.accept(timeout=0) is None
@@ -583,20 +575,20 @@ def test_the_descriptor_tells_of_data_progress_end_and_new_streams(pair: Pair) -
     wait_for(one, lambda: near.delivered == 3)
     near.finish()
     wait_for(two, lambda: far.read(1) == b"")
-    one.clear_wakeup()
     far.abort()
     wait_for(one, lambda: near.ended)
     assert isinstance(near.error, ConnectionResetError)
 
 
-def test_the_descriptor_is_quiet_when_nothing_happens(pair: Pair) -> None:
+def test_a_wait_lasts_while_nothing_happens(pair: Pair) -> None:
     one, _ = pair.nodes
     next_event(one, NodeFound)
-    one.fileno()
-    one.clear_wakeup()
-    while one.next_event(timeout=0) is not None:
-        one.clear_wakeup()
-    assert not select.select([one.fileno()], [], [], 0.05)[0]
+    began = one.now()
+    while one.next_event(timeout=0) is not None or one.now() - began < 0.2:
+        one.wait(timeout=0.05)
+    began = one.now()
+    one.wait(timeout=0.1)
+    assert one.now() - began >= 0.1
 
 
 def test_a_stream_has_news_until_nothing_more_can_be_done_without_waiting(pair: Pair) -> None:
@@ -620,12 +612,9 @@ def test_a_stream_has_news_until_nothing_more_can_be_done_without_waiting(pair: 
     assert (quiet.has_news, quiet.ended) == (True, True)
 
 
-@pytest.mark.parametrize("has_descriptor", [False, True])
-def test_waiting_for_files_beside_the_network(pair: Pair, has_descriptor: bool) -> None:
+def test_waiting_for_files_beside_the_network(pair: Pair) -> None:
     near, far = pair.connect()
     node = near.node
-    if has_descriptor:
-        node.fileno()
     reading, writing = os.pipe()
     with contextlib.closing(open(reading, "rb", buffering=0)), contextlib.closing(open(writing, "wb", buffering=0)):
         while node.wait(reading, timeout=0.05) or node.next_event(timeout=0):
@@ -633,30 +622,22 @@ def test_waiting_for_files_beside_the_network(pair: Pair, has_descriptor: bool) 
         began = time.monotonic()
         assert node.wait(reading, timeout=0.1) == []
         assert time.monotonic() - began >= 0.1
-        typed = in_thread(lambda: node.wait(reading, timeout=SECONDS))
+        assert node.wait(reading, writing=[writing], timeout=SECONDS) == [writing]
         os.write(writing, b"typed")
-        assert typed() == [reading]
+        assert node.wait(reading, timeout=SECONDS) == [reading]
         far.write(b"x")  # whatever else there is, a file that can be read is found
         wait_for(node, lambda: near._session.readable)
         assert node.wait(reading, timeout=SECONDS) == [reading]
         assert os.read(reading, 9) == b"typed"
-        found = iter(lambda: node.wait(reading, timeout=SECONDS), None)
-        two = [in_thread(lambda: any(found)) for _ in range(2)]  # news of the network may come between
-        os.write(writing, b"y")
-        assert all(call() for call in two)
     with pytest.raises(OSError, match="Bad file descriptor"):
         node.wait(reading, timeout=SECONDS)
 
 
-def test_who_writes_without_waiting_looks_for_answers_too(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a caller is busy the background thread stays away (here: for good), so nobody else does."""
-    monkeypatch.setattr("node.HANDOVER_SECONDS", SECONDS)
+def test_a_program_that_writes_without_waiting_looks_for_answers_too(pair: Pair) -> None:
     near, far = pair.connect()
     received = in_thread(lambda: read_all(far))
     near.setblocking(False)
-    node, deadline = near.node, time.monotonic() + SECONDS / 2
-    with contextlib.suppress(TimeoutError):
-        node.echo(far.node.address, timeout=SECONDS)  # the caller drives from here on
+    deadline = time.monotonic() + SECONDS / 2
     while near.written < 4 * BUFFER_BYTES:
         if not near.write(bytes(BUFFER_BYTES)):
             time.sleep(LOOK_SECONDS)  # it has other things to do; and the other node is in this process
@@ -896,11 +877,14 @@ def test_every_waiting_call_fails_when_the_node_is_closed() -> None:
     pair = Pair()
     one, two = pair.nodes
     with two:
-        one.start()
         listener = one.listen(3)
         near, _ = pair.connect()
         next_event(one, NodeFound)
+        while one.next_event(timeout=0) is not None:
+            pass
         calls = [in_thread(call) for call in (listener.accept, lambda: near.read(1), one.next_event)]
+        for _ in range(3):  # they wait by now
+            two.wait(timeout=0.02)
         one.close()
         one.close()
         for call in calls:
@@ -922,13 +906,10 @@ def test_a_peer_that_takes_no_more_streams_is_told_as_busy(pair: Pair) -> None:
             open_stream(near, far.address, 2, "server.py")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("callers", [0, 1])
-def test_a_bug_ends_every_wait_with_a_clear_error(pair: Pair, callers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever drives the node when it happens: its own thread, or the one caller that waits."""
+def test_a_bug_ends_every_wait_with_a_clear_error(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one in which it comes to light raises it: that is what `run` reports, with its place."""
     near, far = pair.connect()
     listener = near.node.listen(9)
-    waiting = [in_thread(lambda: near.read(1)) if callers else lambda: near.read(1)]
 
     def fail(self: Endpoint, origin: bytes, frames: List[bytes], *, now: float, at: int) -> None:
         if self is near.node._endpoint:
@@ -938,9 +919,8 @@ def test_a_bug_ends_every_wait_with_a_clear_error(pair: Pair, callers: int, monk
     receive_all = Endpoint.receive_all
     monkeypatch.setattr(Endpoint, "receive_all", fail)
     far.write(b"x")
-    for call in waiting:
-        with pytest.raises((ZeroDivisionError, OSError)):  # what `run` reports, with its place
-            call()
+    with pytest.raises(ZeroDivisionError):
+        near.read(1)
     for call in (lambda: near.read(1), lambda: near.write(b"x"), listener.accept):
         with pytest.raises(OSError, match="this is a bug"):
             call()
@@ -952,7 +932,6 @@ def test_nothing_stays_open() -> None:
     threads = threading.active_count()
     pair = Pair()
     with pair.nodes[0] as one, pair.nodes[1]:
-        one.fileno()
         near, _far = pair.connect()
         near.write(b"unread")
     assert sorted(os.listdir("/dev/fd")) == before
@@ -1183,9 +1162,7 @@ def test_another_name_and_ethernet_address_are_taken_and_told(pair: Pair, why: s
     link.slots[new] = 3
     if why == "interval":
         monkeypatch.setattr("node.HANDSHAKE_INTERVAL", 0.2)
-        with one._lock:
-            one._look_at = one.now() + 0.2
-            one._wake()
+        one._look_at = one.now() + 0.2
     one.send_message(two.address, "good day", timeout=SECONDS)
     link.real_mac, link.real_name = new, "wan\x1b[0m"
     if why == "notice":
@@ -1509,34 +1486,38 @@ def test_standard_files_that_are_closed_are_not_taken_by_sockets() -> None:
 
 def test_a_signal_in_the_middle_of_a_machine_waits_until_it_is_done() -> None:
     process = script(
-        "from alexstream import Endpoint\n"
-        "class Slow(Endpoint):\n"
-        "  def tick(self, *, now):\n"
+        "from node import INTERRUPTS\n"
+        "with INTERRUPTS:\n"
+        "  with INTERRUPTS:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(0.05)\n"
-        "    print('whole')\n"
-        "import random\n"
-        "Slow(bytes(6), rng=random.SystemRandom()).tick(now=0)\n"
+        "  print('whole')\n"
         "time.sleep(9)"
     )
     assert process.communicate(timeout=SECONDS) == ("whole\n", "")
     assert process.returncode == 130
 
 
-def test_a_signal_while_the_lock_is_given_away_waits_until_the_node_sleeps() -> None:
-    """In the line between, it would end with a lock that nobody holds."""
+@pytest.mark.parametrize("where", ["node.wait()", "[0 for _ in iter(int, 1)]", "open(0).read()"])
+def test_ctrl_c_ends_a_program_wherever_it_is(where: str) -> None:
     process = script(
-        "import functools, types, warnings\n"
+        "import warnings\n"
         "warnings.simplefilter('ignore')\n"  # of what the tests' own tools say on old Pythons
         "sys.path.append('tests')\n"
         "from test_node import Pair\n"
         "node = Pair().nodes[0]\n"
-        "node._lock = types.SimpleNamespace(\n"  # of C, so that the signal finds `_round` itself
-        "  release=functools.partial(os.kill, os.getpid(), signal.SIGINT),\n"
-        "  acquire=functools.partial(print, 'whole'))\n"
-        "node._round(node.now() + 9)"
+        f"print('there', flush=True)\n"
+        f"{where}",
+        stdin=subprocess.PIPE,
     )
-    assert process.communicate(timeout=SECONDS)[0] == "whole\n"
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.wait(SECONDS)
+    assert time.monotonic() - began < 1  # 50 ms on an idle machine
+    process.communicate()
     assert process.returncode == 130
 
 

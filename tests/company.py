@@ -1,0 +1,79 @@
+"""Several nodes in one process: while one of them waits, the others do their part.
+
+A node has no thread, so a test that waits for one must let its peers go on. `Company` puts itself in the place where
+nodes sleep. A test may also wait in several threads at once (`in_thread`): only one of them runs at any moment.
+"""
+
+import threading
+from typing import Any, Callable, List, Sequence
+
+import pytest
+
+from node import Node, wait_for_files
+
+SLICE = 0.005  # seconds that a node sleeps at most before it looks whether another thread has moved it on
+SECONDS = 20.0  # by which everything in a test has happened
+
+
+class Company:
+    """All nodes that are made while it is in place."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._nodes: List[Node] = []
+        self._turn = threading.RLock()  # held by whoever runs
+        self._is_driving = False
+        self._turn.acquire()
+        make, self.plain_sleep = Node.__init__, Node._sleep
+
+        def join(node: Node, *arguments: Any, **options: Any) -> None:
+            make(node, *arguments, **options)
+            self._nodes.append(node)
+
+        monkeypatch.setattr(Node, "__init__", join)
+        monkeypatch.setattr(Node, "_sleep", lambda *arguments: self._sleep(*arguments))
+
+    def _sleep(
+        self, node: Node, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float
+    ) -> List[int]:
+        if self._is_driving:
+            return wait_for_files(reading, 0, writing)
+        self._is_driving = True
+        try:
+            for other in self._nodes:
+                if other is not node and not other._closing:
+                    other._round(other.now())
+        finally:
+            self._is_driving = False
+        self._turn.release()
+        try:
+            return wait_for_files(reading, max(0.0, min(wake_at - node.now(), SLICE)), writing)
+        finally:
+            self._turn.acquire()
+
+    def in_thread(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """Start a call in a thread of its own; what is returned waits for its result, or raises what it raised."""
+        results: List[Any] = []
+        errors: List[BaseException] = []
+
+        def call() -> None:
+            with self._turn:
+                try:
+                    results.append(function())
+                except Exception as error:  # noqa: BLE001  raised again where the result is wanted
+                    errors.append(error)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+
+        def result() -> Any:
+            self._turn.release()
+            try:
+                thread.join(SECONDS)
+            finally:
+                self._turn.acquire()
+            assert not thread.is_alive(), "still waiting"
+            if errors:
+                raise errors[0]
+            return results[0]
+
+        return result
