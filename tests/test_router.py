@@ -742,9 +742,11 @@ def test_interface_with_another_address_sends_from_it_at_once(desk: Desk) -> Non
     assert desk.stream(peer.address)
     desk.macs[0] = mac_of(0x77)
     desk.router.interface_changed(0, mac=desk.macs[0], slot=2, now=desk.now)
-    assert desk.stream(peer.address)  # `read` compares the Ethernet source
-    greetings = [sent for sent in desk.run(0.1) if sent.frame.type == TYPE_HANDSHAKE]
-    assert BROADCAST_ADDRESS in [sent.destination for sent in greetings]
+    desk.stream(peer.address)  # or flooded, until the peer lists the new address
+    sent = desk.run(0.1)  # in which the Ethernet source of each frame is compared
+    assert BROADCAST_ADDRESS in [each.destination for each in sent if each.frame.type == TYPE_HANDSHAKE]
+    desk.hear(peer, heard=desk.lists_me(peer))
+    assert desk.stream(peer.address)
 
 
 def test_path_mtu_beyond_1500_is_found_out_anew_when_frames_no_longer_get_through() -> None:
