@@ -315,8 +315,8 @@ def test_an_interface_name_reaches_the_terminal_and_commands_safely(lab: Lab) ->
 def test_an_altname_is_as_good_as_the_name(lab: Lab, name: str) -> None:
     left, right = lab.line(2)
     ip(right, "link", "property", "add", "dev", "eth0", "altname", name)
-    program = start(right, "node.py", name)
-    assert " on eth0" in program.err
+    program = start(right, "node.py", f"eth0,{name}")
+    program.expect(" on eth0$", where="err")
     finish(left, "send_message.py", "eth0", address_of(program), "hello")
     program.expect("hello$")
 
