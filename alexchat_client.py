@@ -68,7 +68,9 @@ from node import (
     open_node,
     open_stream,
     peer_address,
+    quoted,
     run,
+    wait_for_files,
 )
 from utils import (
     LineSplitter,
@@ -534,7 +536,7 @@ class Console:
         """Wait for the file descriptor `network`, a signal, typing (if `reading`), at most `timeout` seconds."""
         self._paint()
         reading = reading and not self.at_end
-        ready = select.select([self._signals, network, *[0] * reading], [], [], timeout)[0]
+        ready = wait_for_files([self._signals, network, *[0] * reading], timeout)
         if self._signals in ready:
             self._take_signals()
         if reading and 0 in ready:
@@ -619,12 +621,12 @@ class Console:
     def _write_bytes(self, descriptor: int, data: bytes) -> None:
         """Write all, but stay open for signals while the reader takes his time."""
         while data:
-            interrupting, writable, _ = select.select([self._signals], [descriptor], [], 0 if self._leaving else None)
-            if interrupting:
+            ready = wait_for_files([self._signals], 0 if self._leaving else None, [descriptor])
+            if self._signals in ready:
                 self._take_signals()
-            if self._leaving and not writable:
+            if self._leaving and descriptor not in ready:
                 return
-            if writable:  # it takes PIPE_BUF bytes at least
+            if descriptor in ready:  # it takes PIPE_BUF bytes at least
                 data = data[os.write(descriptor, data if self.screen else data[: select.PIPE_BUF]) :]
 
     def _read(self) -> None:
@@ -2163,9 +2165,10 @@ def choose_server(node: Node, console: Console) -> bytes:
             return Lobby(node, console).choose()
     if not servers:
         raise TimeoutError(
-            f"no chat server answers; to start one: sudo python3 alexchat_server.py {node.links[0].name}"
+            f"no chat server answers; to start one: sudo python3 alexchat_server.py {quoted(node.links[0].name)}"
         )
-    command = f"sudo python3 alexchat_client.py {','.join(link.name for link in node.links)}"
+    names = quoted(",".join(link.name for link in node.links))
+    command = f"sudo python3 alexchat_client.py {names}"
     labels = label_names({server.address: server.name or "" for server in servers}, node.names)
     lines = [
         f"  {command} {format_address(server.address)}  # {labels[server.address]}, {server.hops} hops"

@@ -16,6 +16,7 @@ SEND_BUFFER_BYTES = 512 << 10  # one window of a stream; more would only be dela
 KEPT_BYTES = 32 << 20  # of freed memory that a process keeps, at most
 BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail
 BLOCKED_RETRY, BLOCKED_RETRY_MAX = 0.001, 0.064  # after ENOBUFS or EAGAIN, doubled: no busy loop, and no long pause
+BLOCKED_TRIES = 3  # of one frame; if a shorter one gets through then, its size is to blame
 BLOCKED_PATIENCE = 0.25  # a card that takes nothing for so long has no carrier, or its frames are stale
 HANDOVER_SECONDS = 0.005  # after a caller drove the node, its own thread takes over: as long as an ACK may wait
 LOOK_SECONDS = 1e-3  # a caller that goes on writing looks for frames so often
@@ -52,7 +53,8 @@ SOURCES_MAX = 4  # Ethernet addresses of one neighbour: it may have several port
 # How a neighbour is found and lost
 HEARD_BYTES, ROUTE_BYTES, TLV_BYTES = 10, 14, 3  # sizes inside a HANDSHAKE
 ROUTES_PER_FRAME = 100  # 1440 bytes with the fixed part: one 1500-byte frame
-MESH_MTU_MIN = 128  # a neighbour that says less is not believed
+MESH_MTU_MIN = 128  # the least an interface may have: 41 bytes of a stream a frame; who says less is not believed
+NO_SLOT = 7  # of a program's slots on a card, 0-6; this one says that it has none
 JITTER = (0.9, 1.0)  # of HANDSHAKE_INTERVAL
 START_DELAY = (0.003, 0.03)  # first HANDSHAKE, and the one for a newcomer: one frame answers all of them
 MEET_SECONDS = 0.1  # in which two newcomers to a segment will have heard each other

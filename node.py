@@ -70,6 +70,7 @@ from constants import (
     BLOCKED_PATIENCE,
     BLOCKED_RETRY,
     BLOCKED_RETRY_MAX,
+    BLOCKED_TRIES,
     BROADCAST_ADDRESS,
     BYE_GRACE,
     BYE_QUIET,
@@ -231,16 +232,24 @@ class Link:
     send: Callable[[bytes], object]  # one Ethernet frame; OSError as the system says it
     receive: Callable[[], List[bytes]]  # what has arrived, about RECEIVE_BATCH at most; OSError when the port is down
 
+    notices = -1  # a file that can be read once something about the interface has changed, if the system says so
+
     def fileno(self) -> int:
-        """Return what `select` shall watch."""
+        """Return what is to be watched for frames."""
         raise NotImplementedError
 
-    def claim(self) -> bool:
-        """Tell whether this process may use `mac` as the address of a node; others may not, until `close`."""
-        return True
+    def claim(self) -> Optional[int]:
+        """Return this program's slot among those of this machine that send with `mac`, until `close`.
+
+        0 is also the right to use `mac` as the address of a node; NO_SLOT: all others are taken; None: nobody knows.
+        """
+        return 0
 
     def refresh(self) -> bool:
-        """Bring `mtu` up to date; return whether the port is up and has a carrier."""
+        """Bring `name`, `mac` and `mtu` up to date; return whether there is a carrier.
+
+        Raise OSError where the interface is gone, down, or of no use.
+        """
         return True
 
     def reopen(self) -> None:
@@ -287,18 +296,30 @@ def _import_without_tables() -> None:
     spec.loader.exec_module(data)
 
 
+def _spare_scapy_its_select() -> None:
+    """Let scapy not wait while it opens a socket: its `select` knows no file from number 1024 on.
+
+    It empties the socket so, as `_use_packet_socket` does again.
+    """
+    import scapy.arch.linux as scapy_linux
+
+    scapy_linux._flush_fd = lambda _: None  # type: ignore[assignment,unused-ignore]
+
+
 class EthernetLink(Link):
     """An Ethernet port through scapy's raw socket; every difference between the platforms is in here.
 
-    Raises SetupError. On a card, programs of one machine do not hear each other: a socket of one EtherType is not
-    shown what goes out. On Linux's `lo` everybody hears everything.
+    Raises SetupError. The programs of one machine hear each other, on a card as on Linux's `lo`. `name` may also be an
+    altname. Once open, the interface is known by its index: its name, like its MAC and MTU, may change.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.loopback = bool(_usable_flags(name) & _IFF_LOOPBACK)
-        self._lock_file = -1
+        card = _usable_card(name)
+        self._number, self.name, self.mac, self.mtu = card.number, card.name, card.mac, card.mtu
+        self.loopback = bool(card.flags & _IFF_LOOPBACK)
+        self._claims: Dict[bytes, _Claim] = {}  # by MAC: of the first, which may be a node's address, and of the last
         self._capture: Optional[Capture] = None
+        self._notices: Optional[socket.socket] = None
         try:
             self._open()
         except ImportError:
@@ -306,7 +327,7 @@ class EthernetLink(Link):
         except OSError as error:
             if os.geteuid() == 0:
                 hint = _NO_RAW if error.errno == errno.EPERM else ""
-                raise SetupError(f"cannot open {name}: {error}{hint}") from None
+                raise SetupError(f"cannot open {quoted(name)}: {error}{hint}") from None
             raise SetupError(f"raw Ethernet needs root: sudo python3 {' '.join(map(shlex.quote, sys.argv))}") from None
 
     def _open(self) -> None:
@@ -315,12 +336,16 @@ class EthernetLink(Link):
             from scapy.config import conf
             from scapy.error import Scapy_Exception
 
-        self.mtu = _ask_mtu(self.name)
         try:
-            self.mac = _ask_linux_hardware(self.name)[1] if _LINUX else parse_address(get_if_hwaddr(self.name))
+            if _LINUX:
+                _spare_scapy_its_select()
+            else:
+                self.mac = parse_address(get_if_hwaddr(self.name))
             self._socket: Any = conf.L2socket(iface=self.name, type=ETHERTYPE, promisc=False)
         except Scapy_Exception as error:
             raise OSError(str(error)) from None
+        if _LINUX and self._notices is None:
+            self._subscribe()
         if isinstance(getattr(self._socket, "ins", None), socket.socket):
             self._use_packet_socket(self._socket.ins)
         elif hasattr(self._socket, "bpf_fd"):
@@ -330,13 +355,38 @@ class EthernetLink(Link):
         if self._capture is not None:
             self.record(self._capture)
 
+    def _subscribe(self) -> None:
+        """Linux tells of every change of an interface: rtnetlink(7), group RTMGRP_LINK."""
+        self._notices = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+        self._notices.bind((0, 1))
+        self.notices = self._notices.fileno()
+
     def _use_packet_socket(self, port: socket.socket) -> None:
-        """Linux: one frame a call, of our EtherType only. scapy's own send and recv_raw would take twice as long."""
+        """Linux: one frame a call, of our EtherType only. scapy's own send and recv_raw would take twice as long.
+
+        A socket of one EtherType is not shown what other programs send by this card, one of all EtherTypes is. What
+        scapy's socket has taken before it had the filter is nobody's loss: a node that starts is not known yet.
+        """
         port.setblocking(False)
+        self._attach_filter(port)
+        while _receive_batch(port.recv):
+            pass
+        port.bind((self.name, _ETH_P_ALL))
         _set_buffer(port, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
         _set_buffer(port, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.send = port.send
         self.receive = functools.partial(_receive_batch, port.recv)
+
+    def _attach_filter(self, port: socket.socket) -> None:
+        """Let the kernel drop what is not for this program. Needs no privilege."""
+        import ctypes
+
+        lines = linux_filter(self.mac, loopback=self.loopback)
+        code = b"".join(_native(2, line[0]) + bytes(line[1:3]) + _native(4, line[3]) for line in lines)
+        program = ctypes.create_string_buffer(code, len(code))
+        pointer = ctypes.sizeof(ctypes.c_void_p)
+        head = _native(2, len(lines)).ljust(pointer, b"\0")
+        port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head + _native(pointer, ctypes.addressof(program)))
 
     def _use_bpf(self, port: Any) -> None:
         """BSD and macOS: many frames a read, of every EtherType unless a filter is set, our own among them."""
@@ -384,19 +434,43 @@ class EthernetLink(Link):
         """Return the descriptor of the socket or device."""
         return int(self._socket.fileno())
 
-    def claim(self) -> bool:
-        """Lock `mac`. A program that cannot (one without root) takes another address, which is always right."""
-        if self._lock_file < 0:
-            self._lock_file = _lock_address(self.mac)
-        return self._lock_file >= 0
+    def claim(self) -> Optional[int]:
+        """Lock a slot. A program that cannot (one without root) takes another address, which is always right.
+
+        That of the first MAC is kept if another one comes: it may be the address of a node.
+        """
+        if self.loopback:
+            return NO_SLOT
+        if self.mac not in self._claims:
+            for former in list(self._claims)[1:]:
+                self._claims.pop(former).release()
+            claim = _claim_slot(self.mac)
+            if claim is None:
+                return None
+            self._claims[self.mac] = claim
+        return self._claims[self.mac].slot
 
     def refresh(self) -> bool:
-        """Ask the system; False also when the interface is gone."""
+        """Ask the system. An interface that is gone may have come back under its name."""
+        if self._notices is not None:
+            with contextlib.suppress(OSError):  # no more of them, or ENOBUFS: too many
+                while self._notices.recv(0x10000):
+                    pass
         try:
-            self.mtu = _ask_mtu(self.name)
-            return bool(_usable_flags(self.name) & _IFF_RUNNING)
-        except (SetupError, OSError):
-            return False
+            card = _ask_card(self._number)
+        except OSError:
+            card = _ask_card(socket.if_nametoindex(self.name))
+        self._number, self.name, self.mtu = card.number, card.name, card.mtu
+        if card.mac not in (b"", self.mac):
+            self.mac = card.mac
+            port = getattr(self._socket, "ins", None)
+            if isinstance(port, socket.socket):
+                self._attach_filter(port)
+        if not card.flags & _IFF_UP:
+            raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
+        if self.mtu < MESH_MTU_MIN:
+            raise OSError(errno.EMSGSIZE, _too_narrow(card))
+        return bool(card.flags & _IFF_RUNNING)
 
     def reopen(self) -> None:
         """Hear the interface again, also one that was removed and came back under its name.
@@ -407,7 +481,10 @@ class EthernetLink(Link):
         port = getattr(self._socket, "ins", None)
         if isinstance(port, socket.socket):
             port.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # "down" may wait there, a second time
-            port.bind((self.name, ETHERTYPE))
+            try:
+                port.bind((self.name, _ETH_P_ALL))
+            except UnicodeEncodeError:
+                raise OSError(errno.ENODEV, _NOT_UTF_8) from None
         elif os.geteuid() == 0:
             self._socket.close()
             self._open()
@@ -433,9 +510,42 @@ class EthernetLink(Link):
         self._socket.close()
         if self._capture is not None:
             self._capture.close()
-        if self._lock_file >= 0:
-            os.close(self._lock_file)
-            self._lock_file = -1
+        if self._notices is not None:
+            self._notices.close()
+        while self._claims:
+            self._claims.popitem()[1].release()
+
+
+def linux_filter(mac: bytes, *, loopback: bool) -> Sequence[Tuple[int, int, int, int]]:
+    """Return a classic BPF program for a packet socket: a line is (code, jump if true, jump if false, number).
+
+    It takes frames of our EtherType that no VLAN tag makes those of another LAN (a tag of VLAN 0 says a priority), and
+    of what this machine sends only what the card's own programs are to hear. On `lo` that comes a second time.
+    """
+    load_word, load_half, load_byte, equal, any_bit, result = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
+    is_tagged, tag, packet_type = (0xFFFFF000 + offset for offset in (48, 44, 4))  # linux/filter.h, SKF_AD_OFF
+    outgoing = 4  # linux/if_packet.h
+    lines = [
+        (load_half, 0, 0, 12),
+        (equal, 0, 12, ETHERTYPE),
+        (load_half, 0, 0, is_tagged),
+        (equal, 2, 0, 0),
+        (load_half, 0, 0, tag),
+        (any_bit, 8, 0, 0xFFF),
+        (load_half, 0, 0, packet_type),
+        (equal, 0, 7, outgoing),
+        (load_byte, 0, 0, 0),
+        (any_bit, 5, 0, 1),
+        (load_word, 0, 0, 0),
+        (equal, 0, 2, int.from_bytes(mac[:4], "big")),
+        (load_half, 0, 0, 4),
+        (equal, 1, 0, int.from_bytes(mac[4:], "big")),
+        (result, 0, 0, 0),
+        (result, 0, 0, 0x40000),
+    ]
+    if loopback:
+        lines[7] = (equal, 6, 7, outgoing)
+    return lines
 
 
 _SCAPY_MISSING = (
@@ -446,6 +556,11 @@ _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
 _SIOCGIFFLAGS, _SIOCGIFMTU = (0x8913, 0x8921) if _LINUX else (0xC0206911, 0xC0206933)
 _SIOCGIFHWADDR = 0x8927  # Linux
+_ETH_P_ALL, _SO_ATTACH_FILTER = 3, 26  # Linux
+_RTM_GETLINK, _NLM_F_REQUEST, _NLMSG_ERROR = 18, 1, 2
+_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_ALT_IFNAME = 3, 10, 18, 53
+_IFLA_INFO_SLAVE_KIND = 4
+_IFNAME_BYTES = 16  # with the NUL; an altname may be longer
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772  # the two of Linux's kinds of hardware that carry Ethernet frames
 _RUN_DIRECTORY = "/var/run/alexchat"
 # Classic BPF (code, jt, jf, k): load the EtherType; if it is ours take the whole frame, else nothing.
@@ -487,57 +602,176 @@ def _receive_batch(receive: Callable[[int], bytes]) -> List[bytes]:
     return frames
 
 
-def _ask(name: str, request: int) -> bytes:
-    """Return what an ioctl says of an interface; raise OSError if there is none of that name."""
+class _Card(NamedTuple):
+    """What the system says of an interface."""
+
+    number: int  # the kernel's index of it: names change, this does not
+    name: str
+    flags: int
+    is_ethernet: bool
+    mac: bytes  # empty on BSD and macOS
+    mtu: int  # no more than HANDSHAKE can say: `lo` has one more
+
+
+def _ask_card(number: int) -> _Card:
+    """Ask about an interface; raise OSError if there is none. By ioctl: rtnetlink waits while any interface changes."""
+    name = socket.if_indextoname(number)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
-        return fcntl.ioctl(anything.fileno(), request, name.encode().ljust(40, b"\0"))[16:]
+
+        def ask(request: int) -> bytes:
+            return fcntl.ioctl(anything.fileno(), request, os.fsencode(name).ljust(40, b"\0"))[16:]
+
+        flags = int.from_bytes(ask(_SIOCGIFFLAGS)[:2], sys.byteorder)
+        mtu = min(0xFFFF, int.from_bytes(ask(_SIOCGIFMTU)[:4], sys.byteorder))
+        if not _LINUX:
+            return _Card(number, name, flags, bool(flags & _IFF_BROADCAST), b"", mtu)
+        hardware = ask(_SIOCGIFHWADDR)
+        kind = int.from_bytes(hardware[:2], sys.byteorder)
+        return _Card(number, name, flags, kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK), hardware[2:8], mtu)
 
 
-def _ask_mtu(name: str) -> int:
-    # No more than HANDSHAKE can say: `lo` has one more.
-    return min(0xFFFF, int.from_bytes(_ask(name, _SIOCGIFMTU)[:4], sys.byteorder))
+def _find_card(name: str) -> Tuple[int, int]:
+    """Return the numbers of an interface and of the one that it is a port of, or 0; raise OSError if there is none.
+
+    rtnetlink(7) knows altnames of any length, and ports.
+    """
+    if not _LINUX:
+        return socket.if_nametoindex(name), 0
+    text = os.fsencode(name) + b"\0"
+    kind = _IFLA_IFNAME if len(text) <= _IFNAME_BYTES else _IFLA_ALT_IFNAME
+    question = bytes(16) + _native(2, 4 + len(text), kind) + text
+    head = _native(4, 16 + len(question)) + _native(2, _RTM_GETLINK, _NLM_F_REQUEST) + bytes(8)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
+        kernel.send(head + question)
+        answer = kernel.recv(0x10000)
+    if int.from_bytes(answer[4:6], sys.byteorder) == _NLMSG_ERROR:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    said = _attributes(answer[32:])
+    is_routed = _attributes(said.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_SLAVE_KIND) == b"vrf\0"  # stays a card
+    master = b"" if is_routed else said.get(_IFLA_MASTER, b"")
+    return int.from_bytes(answer[20:24], sys.byteorder), int.from_bytes(master, sys.byteorder)
 
 
-def _ask_linux_hardware(name: str) -> Tuple[int, bytes]:
-    answer = _ask(name, _SIOCGIFHWADDR)
-    return int.from_bytes(answer[:2], sys.byteorder), answer[2:8]
+def _attributes(data: bytes) -> Dict[int, bytes]:
+    """Return the values of netlink attributes by type: u16 length with these four bytes, u16 type, value, padding."""
+    found: Dict[int, bytes] = {}
+    while len(data) >= 4:
+        length, kind = int.from_bytes(data[:2], sys.byteorder), int.from_bytes(data[2:4], sys.byteorder)
+        found[kind & 0x3FFF] = data[4:length]
+        data = data[max(4, length + 3 & ~3) :]
+    return found
 
 
-def _usable_flags(name: str) -> int:
-    """Return the flags of an interface that exists, carries Ethernet frames and is up; raise SetupError."""
+def _native(size: int, *numbers: int) -> bytes:
+    return b"".join(number.to_bytes(size, sys.byteorder) for number in numbers)
+
+
+_NOT_UTF_8 = "its name is not UTF-8"
+
+
+def _usable_card(name: str) -> _Card:
+    """Return an interface that exists, carries Ethernet frames and is up; raise SetupError."""
     names = [known for _, known in socket.if_nameindex()]
-    if name not in names:
-        raise SetupError(f"there is no interface {printable(name)!r} here, but: {' '.join(names)}")
-    flags = int.from_bytes(_ask(name, _SIOCGIFFLAGS)[:2], sys.byteorder)
-    if _LINUX:
-        is_ethernet = _ask_linux_hardware(name)[0] in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
-    else:
-        is_ethernet = bool(flags & _IFF_BROADCAST)
-    if not is_ethernet:
-        raise SetupError(f"{name} is not Ethernet; the interfaces here are: {' '.join(names)}")
-    if not flags & _IFF_UP:
-        raise SetupError(f"{name} is down: sudo {f'ip link set {name} up' if _LINUX else f'ifconfig {name} up'}")
-    return flags
+    here = " ".join(map(printable, names))
+    try:
+        number, master = _find_card(name)
+        card = _ask_card(number)
+        upper = quoted(socket.if_indextoname(master)) if master else ""
+    except OSError:
+        raise SetupError(f"there is no interface {printable(name)!r} here, but: {here}") from None
+    shown = quoted(card.name)
+    if not card.is_ethernet:
+        raise SetupError(f"{shown} is not Ethernet; the interfaces here are: {here}")
+    if upper:
+        raise SetupError(f"{shown} is a port of {upper}: use {upper}")
+    if not card.flags & _IFF_UP:
+        raise SetupError(f"{shown} is down: sudo {f'ip link set {shown} up' if _LINUX else f'ifconfig {shown} up'}")
+    if card.mtu < MESH_MTU_MIN:
+        raise SetupError(f"{shown}: {_too_narrow(card)}")
+    try:
+        card.name.encode()
+    except UnicodeEncodeError:
+        command = f"sudo ip link set {shown} name lan{card.number}"
+        raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: {command}") from None
+    return card
 
 
-def _lock_address(mac: bytes) -> int:
-    """Return the open lock file of an Ethernet address in this network namespace; -1 if it cannot be had."""
+def _too_narrow(card: _Card) -> str:
+    """Return what is to be said of an interface whose frames carry no stream."""
+    shown = quoted(card.name)
+    command = f"ip link set {shown} mtu {MESH_MTU_MIN}" if _LINUX else f"ifconfig {shown} mtu {MESH_MTU_MIN}"
+    return f"MTU {card.mtu} is too small: sudo {command} or more"
+
+
+def quoted(name: str) -> str:
+    """Return a name for a shell's command line, pure ASCII wherever it would not reach the terminal as it is."""
+    if printable(name) == name:
+        return shlex.quote(name)
+    plain = (
+        chr(octet) if 0x20 <= octet < 0x7F and octet not in b"'\\" else f"\\{octet:03o}" for octet in os.fsencode(name)
+    )
+    return f"$'{''.join(plain)}'"
+
+
+class _Claim(NamedTuple):
+    """A slot, and the file that is locked for it; -1 for NO_SLOT."""
+
+    slot: int
+    path: str
+    file: int
+
+    def release(self) -> None:
+        """Give the slot free. Who gave up root cannot remove the file; the next program that claims one does."""
+        if self.file >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            os.close(self.file)
+
+
+def _claim_slot(mac: bytes) -> Optional[_Claim]:
+    """Claim the lowest free slot of an Ethernet address in this network namespace; None if nobody can say which is.
+
+    One file a slot, locked while its program lives, however that ends. Under a lock of all those who claim, what
+    nobody holds is removed first; so a file that is there then is a slot that is taken.
+    """
     try:
         namespace = os.stat("/proc/thread-self/ns/net").st_ino if _LINUX else 0
         os.makedirs(_RUN_DIRECTORY, mode=0o755, exist_ok=True)
         directory = os.lstat(_RUN_DIRECTORY)
         if not stat.S_ISDIR(directory.st_mode) or directory.st_uid != os.geteuid() or directory.st_mode & 0o022:
-            return -1  # where others may write, they may also put links
-        path = os.path.join(_RUN_DIRECTORY, f"{namespace}-{mac.hex()}.lock")
-        lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            return None  # where others may write, they may also put links
+        claiming = _open_locked(os.path.join(_RUN_DIRECTORY, "claiming"), os.O_CREAT, fcntl.LOCK_EX)
+        try:
+            _remove_unlocked()
+            for slot in range(NO_SLOT):
+                path = os.path.join(_RUN_DIRECTORY, f"{namespace}-{mac.hex()}-{slot}.lock")
+                with contextlib.suppress(FileExistsError):
+                    return _Claim(slot, path, _open_locked(path, os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX))
+            return _Claim(NO_SLOT, "", -1)
+        finally:
+            os.close(claiming)
     except OSError:
-        return -1
+        return None
+
+
+def _remove_unlocked() -> None:
+    """Remove the lock files of programs that have ended."""
+    for path in (entry.path for entry in os.scandir(_RUN_DIRECTORY) if entry.name.endswith(".lock")):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            held = _open_locked(path, 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+            os.close(held)
+
+
+def _open_locked(path: str, flags: int, operation: int) -> int:
+    """Open a file of ours and lock it; raise OSError."""
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
     try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, operation)
     except OSError:
-        os.close(lock_file)
-        return -1
-    return lock_file
+        os.close(file)
+        raise
+    return file
 
 
 class Capture:
@@ -1199,6 +1433,8 @@ class Router:
             wire.mtu = min(mtu, 0xFFFF)
             self._forget_flows()
             for n in list(wire.neighbours.values()):
+                if not wire.loopback:
+                    n.mtu = min(n.mtu, ETHERNET_MTU)  # whether more gets through is to be found out anew
                 self._reselect(n, now)
                 self._grow(n, now)
         if up is False and wire in self._up:
@@ -2486,16 +2722,22 @@ class LinkChanged(NamedTuple):
 NodeEvent = Union[NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateAddress, LinkChanged]
 
 
+_REFUSED = "send: refused size"
+
+
 class _Port:
     """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty)."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.name, self.mac, self.mtu = link.name, link.mac, link.mtu  # as others know them
         self.up = True
         self.retry_at = INFINITY
         self.backlog: Deque[bytes] = deque()  # the oldest frame first
         self.blocked_since = INFINITY
         self.delay = BLOCKED_RETRY
+        self.refusals = 0  # of the frame that blocks the link
+        self.refused = INFINITY  # the length of a frame that did not get through while shorter ones did
 
 
 class Node:
@@ -2513,14 +2755,17 @@ class Node:
         self.links = tuple(links)
         self.names: Dict[bytes, str] = {}  # what the user calls other nodes
         rng = rng or random.SystemRandom()
+        slots = [link.claim() for link in links]
         if address is None:
-            free = is_unicast(links[0].mac) and links[0].claim()
+            free = is_unicast(links[0].mac) and slots[0] == 0
             address = links[0].mac if free else b"\x02" + rng.getrandbits(40).to_bytes(5, "big")
         self.address = address
-        interfaces = [Interface(link.name, link.mac, link.mtu, link.loopback) for link in links]
+        interfaces = [Interface(link.name, link.mac, link.mtu, link.loopback, slot) for link, slot in zip(links, slots)]
         self._router = Router(address, interfaces, rng=rng, now=self.now(), seq=int(time.time()), name=name)
         self._endpoint = Endpoint(address, rng=rng, mtu=max(link.mtu for link in links))  # paths may have less
         self._ports = [_Port(link) for link in links]
+        self._notices = [link.notices for link in links if link.notices >= 0]
+        self._look_at = self.now() + HANDSHAKE_INTERVAL  # at the interfaces
         self._drops: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # anything but the bytes of one stream
@@ -2687,7 +2932,7 @@ class Node:
         self._sleeps_until[seat] = wake_at
         self._lock.release()
         try:
-            ready = self._select([self._wake_pipes[seat][0], *watched, *files], now, wake_at)
+            ready = self._select([self._wake_pipes[seat][0], *watched, *self._notices, *files], now, wake_at)
         except OSError:  # a link was reopened by who drove until now
             ready = []
             for file in files:
@@ -2704,11 +2949,23 @@ class Node:
                 self._receive(watched[fileno], now)
             elif fileno == self._wake_pipes[seat][0]:
                 os.read(fileno, 4096)
-        for index, port in enumerate(self._ports):
-            if port.retry_at <= now:
-                self._retry(index, now)
+            elif fileno in self._notices:
+                self._look_at = now
+        self._tend_links(now)
         self._take_events(now)
         return [file for file in files if file in ready]
+
+    def _tend_links(self, now: float) -> None:
+        """Look at the interfaces if it is time; try again what is blocked or down."""
+        is_time_to_look = self._look_at <= now
+        if is_time_to_look:
+            self._look_at = now + HANDSHAKE_INTERVAL
+        for index, port in enumerate(self._ports):
+            if is_time_to_look:
+                port.refused = INFINITY
+                self._look(index, now)
+            if port.retry_at <= now:
+                self._retry(index, now)
 
     def _select(self, watched: List[int], now: float, wake_at: float) -> List[int]:
         """Return which files can be read, at `wake_at` none.
@@ -2721,7 +2978,7 @@ class Node:
         if recent and _yield_processor is not None:
             spin_until = min(now + SPIN_SECONDS, wake_at)
             while now < spin_until:
-                ready = select.select(watched, (), (), 0)[0]
+                ready = wait_for_files(watched, 0)
                 if ready:
                     return ready
                 _yield_processor()
@@ -2729,7 +2986,7 @@ class Node:
                 if now - began > SPIN_CROWDED and self._batch >= CROWDED_BATCH:
                     self._crowded_until = now + CROWDED_SECONDS
                     break
-        return select.select(watched, (), (), None if wake_at == INFINITY else max(0.0, wake_at - now))[0]
+        return wait_for_files(watched, None if wake_at == INFINITY else max(0.0, wake_at - now))
 
     def _receive(self, index: int, now: float) -> None:
         try:
@@ -2743,7 +3000,7 @@ class Node:
 
     def _deadline(self) -> float:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
-        return min([at for at in deadlines if at is not None] + [port.retry_at for port in self._ports])
+        return min([self._look_at, *(at for at in deadlines if at is not None), *(p.retry_at for p in self._ports)])
 
     def _step(self, now: float) -> None:
         """Hand out what has happened and send what is due (lock held)."""
@@ -2802,19 +3059,46 @@ class Node:
     def _not_sent(self, index: int, frame: bytes, error: OSError, now: float) -> None:
         port = self._ports[index]
         if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-            self._block(index, frame, now)
-        elif error.errno == errno.EMSGSIZE:
-            port.link.refresh()
+            if len(frame) < port.refused:
+                self._block(index, frame, now)
+            else:
+                self._drops[_REFUSED] += 1
+            return
+        if error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
+            self._take_down(index, os.strerror(error.errno), now)
+            return
+        self._drops[f"send: {error.strerror}"] += 1
+        self._look(index, now)
+        if error.errno == errno.EMSGSIZE and len(frame) <= port.mtu + ETHERNET_HEADER_BYTES:
+            self._refuse_size(index, frame, now)
+
+    def _refuse_size(self, index: int, frame: bytes, now: float) -> None:
+        """A frame that the card refuses for its size, or for what the other end takes, did not get through: it is lost.
+
+        What gets through to each neighbour beyond the size that every Ethernet carries is found out anew.
+        """
+        port = self._ports[index]
+        self._drops[_REFUSED] += 1
+        if len(frame) < port.refused:
+            port.refused = len(frame)
             self._router.interface_changed(index, mtu=port.link.mtu, now=now)
             self._paths_changed(now)
-        elif error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
-            self._take_down(index, os.strerror(error.errno), now)
-        else:
-            self._drops[f"send: {error.strerror}"] += 1
 
     def _block(self, index: int, frame: bytes, now: float) -> None:
-        """Try the frame again a little later. A link blocked for long has no carrier, or its frames are stale."""
+        """Try the frame again a little later. A link blocked for long has no carrier, or its frames are stale.
+
+        A veth refuses with the same error what is too large for its other end: then a shorter one gets through.
+        """
         port = self._ports[index]
+        port.refusals += 1
+        shortest = min(port.backlog, key=len, default=frame)
+        if port.refusals >= BLOCKED_TRIES and len(shortest) < len(frame):
+            with contextlib.suppress(OSError):
+                port.link.send(shortest)
+                port.backlog.remove(shortest)
+                port.refusals = 0
+                self._refuse_size(index, frame, now)
+                return
         port.backlog.appendleft(frame)
         port.blocked_since = min(port.blocked_since, now)
         port.retry_at = now + port.delay
@@ -2822,8 +3106,7 @@ class Node:
         if now - port.blocked_since > BLOCKED_PATIENCE:
             self._drops["blocked"] += len(port.backlog) - 1
             port.backlog = deque([frame])  # to go on trying with
-            if not port.link.refresh():
-                self._take_down(index, "no carrier", now)
+            self._look(index, now)
 
     def _take_down(self, index: int, reason: str, now: float) -> None:
         port = self._ports[index]
@@ -2831,35 +3114,55 @@ class Node:
             port.up = False
             port.backlog.clear()
             self._router.interface_changed(index, up=False, now=now)
-            self._add_event(LinkChanged(port.link.name, False, reason))
+            self._add_event(LinkChanged(port.name, False, reason))
         port.retry_at = now + LINK_RETRY
 
     def _retry(self, index: int, now: float) -> None:
         """Send what waits for a blocked link; look whether one that was down is back."""
         port = self._ports[index]
-        if not port.up and not self._bring_up(index, now):
-            port.retry_at = now + LINK_RETRY
+        if not port.up:
+            self._look(index, now)
             return
         port.retry_at = INFINITY
         waiting = len(port.backlog)
         while port.backlog and port.retry_at == INFINITY:
             self._send(index, port.backlog.popleft(), now)
         if len(port.backlog) < waiting:
-            port.blocked_since, port.delay = INFINITY, BLOCKED_RETRY
+            port.blocked_since, port.delay, port.refusals = INFINITY, BLOCKED_RETRY, 0
 
-    def _bring_up(self, index: int, now: float) -> bool:
+    def _look(self, index: int, now: float) -> None:
+        """Look at an interface: whether it can be used, and what of it has changed."""
         port = self._ports[index]
         try:
-            if not port.link.refresh():
-                return False
-            port.link.reopen()
-        except OSError:
-            return False
-        port.up = True
-        self._router.interface_changed(index, up=True, mtu=port.link.mtu, now=now)
-        self._add_event(LinkChanged(port.link.name, True, "works again"))
-        self._paths_changed(now)
-        return True
+            problem = "" if port.link.refresh() else "no carrier"
+            if not problem and not port.up:
+                port.link.reopen()
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            self._take_down(index, problem, now)
+            return
+        self._tell_changes(index, now)
+        if not port.up:
+            port.up, port.retry_at = True, INFINITY
+            self._router.interface_changed(index, up=True, now=now)
+            self._add_event(LinkChanged(port.name, True, "works again"))
+            self._paths_changed(now)
+
+    def _tell_changes(self, index: int, now: float) -> None:
+        """Tell the router and the application what of an interface is not as it was."""
+        port = self._ports[index]
+        name, mac, mtu = port.link.name, port.link.mac, port.link.mtu
+        if name != port.name:
+            self._add_event(LinkChanged(name, True, f"{printable(port.name)} is called so now"))
+        if mac != port.mac:
+            self._router.interface_changed(index, mac=mac, slot=port.link.claim(), now=now)
+            self._add_event(LinkChanged(name, True, f"new Ethernet address {format_address(mac)}"))
+        if mtu != port.mtu:
+            port.refused = INFINITY
+            self._router.interface_changed(index, mtu=mtu, now=now)
+            self._paths_changed(now)
+        port.name, port.mac, port.mtu = name, mac, mtu
 
     def _paths_changed(self, now: float) -> None:
         """Tell every stream to ask at once for what is outstanding, in frames of the right size."""
@@ -3227,7 +3530,7 @@ class Node:
                 found = self._drive(lambda: self._has_news, deadline, files)
                 self.clear_wakeup()
                 return found
-        ready = select.select([self.fileno(), *files], (), (), timeout)[0]
+        ready = wait_for_files([self.fileno(), *files], timeout)
         self.clear_wakeup()
         return [file for file in ready if file in files]
 
@@ -3254,6 +3557,25 @@ class Node:
 
 
 _yield_processor = getattr(os, "sched_yield", None)  # not on every platform
+
+
+def wait_for_files(reading: Sequence[int], timeout: Optional[float], writing: Sequence[int] = ()) -> List[int]:
+    """Wait until some files can be read, or written; return which, none after `timeout` seconds. Raise OSError.
+
+    `select` knows no file from number 1024 on; but `poll` knows every device only on Linux.
+    """
+    if not _LINUX:
+        can_read, can_write, _ = select.select(reading, writing, (), timeout)
+        return can_read + can_write
+    poll = select.poll()
+    for file in reading:
+        poll.register(file, select.POLLIN)
+    for file in writing:
+        poll.register(file, select.POLLOUT)
+    ready = poll.poll(None if timeout is None else 1000 * timeout)
+    if any(event & select.POLLNVAL for _, event in ready):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return [file for file, _ in ready]
 
 
 def _pipe() -> Tuple[int, int]:
@@ -3643,13 +3965,7 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
     `client` is the script that reaches it, if it is a server. With `tells`, --verbose tells what happens in the mesh,
     for scripts that do not take the node's events themselves.
     """
-    links: List[EthernetLink] = []
-    try:
-        links.extend(map(EthernetLink, dict.fromkeys(arguments.interface.split(","))))
-    except SetupError:
-        for link in links:
-            link.close()
-        raise
+    links = _open_links(arguments.interface.split(","))
     node = Node(links, name=arguments.name[:NAME_CHARACTERS])
     try:
         # Nothing has been read from the network until then, and no file opened.
@@ -3673,8 +3989,23 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
     return node
 
 
+def _open_links(names: Iterable[str]) -> List[EthernetLink]:
+    """Return a link for each interface; raise SetupError if one cannot be used."""
+    links: List[EthernetLink] = []
+    try:
+        for name in names:
+            links.append(EthernetLink(name))
+            if links[-1].name in [link.name for link in links[:-1]]:  # named twice, or by an altname
+                links.pop().close()
+    except SetupError:
+        for link in links:
+            link.close()
+        raise
+    return links
+
+
 def _identity(node: Node, client: str) -> str:
-    line = f"alexmesh: node {format_address(node.address)} on {', '.join(link.name for link in node.links)}"
+    line = f"alexmesh: node {format_address(node.address)} on {', '.join(printable(link.name) for link in node.links)}"
     if not client:
         return line
     return line + f"; reach it with: {_command(client, node.links[:1])} {format_address(node.address)}"
@@ -3683,11 +4014,12 @@ def _identity(node: Node, client: str) -> str:
 def _command(script: str, links: Sequence[Link]) -> str:
     """Return how to start one of the scripts on these interfaces."""
     sudo = "sudo " if "SUDO_UID" in os.environ else ""
-    return f"{sudo}python3 {os.path.join(os.path.dirname(sys.argv[0]), script)} {','.join(link.name for link in links)}"
+    names = quoted(",".join(link.name for link in links))
+    return f"{sudo}python3 {os.path.join(os.path.dirname(sys.argv[0]), script)} {names}"
 
 
 def _tell_setup(node: Node, user: str) -> None:
-    lines = [f"{link.name} is {format_address(link.mac)}, MTU {link.mtu}" for link in node.links]
+    lines = [f"{printable(link.name)} is {format_address(link.mac)}, MTU {link.mtu}" for link in node.links]
     lines.append(f"root is given up for {user}" if user else f"runs as {login_name()} (uid {os.geteuid()})")
     lines.append(f"names of other nodes known: {len(node.names)}")
     print("\n".join("alexmesh: " + line for line in lines), file=sys.stderr, flush=True)
@@ -3811,7 +4143,7 @@ def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None
             return f"found {who}, {hops} away"
         return f"{who} is {hops} away by {format_address(event.next_hop)}, MTU {event.mtu}"
     if isinstance(event, LinkChanged):
-        return f"{event.name}: {event.reason}"
+        return f"{printable(event.name)}: {event.reason}"
     if isinstance(event, DuplicateAddress):
         return f"another node has this node's address; its Ethernet address is {format_address(event.mac)}"
     return ""
@@ -3951,7 +4283,7 @@ class _Report:
             print("\n".join(lines), file=file, flush=True)
 
     def _tables(self) -> List[str]:
-        names = [link.name for link in self._node.links]
+        names = [printable(link.name) for link in self._node.links]
         lines = [
             f"neighbour {format_address(n.address)} on {names[n.wire.index]}: {n.state.value}"
             + f", {1000 * n.srtt:.2f} ms" * (n.srtt > 0)

@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import hashlib
 import io
 import json
 import os
+import resource
 import select
 import shutil
 import socket
@@ -57,7 +59,9 @@ from node import (
     login_name,
     open_stream,
     peer_address,
+    quoted,
     read_names,
+    wait_for_files,
 )
 from protocol import Frame, encode_ethernet, encode_frame
 
@@ -73,13 +77,16 @@ class Cable:
 
 
 class MemoryLink(Link):
-    """A port of a `Cable`. `mtu` may change at any time; `fault` is asked before a frame is sent."""
+    """A port of a `Cable`. What is real of it may change at any time; `fault` is asked before a frame is sent."""
 
     def __init__(self, cable: Cable, number: int, mtu: int = 1500) -> None:
         self.name = f"mem{number}"
         self.mac = bytes((2, 0, 0, 0, 0, number))
         self.mtu = mtu
         self.real_mtu = mtu
+        self.real_name, self.real_mac = self.name, self.mac  # what `refresh` finds
+        self.problem = ""  # why the port is of no use
+        self.slots: Dict[bytes, Optional[int]] = {}
         self.loopback = False
         self.down = 0  # the errno that sending gives while the port is away
         self.fault: Callable[[bytes], Optional[int]] = lambda frame: None
@@ -87,6 +94,10 @@ class MemoryLink(Link):
         self.socket, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.peer.setblocking(False)
+        self._notice, noticed = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._noticed = noticed
+        self._noticed.setblocking(False)
+        self.notices = noticed.fileno()
         cable.ports.append(self)
         self.send = self._send
         self.receive = self._receive
@@ -112,15 +123,28 @@ class MemoryLink(Link):
                 frames.append(self.socket.recv(0x10000))
         return frames
 
+    def notify(self) -> None:
+        """Say that something has changed, as the system does."""
+        self._notice.send(b"x")
+
     def refresh(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while self._noticed.recv(1):
+                pass
         self.mtu = self.real_mtu
+        self.name, self.mac = self.real_name, self.real_mac
+        if self.problem:
+            raise OSError(errno.EMSGSIZE, self.problem)
         return not self.down
+
+    def claim(self) -> Optional[int]:
+        return self.slots.get(self.mac, 0)
 
     def close(self) -> None:
         if self in self.cable.ports:
             self.cable.ports.remove(self)
-        self.socket.close()
-        self.peer.close()
+        for end in (self.socket, self.peer, self._notice, self._noticed):
+            end.close()
 
 
 class Pair:
@@ -962,13 +986,18 @@ def test_leaving_by_an_exception_resets_what_is_not_finished() -> None:
 
 def test_addresses() -> None:
     class Taken(MemoryLink):
-        def claim(self) -> bool:
-            return False
+        slot: Optional[int] = 1
+
+        def claim(self) -> Optional[int]:
+            return self.slot
+
+    class Unknown(Taken):
+        slot = None
 
     silent = MemoryLink(Cable(), 1)
     silent.mac = bytes(6)
     with contextlib.ExitStack() as stack:
-        nodes = [Node([link]) for link in (silent, Taken(Cable(), 1), Taken(Cable(), 1))]
+        nodes = [Node([link]) for link in (silent, Taken(Cable(), 1), Unknown(Cable(), 1))]
         nodes.append(Node([MemoryLink(Cable(), 1)], address=b"\2abcde"))
         for node in nodes:
             stack.callback(node.close)
@@ -1052,6 +1081,174 @@ def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
         near.write(bytes(100_000))
         near.drain(SECONDS)
     assert received() == bytes(200_000)
+
+
+def refuse_beyond(length: int) -> Callable[[bytes], Optional[int]]:
+    """As a veth does whose other end takes no larger frames."""
+    return lambda frame: errno.ENOBUFS if len(frame) > length else None
+
+
+def test_a_frame_too_large_for_the_other_end_holds_up_no_smaller_one(pair: Pair) -> None:
+    """The same error as that of a full card: but smaller ones get through meanwhile."""
+    near, far = pair.connect()
+    one, two = pair.nodes
+    received = in_thread(lambda: read_all(far))
+    near.write(bytes(50_000))
+    near.drain(SECONDS)
+    pair.links[0].fault = refuse_beyond(900)
+    near.write(bytes(50_000))
+    wait_for(one, lambda: one.drops.get("send: refused size"))
+    assert one.send_message(two.address, "good day", timeout=SECONDS) < 1
+    assert not one.drops.get("blocked")
+    pair.links[0].fault = lambda frame: None
+    near.finish()
+    assert received() == bytes(100_000)
+
+
+def test_a_far_end_whose_mtu_falls_says_so_before_it_is_asked(pair: Pair) -> None:
+    near, far = pair.connect()
+    one = near.node
+    received = in_thread(lambda: read_all(far))
+    near.write(bytes(100_000))
+    pair.links[0].fault = refuse_beyond(900 + ETHERNET_HEADER_BYTES)
+    pair.links[1].real_mtu = 900
+    pair.links[1].notify()
+    with near:
+        near.write(bytes(100_000))
+        near.drain(SECONDS)
+    assert received() == bytes(200_000)
+    assert [node.mtu for node in one.nodes()] == [900]
+
+
+def test_jumbo_frames_that_a_switch_refuses_are_given_up() -> None:
+    pair = Pair(9000)
+    for link in pair.links:
+        link.fault = refuse_beyond(1500 + ETHERNET_HEADER_BYTES)
+    with pair.nodes[0], pair.nodes[1]:
+        near, far = pair.connect()
+        received = in_thread(lambda: read_all(far))
+        near.write(bytes(200_000))
+        near.finish()
+        assert received() == bytes(200_000)
+        assert pair.nodes[0].drops["send: refused size"] >= 1
+        assert [node.mtu for node in pair.nodes[0].nodes()] == [1500]
+
+
+def test_jumbo_frames_that_no_longer_get_through_are_given_up() -> None:
+    pair = Pair(9000)
+    one, two = pair.nodes
+    with one, two:
+        for node in pair.nodes:  # a stream keeps the size that both ends knew when it was opened
+            wait_for_mtu(node, 9000)
+        near, far = pair.connect()
+        received = in_thread(lambda: read_all(far))
+        near.write(bytes(200_000))
+        for link in pair.links:
+            link.fault = refuse_beyond(1500 + ETHERNET_HEADER_BYTES)
+        near.write(bytes(200_000))
+        near.drain(SECONDS)
+        assert one.drops["send: refused size"] >= 1
+        assert [node.mtu for node in one.nodes()] == [1500]
+        near.finish()
+        assert received() == bytes(400_000)
+
+
+def wait_for_mtu(node: Node, mtu: int) -> None:
+    """Until the path to the only other node has it."""
+    deadline = time.monotonic() + SECONDS
+    while [known.mtu for known in node.nodes()] != [mtu]:
+        assert time.monotonic() < deadline, node.nodes()
+        node.wait(timeout=0.01)
+
+
+def test_a_size_refused_without_a_smaller_mtu_counts_as_lost(pair: Pair) -> None:
+    near, far = pair.connect()
+    pair.links[0].fault = lambda frame: errno.EMSGSIZE if len(frame) > 1000 else None
+    near.write(bytes(50_000))
+    wait_for(near.node, lambda: near.node.drops.get("send: refused size"))
+    pair.links[0].fault = lambda frame: None
+    near.finish()
+    assert read_all(far) == bytes(50_000)
+
+
+# --- Links that change ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["notice", "interval", "error"])
+def test_another_name_and_ethernet_address_are_taken_and_told(pair: Pair, why: str, monkeypatch: Any) -> None:
+    """Whether the system says that something has changed, or an error makes the node look, or it is time to."""
+    one, two = pair.nodes
+    link = pair.links[0]
+    address, new = one.address, address_of(0x77)
+    link.slots[new] = 3
+    if why == "interval":
+        monkeypatch.setattr("node.HANDSHAKE_INTERVAL", 0.2)
+        with one._lock:
+            one._look_at = one.now() + 0.2
+            one._wake()
+    one.send_message(two.address, "good day", timeout=SECONDS)
+    link.real_mac, link.real_name = new, "wan\x1b[0m"
+    if why == "notice":
+        link.notify()
+    elif why == "error":
+        fault = [errno.EIO]
+        link.fault = lambda frame: fault.pop() if fault else None
+        one.broadcast("x")
+    assert next_event(one, LinkChanged) == LinkChanged("wan\x1b[0m", True, "mem1 is called so now")
+    change = next_event(one, LinkChanged)
+    assert describe_event(change) == "wan^[[0m: new Ethernet address 02:00:00:00:00:77"
+    assert one.address == address
+    assert one._router._wires[0].slot == 3
+    two.send_message(one.address, "still there", timeout=SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while [neighbour.mac for neighbour in two.neighbours()] != [new]:
+        assert time.monotonic() < deadline
+        two.wait(timeout=0.02)
+
+
+def test_an_interface_of_no_use_is_down_and_says_why(pair: Pair) -> None:
+    one, two = pair.nodes
+    one.send_message(two.address, "good day", timeout=SECONDS)
+    pair.links[0].problem = "MTU 100 is too small"
+    pair.links[0].notify()
+    assert next_event(one, LinkChanged) == LinkChanged("mem1", False, "MTU 100 is too small")
+    pair.links[0].notify()  # is not told again
+    pair.links[0].problem = ""
+    pair.links[0].notify()
+    assert next_event(one, LinkChanged) == LinkChanged("mem1", True, "works again")
+    one.send_message(two.address, "good day", timeout=SECONDS)
+
+
+def test_waiting_for_files_of_any_number() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    reading, writing = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD, 2000) for end in (reading, writing)]
+    assert wait_for_files([high[0]], 0) == []
+    assert wait_for_files([high[0]], None, [high[1]]) == [high[1]]
+    os.write(writing, b"x")
+    assert wait_for_files([high[0], reading], SECONDS) == [high[0], reading]
+    for file in (reading, writing, *high):
+        os.close(file)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        wait_for_files([reading], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("eth0", "eth0"),
+        ("eth0,eth1", "eth0,eth1"),
+        ("$(id)", "'$(id)'"),
+        ("it's", "'it'\"'\"'s'"),
+        ("a\x1b[0m'\\", "$'a\\033[0m\\047\\134'"),
+        (os.fsdecode(b"e\xff"), "$'e\\377'"),
+        ("caf\xe9", "'caf\xe9'"),
+    ],
+)
+def test_names_for_a_shell(name: str, shown: str) -> None:
+    assert quoted(name) == shown
+    echoed = subprocess.run(["bash", "-c", "printf %s " + shown], stdout=subprocess.PIPE, check=True).stdout
+    assert echoed == os.fsencode(name)
 
 
 def test_a_storm_of_broadcasts_leaves_a_stream_its_turn(pair: Pair) -> None:

@@ -6,17 +6,18 @@ import errno
 import os
 import select
 import shutil
+import signal
 import socket
 import struct
 import sys
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
-from lab import Host, Lab, inside
+from lab import LOSE, Host, Lab, inside
 
 import node as node_module
-from constants import ETHERTYPE, SOCKET_BUFFER_BYTES
+from constants import ETHERTYPE, NO_SLOT, SOCKET_BUFFER_BYTES
 from node import EthernetLink, LinkChanged, Node, SetupError
 
 pytestmark = pytest.mark.root
@@ -75,7 +76,7 @@ class PlacedLink(EthernetLink):
         with inside(self._namespace):
             super().__init__(name)
 
-    def claim(self) -> bool:
+    def claim(self) -> Optional[int]:
         with inside(self._namespace):
             return super().claim()
 
@@ -154,7 +155,8 @@ def test_a_frame_too_long_is_refused_and_the_mtu_read_again(lab: Lab, driver: st
         assert link.refresh()
         assert link.mtu == 900
         left.run("ip", "link", "set", "eth0", "down")
-        assert not link.refresh()
+        with pytest.raises(OSError, match="Network is down"):
+            link.refresh()
 
 
 def test_the_card_stays_unpromiscuous_and_its_buffers_are_large(lab: Lab) -> None:
@@ -167,29 +169,61 @@ def test_the_card_stays_unpromiscuous_and_its_buffers_are_large(lab: Lab) -> Non
         assert not os.get_blocking(link.fileno())
 
 
-def test_one_process_at_a_time_has_the_cards_address(lab: Lab, tmp_path: Any, monkeypatch: Any) -> None:
+def test_programs_of_one_card_have_a_slot_each(lab: Lab, tmp_path: Any, monkeypatch: Any) -> None:
+    """Slot 0 is the right to use the card's address."""
     left, right = lab.line(2)
     right.run("ip", "link", "set", "eth0", "address", left.ports[0].address)
-    places = [(left, "eth0"), (left, "eth0"), (right, "eth0")]
-    with open_links(*places) as (one, other, elsewhere):
-        with inside(left.namespace):
-            assert one.claim()
-            assert one.claim()
-            assert not other.claim()
-            one.close()
-            assert other.claim()
-        with inside(right.namespace):
-            assert elsewhere.claim()  # the same address in another namespace is another card
     run_directory = tmp_path / "run"
     monkeypatch.setattr(node_module, "_RUN_DIRECTORY", str(run_directory))
-    with open_links((left, "eth0")) as (link,), inside(left.namespace):
-        assert link.claim()
-        (lock_file,) = run_directory.iterdir()
-        assert (run_directory.stat().st_mode & 0o777, lock_file.stat().st_mode & 0o777) == (0o755, 0o600)
-        link.close()
+
+    def lock_files() -> List[str]:
+        return sorted(path.name for path in run_directory.iterdir() if path.name != "claiming")
+
+    places = [*[(left, "eth0")] * (NO_SLOT + 2), (right, "eth0"), (left, "lo")]
+    with open_links(*places) as (*links, elsewhere, lo):
+        with inside(left.namespace):
+            assert [link.claim() for link in links] == [*range(NO_SLOT), NO_SLOT, NO_SLOT]
+            assert [link.claim() for link in links] == [*range(NO_SLOT), NO_SLOT, NO_SLOT]
+            assert lo.claim() == NO_SLOT
+            assert len(lock_files()) == NO_SLOT
+            links[3].close()
+            assert len(lock_files()) == NO_SLOT - 1
+            with open_links((left, "eth0")) as (late,):
+                assert late.claim() == 3
+        with inside(right.namespace):
+            assert elsewhere.claim() == 0  # the same address in another namespace is another card
+        assert (run_directory.stat().st_mode & 0o777) == 0o755
+        assert {path.stat().st_mode & 0o777 for path in run_directory.iterdir()} == {0o600}
+    assert lock_files() == []
     run_directory.chmod(0o777)
     with open_links((left, "eth0")) as (link,), inside(left.namespace):
-        assert not link.claim()
+        assert link.claim() is None
+
+
+def test_lock_files_of_dead_programs_go_and_those_of_live_ones_stay(lab: Lab, tmp_path: Any, monkeypatch: Any) -> None:
+    """Killed, or without the right to remove it: whoever claims next does."""
+    left, _ = lab.line(2)
+    monkeypatch.setattr(node_module, "_RUN_DIRECTORY", str(tmp_path))
+    body = f"import node, time; node._RUN_DIRECTORY = {str(tmp_path)!r}; print(node.EthernetLink('eth0').claim())"
+    program = left.start([sys.executable, "-c", body + "; time.sleep(60)"])
+    program.expect("^0$")
+    for number in range(300):
+        (tmp_path / f"{number}-02000000{number:04x}.lock").touch()
+    with open_links((left, "eth0"), (left, "eth0")) as (one, two), inside(left.namespace):
+        assert one.claim() == 1
+        assert len(list(tmp_path.glob("*.lock"))) == 2
+        program.signal(signal.SIGKILL)
+        program.wait()
+        assert two.claim() == 0
+        assert len(list(tmp_path.glob("*.lock"))) == 2
+
+
+def test_programs_that_start_at_once_have_different_slots(lab: Lab, tmp_path: Any) -> None:
+    left, _ = lab.line(2)
+    body = f"import node, time; node._RUN_DIRECTORY = {str(tmp_path)!r}; print(node.EthernetLink('eth0').claim())"
+    programs = [left.start([sys.executable, "-c", body + "; time.sleep(60)"]) for _ in range(NO_SLOT)]
+    slots = [int(program.expect("^[0-9]$", timeout=20).group()) for program in programs]
+    assert sorted(slots) == list(range(NO_SLOT))
 
 
 def test_the_bpf_program_lets_our_frames_pass_and_no_others(lab: Lab) -> None:
@@ -208,6 +242,31 @@ def test_the_bpf_program_lets_our_frames_pass_and_no_others(lab: Lab) -> None:
         link.send(frame(link, b"foreign", ethertype=0x88B6))
         link.send(frame(link, b"ours"))
         assert everything.recv(2000)[14:] == b"ours"
+
+
+def test_faults_of_the_lab_reach_a_socket_that_sees_frames_before_every_filter(lab: Lab) -> None:
+    """And the sender is not told."""
+    left, right = lab.line(2)
+    with open_links((left, "eth0"), (right, "eth0")) as (one, two):
+
+        def arrive(count: int) -> List[bytes]:
+            for _ in range(count):
+                one.send(frame(one, b"x" * 200))
+            one.send(frame(one, b"short"))
+            frames = [b""]
+            while frames[-1] != b"short":
+                frames += receive(two)
+            return frames[1:-1]
+
+        assert arrive(500) == [b"x" * 200] * 500
+        lab.corrupt(right.ports[0], 50)
+        frames = arrive(500)
+        assert len(frames) == 500
+        assert 150 < frames.count(b"x" * 86 + b"\xa5" + b"x" * 113) < 350
+        lab._filter(right.ports[0], "@ll,272,8 != 0 " + LOSE)  # the short one is not that long
+        assert arrive(100) == []
+        lab.unblock(right.ports[0])
+        assert len(arrive(100)) == 100
 
 
 # --- Nodes on it ----------------------------------------------------------------------------------------------------
