@@ -336,12 +336,13 @@ class EthernetLink(Link):
         try:
             if _LINUX:
                 _spare_scapy_its_select()
-                self._subscribe()
             else:
                 self.mac = parse_address(get_if_hwaddr(self.name))
             self._socket: Any = conf.L2socket(iface=self.name, type=ETHERTYPE, promisc=False)
         except Scapy_Exception as error:
             raise OSError(str(error)) from None
+        if _LINUX and self._notices is None:
+            self._subscribe()
         if isinstance(getattr(self._socket, "ins", None), socket.socket):
             self._use_packet_socket(self._socket.ins)
         elif hasattr(self._socket, "bpf_fd"):
@@ -3827,13 +3828,7 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
     `client` is the script that reaches it, if it is a server. With `tells`, --verbose tells what happens in the mesh,
     for scripts that do not take the node's events themselves.
     """
-    links: List[EthernetLink] = []
-    try:
-        links.extend(map(EthernetLink, dict.fromkeys(arguments.interface.split(","))))
-    except SetupError:
-        for link in links:
-            link.close()
-        raise
+    links = _open_links(arguments.interface.split(","))
     node = Node(links, name=arguments.name[:NAME_CHARACTERS])
     try:
         # Nothing has been read from the network until then, and no file opened.
@@ -3855,6 +3850,21 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
             node.tell_routes()
             node.on_event = functools.partial(_tell_event, node.names)
     return node
+
+
+def _open_links(names: Iterable[str]) -> List[EthernetLink]:
+    """Return a link for each interface; raise SetupError if one cannot be used."""
+    links: List[EthernetLink] = []
+    try:
+        for name in names:
+            links.append(EthernetLink(name))
+            if links[-1].name in [link.name for link in links[:-1]]:  # named twice, or by an altname
+                links.pop().close()
+    except SetupError:
+        for link in links:
+            link.close()
+        raise
+    return links
 
 
 def _identity(node: Node, client: str) -> str:

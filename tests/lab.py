@@ -40,6 +40,8 @@ CARRIER_SECONDS = 5.0
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NAMESPACES = "/run/netns"
 CLONE_NEWNET = 0x40000000
+SINK = "sink"  # an interface that is down: what is sent there is gone
+LOSE = f'fwd to "{SINK}"'  # nftables' statement for a frame that nobody will see again
 
 
 def call(*argv: str, feed: str = "") -> str:
@@ -431,7 +433,7 @@ class Lab:
 
     def lose(self, port: Port, percent: float) -> None:
         """Drop so many per cent of what arrives at a port, at random (0: none)."""
-        self._filter(port, f"numgen random mod 10000 < {round(percent * 100)} drop" if percent else "")
+        self._filter(port, f"numgen random mod 10000 < {round(percent * 100)} {LOSE}" if percent else "")
 
     def corrupt(self, port: Port, percent: float) -> None:
         """Overwrite one byte, 100 into the Ethernet frame, in so many per cent of what arrives at a port (0: none)."""
@@ -440,9 +442,9 @@ class Lab:
     def block(self, port: Port, *, inward: bool = True, outward: bool = True) -> None:
         """Cut silently, without a carrier event: what arrives at the port, what leaves it, or both."""
         if inward:
-            self._filter(port, "drop")
+            self._filter(port, LOSE)
         if outward:
-            self._filter(self.other_end[port], "drop")
+            self._filter(self.other_end[port], LOSE)
 
     def unblock(self, port: Port) -> None:
         """Undo `block`, `lose` and `corrupt` on this cable."""
@@ -450,16 +452,23 @@ class Lab:
         self._filter(self.other_end[port], "")
 
     def _filter(self, port: Port, rule: str) -> None:
-        """The one rule of what arrives at a port: typed packet sockets come after the ingress hook."""
-        chain = "netdev lab " + port.name
+        """The one rule of what arrives at a port, applied where the other end sends it.
+
+        A packet socket of all EtherTypes sees what arrives before any filter does. And a filter that drops what is sent
+        tells the sender; so what is to be lost goes out by an interface that is down.
+        """
+        end = self.other_end.get(port, port)  # `lo` has no other
+        with contextlib.suppress(RuntimeError):  # it is there already
+            call("ip", "-n", end.namespace, "tuntap", "add", SINK, "mode", "tap")
+        chain = "netdev lab " + end.name
         commands = [
             "add table netdev lab",
-            f'add chain {chain} {{ type filter hook ingress device "{port.name}" priority 0; }}',
+            f'add chain {chain} {{ type filter hook egress device "{end.name}" priority 0; }}',
             "flush chain " + chain,
         ]
         if rule:
             commands.append(f"add rule {chain} {rule}")
-        call("ip", "netns", "exec", port.namespace, "nft", "-f", "-", feed="\n".join(commands) + "\n")
+        call("ip", "netns", "exec", end.namespace, "nft", "-f", "-", feed="\n".join(commands) + "\n")
 
     def set_mtu(self, port: Port, mtu: int) -> None:
         """Largest Ethernet payload that the port takes."""

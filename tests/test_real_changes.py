@@ -164,6 +164,19 @@ def test_frames_of_another_vlan_are_not_ours_but_priorities_are(lab: Lab) -> Non
         assert texts == [b"priority 3", b"priority 7, may be dropped", b"untagged"]
 
 
+def test_a_new_address_of_the_card_is_what_its_programs_reach_it_by(lab: Lab) -> None:
+    left, _ = lab.line(2)
+    with open_links((left, "eth0"), (left, "eth0")) as (one, two):
+        old = one.mac
+        ip(left, "link", "set", "eth0", "address", NEW_ADDRESS)
+        with inside(left.namespace):
+            assert two.refresh()
+        assert two.mac == bytes.fromhex(NEW_ADDRESS.replace(":", ""))
+        one.send(frame(one, b"to the old one", destination=old))
+        one.send(frame(one, b"to the new one", destination=two.mac))
+        assert receive(two) == [b"to the new one"]
+
+
 def test_programs_on_one_card_talk(lab: Lab) -> None:
     """As they do on `lo`, and with those at the other end of the cable."""
     left, right = lab.line(2)
@@ -302,8 +315,8 @@ def test_an_interface_name_reaches_the_terminal_and_commands_safely(lab: Lab) ->
 def test_an_altname_is_as_good_as_the_name(lab: Lab, name: str) -> None:
     left, right = lab.line(2)
     ip(right, "link", "property", "add", "dev", "eth0", "altname", name)
-    program = start(right, "node.py", name)
-    assert " on eth0" in program.err
+    program = start(right, "node.py", f"eth0,{name}")
+    program.expect(" on eth0$", where="err")
     finish(left, "send_message.py", "eth0", address_of(program), "hello")
     program.expect("hello$")
 
@@ -360,6 +373,18 @@ def test_a_transfer_survives(lab: Lab, change: str, direction: str) -> None:
             one.send_message(two.address, "still there", timeout=SECONDS)
         assert two.address == address
         assert two.now() - min(n.last_heard for n in one.neighbours()) < 2 * HANDSHAKE_INTERVAL
+
+
+@pytest.mark.parametrize("direction", ["to it", "from it"])
+def test_a_card_that_takes_only_frames_for_it_gets_another_address(lab: Lab, direction: str) -> None:
+    """A veth takes all; a macvlan, as a real card, takes nothing for its former address, and others send there yet."""
+    left, right = lab.line(2)
+    make_macvlan("bridge")(left, right)
+    with open_nodes((left, "eth0"), (right, "mv0")) as (one, two):
+        with transfer(*((one, two) if direction == "to it" else (two, one))) as running:
+            ip(right, "link", "set", "mv0", "address", NEW_ADDRESS)
+            running.goes_on(SECONDS)
+        assert [neighbour.mac.hex() for neighbour in one.neighbours()] == [NEW_ADDRESS.replace(":", "")]
 
 
 @pytest.mark.parametrize("change", CHANGES)

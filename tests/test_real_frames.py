@@ -694,10 +694,10 @@ def test_quiet_is_silent_and_verbose_is_not(pair: Tuple[Host, Host]) -> None:
         assert not re.search("^alexmesh:|found", program.err, re.MULTILINE), str(program)
 
 
-def test_nobody_answers(pair: Tuple[Host, Host]) -> None:
-    """All scripts that call somebody, at once; by a name that nobody has too."""
+def test_nobody_answers(lab: Lab) -> None:
+    """All scripts that call somebody, at once, each on a card of its own; by a name that nobody has too."""
     wrong = [
-        pair[0].start(script(name, *arguments_to(name, peer)))
+        lab.line(2)[0].start(script(name, *arguments_to(name, peer)))
         for name in PEER_SCRIPTS
         for peer in ("02:00:00:00:12:34", "zoe")
     ]

@@ -14,7 +14,7 @@ import time
 from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
-from lab import Host, Lab, inside
+from lab import LOSE, Host, Lab, inside
 
 import node as node_module
 from constants import ETHERTYPE, NO_SLOT, SOCKET_BUFFER_BYTES
@@ -242,6 +242,31 @@ def test_the_bpf_program_lets_our_frames_pass_and_no_others(lab: Lab) -> None:
         link.send(frame(link, b"foreign", ethertype=0x88B6))
         link.send(frame(link, b"ours"))
         assert everything.recv(2000)[14:] == b"ours"
+
+
+def test_faults_of_the_lab_reach_a_socket_that_sees_frames_before_every_filter(lab: Lab) -> None:
+    """And the sender is not told."""
+    left, right = lab.line(2)
+    with open_links((left, "eth0"), (right, "eth0")) as (one, two):
+
+        def arrive(count: int) -> List[bytes]:
+            for _ in range(count):
+                one.send(frame(one, b"x" * 200))
+            one.send(frame(one, b"short"))
+            frames = [b""]
+            while frames[-1] != b"short":
+                frames += receive(two)
+            return frames[1:-1]
+
+        assert arrive(500) == [b"x" * 200] * 500
+        lab.corrupt(right.ports[0], 50)
+        frames = arrive(500)
+        assert len(frames) == 500
+        assert 150 < frames.count(b"x" * 86 + b"\xa5" + b"x" * 113) < 350
+        lab._filter(right.ports[0], "@ll,272,8 != 0 " + LOSE)  # the short one is not that long
+        assert arrive(100) == []
+        lab.unblock(right.ports[0])
+        assert len(arrive(100)) == 100
 
 
 # --- Nodes on it ----------------------------------------------------------------------------------------------------

@@ -743,6 +743,31 @@ def test_interface_mtu_change_is_obeyed_at_once(desk: Desk) -> None:
     assert desk.events() == [PathChanged(peer.address, 900)]
 
 
+def test_interface_with_another_address_sends_from_it_at_once(desk: Desk) -> None:
+    (peer,) = desk.up(2)
+    assert desk.stream(peer.address)
+    desk.macs[0] = mac_of(0x77)
+    desk.router.interface_changed(0, mac=desk.macs[0], slot=2, now=desk.now)
+    desk.stream(peer.address)  # or flooded, until the peer lists the new address
+    sent = desk.run(0.1)  # in which the Ethernet source of each frame is compared
+    assert BROADCAST_ADDRESS in [each.destination for each in sent if each.frame.type == TYPE_HANDSHAKE]
+    desk.hear(peer, heard=desk.lists_me(peer))
+    assert desk.stream(peer.address)
+
+
+def test_path_mtu_beyond_1500_is_found_out_anew_when_frames_no_longer_get_through() -> None:
+    desk = Desk(mtu=9000)
+    peer = Peer(2, mtu=9000)
+    sent = desk.hear(peer, heard=desk.lists_me(peer))
+    for big in [s for s in sent if s.handshake and s.handshake.pad]:
+        assert big.handshake is not None
+        desk.hear(peer, FLAG_REPLY, ttl0=0, token=big.handshake.token)
+    assert desk.router.mtu_to(peer.address) == 9000
+    desk.router.interface_changed(0, mtu=9000, now=desk.now)
+    assert desk.router.mtu_to(peer.address) == 1500
+    assert len([s for s in desk.run(2) if s.handshake and s.handshake.pad]) == 3
+
+
 def test_path_mtu_is_the_least_on_the_way(desk: Desk) -> None:
     (peer,) = desk.up(2)
     desk.hear(peer, routes=[route(9, mtu=1280), route(8, mtu=9000)])
