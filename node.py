@@ -769,7 +769,8 @@ def _claim_slot(mac: bytes) -> Optional[_Claim]:
 
 def _remove_unlocked() -> None:
     """Remove the lock files of programs that have ended."""
-    for path in (entry.path for entry in os.scandir(_RUN_DIRECTORY) if entry.name.endswith(".lock")):
+    names = (name for name in os.listdir(_RUN_DIRECTORY) if name.endswith(".lock"))
+    for path in (os.path.join(_RUN_DIRECTORY, name) for name in names):
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             held = _open_locked(path, 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(path)
