@@ -45,6 +45,13 @@ HOP_COST = 10  # metric of one hop; 20 where a quarter of the last HANDSHAKEs wa
 
 HANDSHAKE_INTERVAL = 5.0  # v1.0's period, times U(0.9, 1.0) against synchronisation
 MESSAGE_RETRY_FIRST, MESSAGE_RETRY_MAX = 0.1, 1.0  # 0.1, 0.2, 0.4, 0.8, 1, 1 ... until the STATUS comes
+# No more bytes go out because of strangers than they have sent, but for short answers (61 bytes of STATUS for 38 of a
+# MESSAGE) and an allowance, which comes back slowly and lets a few newcomers in at any time
+CREDIT_BYTES, CREDIT_PER_SECOND = 4096, 64
+CREDIT_MIN, CREDIT_MAX = -512, 64 << 10  # answers go out also where nothing is left; what is saved for later is bounded
+NEWCOMER_BYTES = 40  # for naming a newcomer in HEARD
+INTRODUCTION_BYTES = 150  # on each interface: for telling of it to those who do not hear it, and that it is gone
+NEWCOMERS_PER_SECOND, NEWCOMERS_AT_ONCE = 50, 128  # entered as neighbours: each costs some 0.3 ms
 SEEN_KEYS_MAX, SEEN_SECONDS = 8192, 10.0  # dedupe of (origin, msg_id): two generations of each
 DESTINATIONS_MAX = 4096  # routing table, oldest unused out
 NEIGHBOURS_MAX = 512  # per interface
@@ -87,7 +94,10 @@ REQUEST_HOPS = 64
 IN_USE_SECONDS = 1.0  # since data was last sent to a destination
 ADVERT_SECONDS = 180.0  # 36 HANDSHAKEs; tables of many frames live longer
 FD_SECONDS = 660.0  # kept without any route: longer than any advertisement lives (DESTINATIONS_MAX: 615 s)
+REQUESTS_PER_SECOND = 4  # passed on for one destination
 SEQ_MAX = 0xFFFFFFFF
+CLOCK_MIN = 1577836800  # 2020: a machine whose clock says less has none
+AFRESH_SECONDS = 10.0  # between two fresh starts of a node that was lied to
 SEQ_JUMP_MAX = 1 << 24  # half a year: what is further ahead is believed last, unless its owner says it
 V1_SEQ_SECONDS = 64  # a v1.0 node has no sequence number: any who hear it take Unix time // 64
 EVICT_TRIES = 8  # looks for an unused destination when the table is full

@@ -62,6 +62,7 @@ from typing import Counter as CounterType
 from alexstream import Accepted, Closed, Connected, Endpoint, Event, Session, Stalled, State
 from constants import (
     ADVERT_SECONDS,
+    AFRESH_SECONDS,
     ANSWERS_PER_SECOND,
     ASK_FIRST,
     ASK_QUIET,
@@ -74,8 +75,13 @@ from constants import (
     BYE_GRACE,
     BYE_QUIET,
     CANDIDATES_MAX,
+    CLOCK_MIN,
     CLOSE_SECONDS,
     CONFIRM_SECONDS,
+    CREDIT_BYTES,
+    CREDIT_MAX,
+    CREDIT_MIN,
+    CREDIT_PER_SECOND,
     CROWDED_BATCH,
     CROWDED_SECONDS,
     DELAY_SECONDS,
@@ -106,6 +112,7 @@ from constants import (
     HOLD_INTERVALS,
     HOP_COST,
     IN_USE_SECONDS,
+    INTRODUCTION_BYTES,
     JITTER,
     KEPT_BYTES,
     LATE_SECONDS,
@@ -126,6 +133,9 @@ from constants import (
     NAKS_PER_SECOND,
     NAME_CHARACTERS,
     NEIGHBOURS_MAX,
+    NEWCOMER_BYTES,
+    NEWCOMERS_AT_ONCE,
+    NEWCOMERS_PER_SECOND,
     NEWS_GREETINGS,
     NO_SLOT,
     NO_SUCH_NODE_SECONDS,
@@ -140,6 +150,7 @@ from constants import (
     REQUEST_HOPS,
     REQUEST_RETRY,
     REQUEST_TRIES,
+    REQUESTS_PER_SECOND,
     ROUTE_BYTES,
     ROUTES_PER_FRAME,
     SEEN_KEYS_MAX,
@@ -194,6 +205,7 @@ from protocol import (
     text_payload,
 )
 from utils import (
+    Credit,
     SeenSet,
     TokenBucket,
     format_address,
@@ -209,6 +221,7 @@ from utils import (
 INFINITY = float("inf")
 FLOW_BYTES = ETHERNET_HEADER_BYTES + 15  # the beginning of an Ethernet frame, all before its msg_id, names its flow
 PAYLOAD_OFFSET = ETHERNET_HEADER_BYTES + MESH_HEADER_BYTES
+PROBE_BYTES = PAYLOAD_OFFSET + HANDSHAKE_FIXED_BYTES + TLV_BYTES + HEARD_BYTES
 _new = tuple.__new__  # of a NamedTuple, on the fast path: 0.2 us instead of 0.35
 
 
@@ -753,7 +766,8 @@ def _claim_slot(mac: bytes) -> Optional[_Claim]:
 
 def _remove_unlocked() -> None:
     """Remove the lock files of programs that have ended."""
-    for path in (entry.path for entry in os.scandir(_RUN_DIRECTORY) if entry.name.endswith(".lock")):
+    names = (name for name in os.listdir(_RUN_DIRECTORY) if name.endswith(".lock"))
+    for path in (os.path.join(_RUN_DIRECTORY, name) for name in names):
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             held = _open_locked(path, 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(path)
@@ -1003,6 +1017,11 @@ class Wire:
         self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
         self.flows: Dict[bytes, Flow] = {}
         self.told: Dict[bytes, Route] = {}  # what all there were told last, finite routes only
+        # Sets of neighbours of this interface are integers, a bit each: 512 of them are compared in 50 ns
+        self.used_bits = 0
+        self.listening = 0  # those that use our routes
+        self.recent = 0  # those heard for the first time less than MEET_SECONDS ago
+        self.listed: Dict[Heard, Neighbour] = {}  # who is listed so in HEARD
         self.requests: Dict[bytes, Request] = {}  # to be sent
         self.review = False  # compare every destination with `told`, for somebody came, went or hears differently
         self.repeat = False  # tell everything again: a new listener
@@ -1011,14 +1030,38 @@ class Wire:
         self.greet_at = INFINITY
         self.greeted = -INFINITY
         self.greetings = 0
+        self.greeting_bytes = 0  # of the last HANDSHAKE to everyone
         self.news = NEWS_GREETINGS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
         self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
         self.twin = self  # the lower interface on the same segment, until `twin_until`
         self.twin_until = -INFINITY
 
-    def listeners(self) -> List["Neighbour"]:
-        """Return the neighbours that use our routes."""
-        return [n for n in self.neighbours.values() if n.usable and not n.v1]
+    def list_as(self, n: "Neighbour", tags: Tuple[Heard, ...]) -> None:
+        """Keep how a neighbour is listed in HEARD now, and which others list it."""
+        for tag in n.tags:
+            self.listed.pop(tag, None)
+        n.tags = tags
+        self.listed.update(dict.fromkeys(tags, n))
+        for other in self.neighbours.values():
+            other.note_hearing(n)
+
+    def take_list(self, n: "Neighbour", heard: FrozenSet[Heard]) -> None:
+        """Keep whom a neighbour hears now."""
+        changed = heard ^ n.heard
+        n.heard = heard
+        n.macs = frozenset(tag.mac for tag in heard)
+        for other in {self.listed[tag] for tag in changed if tag in self.listed}:
+            n.note_hearing(other)
+
+    def drop_bit(self, n: "Neighbour") -> None:
+        """Take a neighbour out of all sets."""
+        rest = ~n.bit
+        for other in self.neighbours.values():
+            other.hears_bits &= rest
+            other.heard_bits &= rest
+        self.used_bits &= rest
+        self.listening &= rest
+        self.recent &= rest
 
     def segment(self, now: float) -> "Wire":
         """Return the lowest interface on the same segment: floods are sent only there."""
@@ -1041,6 +1084,11 @@ class Neighbour:
 
     def __init__(self, wire: Wire, address: bytes, mac: bytes, now: float) -> None:
         self.wire = wire
+        self.bit = ~wire.used_bits & (wire.used_bits + 1)  # the lowest that is free
+        wire.used_bits |= self.bit
+        self.hears_bits = 0  # those that it lists
+        self.heard_bits = 0  # those that list it
+        self.tags: Tuple[Heard, ...] = ()  # how it is listed in HEARD
         self.address = address
         self.mac = mac
         self.sources: Dict[bytes, Source] = {}  # by Ethernet address: two, if two of its interfaces are here
@@ -1060,6 +1108,9 @@ class Neighbour:
         self.backoff = ASK_FIRST
         self.srtt = 0.0
         self.adverts = 0  # how many destinations it offers a way to
+        self.grows_later = False  # larger frames are tried once it has answered a small one
+        self.repeats_later = False  # it is told everything once it has answered
+        self.is_introduced = False  # others may be told of it
         self.replies = TokenBucket(REPLIES_PER_SECOND, REPLIES_PER_SECOND)
         self.deadline = INFINITY  # of the timer in the heap
         self.restart(-1, now)
@@ -1069,7 +1120,6 @@ class Neighbour:
         self.nonce = nonce
         self.v1 = nonce == 0
         self.met = now
-        self.tags: Tuple[Heard, ...] = tuple(Heard(mac, nonce) for mac in self.sources)  # how it is listed in HEARD
         self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
         self.macs: FrozenSet[bytes] = frozenset()
         self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
@@ -1093,6 +1143,21 @@ class Neighbour:
             return 0
         return NO_SLOT if dest == self.address else self.slot
 
+    def note_hearing(self, other: "Neighbour") -> None:
+        """Keep whether it lists another neighbour on its interface."""
+        if self.heard.isdisjoint(other.tags):
+            self.hears_bits &= ~other.bit
+            other.heard_bits &= ~self.bit
+        else:
+            self.hears_bits |= other.bit
+            other.heard_bits |= self.bit
+
+    @property
+    def linked_bits(self) -> int:
+        """The neighbours on its interface with which it hears each other: see `links`."""
+        linked = self.heard_bits if self.v1 else self.hears_bits & self.heard_bits
+        return -1 if self.bit & self.wire.recent else linked | self.bit | self.wire.recent
+
     def links(self, other: "Neighbour", now: float) -> bool:
         """Tell whether this neighbour and another one on the same interface hear each other.
 
@@ -1114,7 +1179,7 @@ class Destination:
 
     __slots__ = (
         "address", "adverts", "ask_at", "asks", "best", "fd", "found", "left_at", "naks", "name", "passed_at",
-        "passed_seq", "ports", "rtt", "touched", "used", "wanted",
+        "passed_seq", "passes", "ports", "rtt", "touched", "used", "wanted",
     )  # fmt: skip
 
     def __init__(self, address: bytes, now: float) -> None:
@@ -1128,6 +1193,7 @@ class Destination:
         self.ask_at = 0.0
         self.passed_seq = 0  # of the last REQUEST that was passed on, and when
         self.passed_at = -INFINITY
+        self.passes = TokenBucket(REQUESTS_PER_SECOND, REQUESTS_PER_SECOND)
         self.touched = now  # when a neighbour last took back what it had offered
         self.found = False
         self.left_at = -INFINITY  # when it said BYE
@@ -1247,11 +1313,14 @@ class Router:
         self._floods = TokenBucket(FLOODS_PER_SECOND, FLOODS_PER_SECOND)
         self._lost_floods = TokenBucket(LOST_FLOODS_PER_SECOND, LOST_FLOODS_PER_SECOND)
         self._answers = TokenBucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
+        # Newcomers that list us have heard us: they do not wait behind thousands that were only invented.
+        self._newcomers = [TokenBucket(NEWCOMERS_PER_SECOND, NEWCOMERS_AT_ONCE) for _ in (False, True)]
+        self._credit = Credit(CREDIT_BYTES, CREDIT_PER_SECOND, least=CREDIT_MIN, most=CREDIT_MAX)
         self._relays: Dict[Tuple[bytes, int], Relay] = {}
         self._messages: Dict[int, Message] = {}
         self._echoes: Dict[int, Echo] = {}
         self._announced = (0, -INFINITY)  # token, time
-        self._jump_at = self._alarm_at = -INFINITY
+        self._jump_at = self._alarm_at = self._afresh_at = -INFINITY
         self._gone = False
         self._timers: List[Timer] = []
         self._serials = itertools.count()
@@ -1543,6 +1612,9 @@ class Router:
             raise FrameError("own")
         if not is_unicast(frame.origin) or source[0] & 1:
             raise FrameError("origin")
+        n = wire.neighbours.get(frame.origin)
+        if not n.srtt if n is not None else frame.origin not in self._routes:
+            self._credit.earn(len(data))  # a stranger, or a neighbour that has never answered
         self._sender(wire, source, frame.origin).waiting = 0.0
         if frame.type == TYPE_HANDSHAKE and frame.dest in (EVERYONE, self.address):
             self._receive_handshake(wire, source, frame, flooded, now)
@@ -1667,7 +1739,8 @@ class Router:
         frame = frame._replace(ttl=frame.ttl - 1, slot=0)
         d = self._routes.get(frame.dest)
         if not self._may_transit(wire, source):
-            self._hurry(wire, now)
+            if self._credit.afford(wire.greeting_bytes, now=now):
+                self._hurry(wire, now)
             self._flood_lost(frame, now)
         elif d is None or d.best is None:
             self._nak(wire, source, frame.dest, now)
@@ -1738,12 +1811,21 @@ class Router:
     def _answer(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
         """Send a frame along the route; without one, to the Ethernet address that the question came from, as v1.0 does.
 
-        A neighbour of ours would have no route either: then it is flooded.
+        A neighbour of ours would have no route either: then it is flooded, as far as the question pays for that.
         """
-        if self.path_to(frame.dest) is None and all(n.v1 for n in wire.senders.get(source, ())):
+        size = PAYLOAD_OFFSET + len(frame.payload)
+        path = self.path_to(frame.dest)
+        if path is not None:  # no data: nobody is probed because an answer stays unanswered
+            self._send(
+                path.neighbour.wire, path.neighbour.mac, frame._replace(slot=path.neighbour.slot_for(frame.dest))
+            )
+        elif all(n.v1 for n in wire.senders.get(source, ())):
+            self._credit.owe(size)
             self._send(wire, source, frame)
+        elif self._credit.afford(size * len(self._up), now=now):
+            self._flood(frame, now)
         else:
-            self._route(frame, now)
+            self.drops["limit"] += 1
 
     def _send_via(self, n: Neighbour, frame: Frame, now: float) -> None:
         """Send data to a neighbour, and see whether it answers."""
@@ -1774,7 +1856,7 @@ class Router:
 
     def _flood_lost(self, frame: Frame, now: float) -> None:
         """Flood the frame of another node that came the straight way and finds it closed."""
-        if not self._lost_floods.take(now=now):
+        if not self._lost_floods.take(now=now) or not self._may_spread(frame, len(self._up), now):
             raise FrameError("limit")
         self._seen.add((frame.origin, frame.msg_id), now=now)
         for wire in self._up:
@@ -1795,11 +1877,16 @@ class Router:
                 targets.add(other.index)
         if not targets:
             return
-        if not self._floods.take(now=now):
+        if not self._floods.take(now=now) or not self._may_spread(frame, len(targets), now):
             raise FrameError("limit")
         key = (frame.origin, frame.msg_id)
         relay = self._relays[key] = Relay(frame._replace(ttl=frame.ttl - 1, slot=0), targets)
         self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key, relay)
+
+    def _may_spread(self, frame: Frame, copies: int, now: float) -> bool:
+        """Return whether a frame may be sent on so many interfaces: a stranger's must be paid for."""
+        known = frame.origin in self._routes
+        return known or self._credit.afford(copies * (PAYLOAD_OFFSET + len(frame.payload)), now=now)
 
     def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
         self._relays.pop(key, None)
@@ -1855,7 +1942,8 @@ class Router:
 
     def _hear(self, wire: Wire, source: bytes, origin: bytes, h: Handshake, directed: bool, now: float) -> None:
         """A HANDSHAKE straight from a node on this segment."""
-        n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
+        knows_us = h.heard is not None and Heard(wire.mac, self._nonce) in h.heard
+        n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now, knows_us=knows_us)
         if n.nonce != h.nonce:
             self._flush_node(origin, h.nonce, now)
         if n.leaving:
@@ -1874,6 +1962,7 @@ class Router:
             self._confirm(n, h.token, now)
         elif h.flags & FLAG_PROBE and n.replies.take(now=now):
             self._direct(n, FLAG_REPLY, h.token)
+            self._credit.owe(0 if n.srtt else PROBE_BYTES)
         if n.state is DEAD and n.retry > now and n.replies.take(now=now):
             self._send_probe(n, now)  # it is there, so ask again now
         self._arm(n)
@@ -1903,12 +1992,16 @@ class Router:
                 del self._echoes[token]
                 hops = max(TTL_V1 - frame.ttl, 0) + 1
                 self.events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
-        if now - self._asked.get(origin, -INFINITY) >= ASK_QUIET:  # else two answerers might never end
+        payload = self._echo_payload(FLAG_REPLY, 0, is_short=True)
+        is_asked = now - self._asked.get(origin, -INFINITY) < ASK_QUIET  # else two answerers might never end
+        if not is_asked and self._credit.afford(PAYLOAD_OFFSET + len(payload), now=now) and self._answers.take(now=now):
             self._note_asked(origin, now)
-            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, self._echo_payload(FLAG_REPLY, 0)), now)
+            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, payload), now)
 
-    def _meet(self, wire: Wire, source: bytes, origin: bytes, now: float) -> Neighbour:
+    def _meet(self, wire: Wire, source: bytes, origin: bytes, now: float, *, knows_us: bool = False) -> Neighbour:
         """Enter a neighbour in the table, if need be in place of one that is not up or a v1.0 node."""
+        if not (self._newcomers[knows_us].take(now=now) and self._credit.afford(NEWCOMER_BYTES, now=now)):
+            raise FrameError("newcomers")
         if len(wire.neighbours) >= NEIGHBOURS_MAX:
             oldest = min(wire.neighbours.values(), key=lambda n: (n.usable and not n.v1, n.usable, n.last_heard))
             if oldest.usable and not oldest.v1:
@@ -1930,8 +2023,8 @@ class Router:
         n.sources[source] = Source(now, slot)
         if known is None:
             n.wire.senders[source] = (*n.wire.senders.get(source, ()), n)
-            n.tags = tuple(Heard(mac, n.nonce) for mac in n.sources)
-            self._hurry(n.wire, now)
+            n.wire.list_as(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
+            self._hurry_for(n, now)
         self._move_to(n, source, now)
         if known is None or known.slot != slot:
             self._take_slot(n, source, slot, now)
@@ -1985,7 +2078,7 @@ class Router:
 
     def _drop_source(self, n: Neighbour, mac: bytes) -> None:
         del n.sources[mac]
-        n.tags = tuple(Heard(mac, n.nonce) for mac in n.sources)
+        n.wire.list_as(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
         others = tuple(m for m in n.wire.senders[mac] if m is not n)
         if others:
             n.wire.senders[mac] = others
@@ -2001,13 +2094,35 @@ class Router:
                 self._reset(n, nonce, now)
 
     def _reset(self, n: Neighbour, nonce: int, now: float) -> None:
+        wire = n.wire
+        wire.take_list(n, frozenset())
         n.restart(nonce, now)
+        wire.list_as(n, tuple(Heard(mac, nonce) for mac in n.sources))
+        wire.recent |= n.bit
         if n.state is not HEARD:
             self._move(n, HEARD, now)
-        for dest in self._routes:
+        self._unlearn_all(n, now)
+        if n.sources:  # else its source is noted next
+            self._hurry_for(n, now)
+        self._at(now + MEET_SECONDS, self._settle, n)
+
+    def _settle(self, n: Neighbour, now: float) -> None:
+        """A newcomer has had time to say whom it hears."""
+        if now >= n.met + MEET_SECONDS and n.wire.neighbours.get(n.address) is n:
+            n.wire.recent &= ~n.bit
+            self._review(n.wire, now)
+
+    def _hurry_for(self, n: Neighbour, now: float, delay: Optional[float] = None) -> None:
+        """Say soon whom we hear, because of a neighbour; a stranger must have paid for that."""
+        wire = n.wire
+        wire.news = NEWS_GREETINGS
+        is_soon = wire.greet_at <= now + START_DELAY[1]  # one HANDSHAKE answers all newcomers
+        if n.srtt or is_soon or self._credit.afford(wire.greeting_bytes, now=now):
+            self._hurry(wire, now, delay)
+
+    def _unlearn_all(self, n: Neighbour, now: float) -> None:
+        for dest in self._routes if n.adverts else ():
             self._unlearn(n, dest, now)
-        self._hurry(n.wire, now)
-        self._at(now + MEET_SECONDS, self._review, n.wire)
 
     def _forget(self, n: Neighbour, now: float) -> None:
         """Take a neighbour out of the table."""
@@ -2015,10 +2130,10 @@ class Router:
         del wire.neighbours[n.address]
         for mac in list(n.sources):
             self._drop_source(n, mac)
+        wire.drop_bit(n)
         n.usable = False
         n.deadline = INFINITY
-        for dest in self._routes:
-            self._unlearn(n, dest, now)
+        self._unlearn_all(n, now)
         wire.review = True
         wire.news = NEWS_GREETINGS
         self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
@@ -2086,8 +2201,7 @@ class Router:
         else:
             n.listed_at = now
         if listed != n.heard:
-            n.heard = listed
-            n.macs = frozenset(tag.mac for tag in listed)
+            wire.take_list(n, listed)
             wire.review = True
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
         if us in listed and n.state is HEARD:
@@ -2112,15 +2226,26 @@ class Router:
         if n.usable != was_usable or before is DEAD:
             self._forget_flows()
         if n.usable != was_usable:
-            n.wire.review = True
-            n.wire.repeat |= n.usable
+            wire = n.wire
+            wire.listening = wire.listening | n.bit if n.usable and not n.v1 else wire.listening & ~n.bit
+            wire.review = True
+            if n.usable:
+                self._repeat_for(n, now)
             self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
             if DEAD in (before, state):
-                self._hurry(n.wire, now, delay=0.0)  # HEARD changes
+                self._hurry_for(n, now, delay=0.0)  # HEARD changes
             if n.usable:
                 self._grow(n, now)
         if n.usable != was_usable or SUSPECT in (before, state):
             self._reselect(n, now)
+
+    def _repeat_for(self, n: Neighbour, now: float) -> None:
+        """Tell everything again, as a neighbour listens from now on; a large table only once it has answered."""
+        if n.srtt or self._credit.afford(ROUTE_BYTES * len(n.wire.told), now=now):
+            n.wire.repeat = True
+        else:
+            n.repeats_later = True
+            self._send_probe(n, now)
 
     # Probes
 
@@ -2188,14 +2313,15 @@ class Router:
             self._move(n, DEAD, now)
 
     def _send_probe(self, n: Neighbour, now: float) -> None:
-        """Ask the neighbour to answer."""
+        """Ask the neighbour to answer. One that never has, and to which nothing is sent, must have paid for that."""
         token = self._token()
-        n.probes[token] = now
-        if len(n.probes) > PROBE_TRIES:
-            del n.probes[next(iter(n.probes))]
         n.retry = now + (n.backoff if n.state in (HEARD, DEAD) else max(PROBE_TIMEOUT, 4 * n.srtt))
-        self._note_asked(n.address, now)
-        self._direct(n, FLAG_PROBE, token)
+        if n.srtt or n.sent > -INFINITY or self._credit.afford(PROBE_BYTES, now=now):
+            n.probes[token] = now
+            if len(n.probes) > PROBE_TRIES:
+                del n.probes[next(iter(n.probes))]
+            self._note_asked(n.address, now)
+            self._direct(n, FLAG_PROBE, token)
         self._arm(n)
 
     def _confirm(self, n: Neighbour, token: int, now: float) -> None:
@@ -2214,11 +2340,28 @@ class Router:
         n.probes.clear()
         if n.state not in (HEARD, UP):
             self._move(n, UP, now)
+        if n.grows_later:
+            n.grows_later = False
+            self._grow(n, now)
+        if n.repeats_later:
+            n.repeats_later = False
+            n.wire.repeat = True
+            self._flush_in(0.0, now)
+        if not n.is_introduced:
+            n.is_introduced = True
+            self._dirty[n.address] = None
+            self._flush_in(0.0, now)
 
     def _grow(self, n: Neighbour, now: float) -> None:
-        """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour."""
+        """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour.
+
+        It answers a small one first: else a few bytes of anybody would send thousands to a third.
+        """
         size = min(n.offered, n.wire.mtu)
-        if n.mtu < size and not n.big_token:
+        if n.mtu < size and not n.big_token and not n.srtt:
+            n.grows_later = True
+            self._send_probe(n, now)
+        elif n.mtu < size and not n.big_token:
             n.big_token = self._token()
             self._send_big(n, n.big_token, size, PROBE_TRIES, now)
 
@@ -2247,7 +2390,7 @@ class Router:
         handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
         if n.state is not DEAD and not n.v1:
             handshake = handshake._replace(heard=n.tags)
-        if flags & FLAG_REPLY:
+        if flags & FLAG_REPLY and n.usable:
             handshake = handshake._replace(name=self._name, ports=self._ports)
         self._send_handshake(n.wire, n.mac, n.address, handshake)
 
@@ -2289,7 +2432,7 @@ class Router:
             handshake = handshake._replace(heard=heard)
             room -= TLV_BYTES + HEARD_BYTES * len(heard)
         fit = max(room // ROUTE_BYTES, 0)
-        routes = list(wire.told.values()) if wire.listeners() else []
+        routes = list(wire.told.values()) if wire.listening else []
         full = len(routes) <= fit
         if full:
             handshake = handshake._replace(flags=flags | FLAG_FULL)
@@ -2298,6 +2441,7 @@ class Router:
             wire.cursor = start + fit
             routes = (routes[start:] + routes[:start])[:fit]
         self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(routes=tuple(routes)))
+        wire.greeting_bytes = len(self._out[-1].frame)
         return full
 
     def _list_heard(self, wire: Wire, most: int) -> Tuple[Heard, ...]:
@@ -2326,10 +2470,10 @@ class Router:
             )
             self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
 
-    def _echo_payload(self, flags: int, token: int) -> bytes:
-        """Return the payload of a HANDSHAKE that is routed like data."""
+    def _echo_payload(self, flags: int, token: int, *, is_short: bool = False) -> bytes:
+        """Return the payload of a HANDSHAKE that is routed like data; a short answer has neither name nor ports."""
         handshake = self._handshake(self._wires[0], flags, TTL_ROUTED, token)._replace(slot=0)
-        if flags & FLAG_REPLY:
+        if flags & FLAG_REPLY and not is_short:
             handshake = handshake._replace(name=self._name, ports=self._ports)
         return encode_handshake(handshake)
 
@@ -2416,9 +2560,34 @@ class Router:
 
     def _meet_own_past(self, route: Route, now: float) -> None:
         """Somebody has a route to this node that is newer than it: it restarted without a clock."""
-        if route.seq > self._seq and route.metric < METRIC_UNREACHABLE and now >= self._jump_at:
+        is_newer = self._seq < route.seq < self._highest_seq(now)
+        if is_newer and route.metric < METRIC_UNREACHABLE and now >= self._jump_at:
             self._jump_at = now + HANDSHAKE_INTERVAL  # two nodes with one address must not chase each other
-            self._bump(min(route.seq + 1, SEQ_MAX), now)
+            self._bump(route.seq + 1, now)
+
+    def _highest_seq(self, now: float) -> int:
+        """Return the highest sequence number that others may move this node to: never near the end of all numbers."""
+        clock = int(self._epoch + now)
+        return (clock if clock > CLOCK_MIN else SEQ_MAX - 2 * SEQ_JUMP_MAX) + SEQ_JUMP_MAX
+
+    def _start_afresh(self, now: float) -> None:
+        """Be another incarnation, which has advertised nothing yet: so every route that is offered is feasible.
+
+        For where a destination's number once was so far ahead that it does not come again: somebody has lied. It is as
+        safe as a restart: nothing is forwarded for a neighbour before it lists the new nonce, and has forgotten what
+        was advertised before.
+        """
+        if now < self._afresh_at:
+            return
+        self._afresh_at = now + AFRESH_SECONDS
+        self._nonce = self._token()
+        for d in self._routes.values():
+            d.fd = None
+        for wire in self._wires:
+            wire.told.clear()
+            self._await_listing(wire, now)
+        for d in list(self._routes.values()):
+            self._select(d, now)
 
     def _bump(self, seq: int, now: float) -> None:
         """Take a newer sequence number, or the same again, and tell everybody at once."""
@@ -2523,7 +2692,9 @@ class Router:
         if again:
             self._at(d.ask_at, self._ask, d, d.ask_at)
         seq = d.fd_seq + 1
-        if seq <= SEQ_MAX:
+        if not again and d.fd_seq > max(d.adverts[n].seq for n in holders) + SEQ_JUMP_MAX:
+            self._start_afresh(now)
+        elif seq <= SEQ_MAX:
             for n in holders:
                 n.wire.requests[d.address] = Request(d.address, seq, REQUEST_HOPS)
             self._flush_in(0.0 if d.in_use(now) else self._rng.uniform(*UPDATE_DELAY), now)
@@ -2534,12 +2705,12 @@ class Router:
         for request in requests:
             d = self._routes.get(request.dest)
             if request.dest == self.address:
-                if self._answers.take(now=now):
+                if request.seq <= self._highest_seq(now) and self._answers.take(now=now):
                     self._bump(request.seq, now)
             elif d is not None:
                 to = self._request_target(d, n, request, now)
                 again = d.passed_seq == request.seq and now - d.passed_at < REQUEST_AGAIN
-                if to is not None and request.hops and not again:
+                if to is not None and request.hops and not again and d.passes.take(now=now):
                     d.wanted = d.passed_at = now
                     d.passed_seq = request.seq
                     onward.setdefault(to, []).append(request._replace(hops=request.hops - 1))
@@ -2555,6 +2726,8 @@ class Router:
         if best.seq < request.seq:
             if not best.neighbour.v1:
                 return best.neighbour
+            if request.seq > best.seq + SEQ_JUMP_MAX:
+                return None
             best.neighbour.seq = request.seq  # we speak for it
             self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
         self._distrust(n.wire, d.address)
@@ -2593,19 +2766,20 @@ class Router:
 
     def _changes(self, wire: Wire, dirty: Dict[bytes, None], now: float) -> List[Route]:
         """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
-        if not wire.listeners():
+        if not wire.listening:
             return []
-        needy: Dict[Optional[Neighbour], Set[bytes]] = {}
         changes = []
         for address in {**dict.fromkeys(wire.told), **dict.fromkeys(self._routes)} if wire.review else dirty:
             d = self._routes.get(address)
-            route = self._view(wire, d, needy, now) if d is not None else None
+            route = self._view(wire, d, now) if d is not None else None
             told = wire.told.get(address)
             if route == told:
                 continue
             if d is None or route is None:
                 del wire.told[address]
                 changes.append(Route(address, d.fd_seq if d is not None else 0, METRIC_UNREACHABLE, 0))
+                continue
+            if told is None and not self._may_introduce(d, now):
                 continue
             urgent = told is None or told != route._replace(seq=told.seq) or now - d.wanted < REQUEST_FRESH
             if urgent or wire.greet:  # a mere newer sequence number waits for the periodic HANDSHAKE
@@ -2617,22 +2791,31 @@ class Router:
         wire.review = False
         return changes
 
-    def _view(
-        self, wire: Wire, d: Destination, needy: Dict[Optional[Neighbour], Set[bytes]], now: float
-    ) -> Optional[Route]:
+    def _may_introduce(self, d: Destination, now: float) -> bool:
+        """Return whether others may be told of a node; of a neighbour that never answered only if it paid for that."""
+        n = d.best.neighbour if d.best is not None else None
+        if n is None or n.address != d.address or n.is_introduced:
+            return True
+        n.is_introduced = self._credit.afford(INTRODUCTION_BYTES * len(self._up), now=now)
+        if not n.is_introduced and not n.probes:
+            self._send_probe(n, now)
+        return n.is_introduced
+
+    def _view(self, wire: Wire, d: Destination, now: float) -> Optional[Route]:
         """Return the route that an interface is to be told; None if nobody there needs it, or we do not forward there.
 
-        If the way leads through that interface, only who does not hear the next hop needs it (split horizon).
-        `needy` keeps who that is, by next hop.
+        If the next hop is on that LAN, only those that do not hear it need the route (split horizon).
         """
         if d.best is None or not wire.relays:
             return None
-        hop = d.best.neighbour if d.best.neighbour.wire.segment(now) is wire.segment(now) else None
-        if hop not in needy:
-            needy[hop] = {n.address for n in wire.listeners() if hop is None or not (n is hop or hop.links(n, now))}
-        if needy[hop] <= {d.address}:
-            return None
-        return Route(d.address, d.best.seq, d.best.metric, d.best.mtu)
+        hop, direct = d.best.neighbour, wire.neighbours.get(d.address)
+        needy = wire.listening & ~direct.bit if direct is not None else wire.listening
+        if hop.wire is wire:
+            needy &= ~hop.linked_bits
+        elif needy and hop.wire.segment(now) is wire.segment(now):
+            listeners = [n for n in wire.neighbours.values() if n.bit & needy]
+            needy = not all(hop.links(n, now) for n in listeners)
+        return Route(d.address, d.best.seq, d.best.metric, d.best.mtu) if needy else None
 
     def _distrust(self, wire: Wire, dest: bytes) -> None:
         """Tell an interface again about `dest`, whatever it was told: a finite route, or its retraction."""
@@ -2685,6 +2868,9 @@ class Router:
     def _answer_echo(self, wire: Wire, source: bytes, origin: bytes, token: int, now: float) -> None:
         if self._answers.take(now=now):
             payload = self._echo_payload(FLAG_REPLY, token)
+            extra = len(payload) - HANDSHAKE_FIXED_BYTES
+            if self.path_to(origin) is None and not self._credit.afford(extra, now=now):
+                payload = self._echo_payload(FLAG_REPLY, token, is_short=True)
             self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, payload), now)
 
     def _token(self) -> int:

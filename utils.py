@@ -348,6 +348,36 @@ class TokenBucket:
         return True
 
 
+class Credit:
+    """Bytes that may be spent: those that were earned, and an `allowance` that comes back at `rate` a second."""
+
+    def __init__(self, allowance: int, rate: float, *, least: int, most: int) -> None:
+        self._allowance = allowance
+        self._rate = rate
+        self._least = least
+        self._most = most
+        self._left = float(allowance)
+        self._filled = 0.0
+
+    def earn(self, count: int) -> None:
+        """Add bytes, up to `most` in all."""
+        self._left = min(self._left + count, self._most)
+
+    def owe(self, count: int) -> None:
+        """Spend bytes in any case, down to `least` in all."""
+        self._left = max(self._left - count, self._least)
+
+    def afford(self, count: int, *, now: float) -> bool:
+        """Return whether so many bytes are left at `now` (monotonic seconds), and spend them if so."""
+        if self._left < self._allowance:
+            self._left = min(self._allowance, self._left + max(0.0, now - self._filled) * self._rate)
+        self._filled = max(now, self._filled)
+        if self._left < count:
+            return False
+        self._left -= count
+        return True
+
+
 # --- Lines and columns ----------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from constants import (
     FLAG_REPLY,
     METRIC_UNREACHABLE,
     SEQ_JUMP_MAX,
+    SEQ_MAX,
     SWEEP_SECONDS,
     TTL_V1,
     TYPE_BROADCAST,
@@ -154,7 +155,7 @@ def test_large_frames_go_as_far_as_both_cards_take_them() -> None:
     """The neighbour's takes 9000 bytes, ours 4000: so large is the padded question, and so large the frames then."""
     desk = Desk(mtu=4000)
     two = Peer(2, mtu=9000)
-    sent = desk.hear(two, heard=desk.lists_me(two))
+    sent = desk.answer(two, desk.hear(two, heard=desk.lists_me(two)))
     (question,) = [s for s in sent if s.handshake and s.handshake.pad]
     assert question.handshake is not None
     assert 23 + len(question.frame.payload) == 4000
@@ -262,9 +263,11 @@ def test_request_is_answered_for_a_v1_neighbour_and_kept_to() -> None:
     (two,) = desk.up(2, interface=1)
     desk.hear_v1(7)
     desk.run(0.1)
-    high = BOOT_SEQ + 1000
-    desk.hear(two, requests=(Request(mac_of(7), high, 5),))
-    assert [r.seq for r in told(desk.run(0.1), 1) if r.dest == mac_of(7)] == [high]
+    high = (BOOT_SEQ >> 6) + 1000
+    desk.hear(two, requests=(Request(mac_of(7), SEQ_MAX, 5),))
+    assert told(desk.run(0.1), 1) == []  # nobody moves a number so far
+    sent = desk.hear(two, requests=(Request(mac_of(7), high, 5),)) + desk.run(0.1)
+    assert [r.seq for r in told(sent, 1) if r.dest == mac_of(7)] == [high]
     desk.hear_v1(7)
     assert {r.seq for r in told(desk.run(6.0), 1) if r.dest == mac_of(7)} <= {high}
     assert desk.hop(mac_of(7)) == mac_of(7)
@@ -424,7 +427,7 @@ def test_neighbour_whose_card_now_takes_more_is_asked_with_padding() -> None:
     desk = Desk(mtu=9000)
     (two,) = desk.up(2)
     two.mtu = 4000
-    sent = desk.hear(two)
+    sent = desk.answer(two, desk.hear(two))
     assert [23 + len(s.frame.payload) for s in sent if s.handshake and s.handshake.pad] == [4000]
 
 
@@ -1013,6 +1016,7 @@ def test_neighbour_is_asked_with_padding_only_for_what_is_more_than_it_was_seen_
     for mtu, asked_with in ((1500, []), (4000, [4000]), (9000, [9000] * 3), (8000, [8000] * 3)):
         desk.router.interface_changed(0, mtu=mtu, now=desk.now)
         sent = desk.take()
+        sent += desk.answer(two, sent)
         for question in probes(sent):
             assert question.handshake is not None
             if mtu == 4000:

@@ -13,6 +13,7 @@ import utils
 from utils import (
     ByteQueue,
     ByteWindow,
+    Credit,
     Range,
     RangeSet,
     SeenSet,
@@ -586,3 +587,29 @@ def test_byte_window_copies_no_large_piece() -> None:
     window.append(block)
     views = window.slices(5, 5 + 3000, 1000)
     assert [isinstance(view, memoryview) and view.obj is block for view in views] == [True] * 3
+
+
+# --- Credit ---------------------------------------------------------------------------------------------------------
+
+
+def test_credit_is_what_was_earned_and_an_allowance_that_comes_back() -> None:
+    credit = Credit(100, 10, least=-50, most=1000)
+    assert credit.afford(100, now=5.0)
+    assert not credit.afford(1, now=5.0)
+    assert credit.afford(30, now=8.0)
+    assert not credit.afford(1, now=7.0)  # a clock that goes back gives nothing
+    credit.earn(250)
+    assert credit.afford(250, now=8.0)
+    assert not credit.afford(101, now=1000.0)  # it grows to the allowance and no further
+    assert credit.afford(100, now=1000.0)
+    credit.earn(5000)
+    assert credit.afford(1000, now=1000.0)
+    assert not credit.afford(1, now=1000.0)
+
+
+def test_credit_can_be_overdrawn_by_what_is_owed_in_any_case() -> None:
+    credit = Credit(100, 10, least=-50, most=1000)
+    credit.owe(10000)
+    assert not credit.afford(1, now=0.0)
+    assert not credit.afford(1, now=5.0)
+    assert credit.afford(50, now=10.0)

@@ -1,0 +1,238 @@
+"""What strangers can make a node do: how much it sends because of them, whom it still hears, how far numbers move."""
+
+import itertools
+import random
+from typing import Callable, List, Sequence
+
+import pytest
+from bench_strangers import CONVERSATIONS, Talk, crowd_of_512, flush_seconds, storm
+from fuzz_mesh import check_no_cycle
+from meshsim import BOOT_SEQ, Network, SimNode, mac_of
+from test_router import Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
+
+from constants import (
+    BROADCAST_ADDRESS,
+    CREDIT_BYTES,
+    CREDIT_PER_SECOND,
+    EVERYONE,
+    SEQ_JUMP_MAX,
+    SEQ_MAX,
+    TTL_V1,
+    TYPE_HANDSHAKE,
+    TYPE_MESSAGE,
+    TYPE_STATUS,
+)
+from protocol import Frame, Handshake, Request, Route, encode_ethernet, encode_frame, encode_handshake
+
+VICTIM = mac_of(77)
+
+
+# --- Bytes in and bytes out ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(CONVERSATIONS))
+@pytest.mark.parametrize("interfaces", [1, 3])
+def test_strangers_get_no_more_bytes_than_they_send(name: str, interfaces: int) -> None:
+    """Four hundred frames of as many invented origins, all at once and ten a second; within the next 25 s."""
+    for gap in (0.0, 0.1):
+        talk = Talk(interfaces).run(CONVERSATIONS[name], 400, gap)
+        assert talk.sent <= 1.7 * talk.received, (gap, talk)
+
+
+def test_third_party_gets_few_frames_because_of_invented_v1_nodes(desk_at_rest: Desk) -> None:
+    """It is named as their Ethernet source: an answer for each, and questions as far as they paid for that."""
+    desk = desk_at_rest
+    sent: List[Sent] = []
+    for number in range(1000, 1040):
+        frame = desk.frame(TYPE_HANDSHAKE, mac_of(number), desk.router.address, bytes(23), TTL_V1)
+        sent += desk.put(0, desk.macs[0], VICTIM, frame)
+    sent += desk.run(25)
+    assert len([s for s in sent if s.destination == VICTIM]) <= 3 * 40
+
+
+@pytest.fixture
+def desk_at_rest() -> Desk:
+    desk = Desk()
+    desk.run(1)
+    return desk
+
+
+def test_answers_without_a_route_are_flooded_as_far_as_the_questions_pay_for_it() -> None:
+    """From the Ethernet address of a neighbour, but of origins that nobody knows."""
+    desk = Desk(3)
+    (peer,) = desk.up(2)
+    received = sent = 0
+    for number in range(1000, 1400):
+        frame = desk.frame(TYPE_MESSAGE, mac_of(number), desk.router.address, b"x")
+        received += 14 + len(encode_frame(frame))
+        answers = of_type(desk.put(0, desk.macs[0], peer.mac, frame), TYPE_STATUS)
+        sent += sum(14 + len(encode_frame(s.frame)) for s in answers)
+    assert 0 < sent <= received + CREDIT_BYTES + CREDIT_PER_SECOND * desk.now
+    assert desk.router.drops["limit"] > 0
+
+
+def test_requests_with_rising_numbers_are_passed_on_four_times_a_second(two_sided: Desk) -> None:
+    a, b = forwarding(two_sided)
+    passed: List[Request] = []
+    for step in range(200):
+        request = Request(b.address, BOOT_SEQ + step, 64)
+        passed += asked(two_sided.hear(a, ttl0=0, requests=[request]) + two_sided.run(0.01))
+    assert len(passed) <= 4 + 2 * 4
+
+
+@pytest.fixture
+def two_sided() -> Desk:
+    return Desk(2)
+
+
+def test_large_table_is_told_to_a_newcomer_that_has_answered() -> None:
+    """Else seventy bytes of anybody would fetch all of it."""
+    desk = Desk(2)
+    (far,) = desk.up(2, interface=1)
+    (near,) = desk.up(3)
+    for first in (1000, 1100, 1200, 1300):
+        desk.hear(far, routes=[route(number) for number in range(first, first + 100)])
+    desk.run(0.5)
+    desk.router._credit._left = 500
+    newcomer = Peer(4)
+    sent = desk.hear(newcomer, heard=desk.lists_me(newcomer, near)) + desk.run(0.02)
+    assert len(told(sent)) < 200
+    assert probes(sent)
+    assert len({r.dest for r in told(desk.answer(newcomer, sent) + desk.run(0.05))}) >= 400
+
+
+# --- A storm of them -------------------------------------------------------------------------------------------------
+
+
+def test_storm_of_60000_newcomers_costs_little_and_is_forgotten() -> None:
+    result = storm(count=6000, seconds=1.0)
+    assert result.neighbours <= 512
+    assert result.destinations <= 4096
+    assert result.slowest_ping < 0.5
+    assert result.newcomers_message < 2.0
+    assert result.newcomer_is_neighbour_after < 6.0
+
+
+def test_newcomer_that_lists_us_is_let_in_while_others_are_too_many(desk_at_rest: Desk) -> None:
+    desk = desk_at_rest
+    for number in range(1000, 2000):
+        desk.hear_v1(number)
+        desk.hear(Peer(number + 1000))
+    assert desk.router.drops["newcomers"] > 1000
+    (peer,) = desk.up(2)
+    assert desk.hop(peer.address) == peer.address
+
+
+def test_flush_among_512_neighbours_does_not_compare_them_pair_by_pair() -> None:
+    """That took 0.3 s; now it takes 1 ms (bench_strangers.py)."""
+    router = crowd_of_512()
+    assert len(router.neighbours()) == 512 + 2
+    assert flush_seconds(router) < 0.05
+
+
+# --- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [SEQ_JUMP_MAX + 10, SEQ_MAX - BOOT_SEQ - 1, SEQ_MAX - BOOT_SEQ])
+def test_no_frame_moves_our_number_more_than_the_bound_beyond_the_clock(ahead: int) -> None:
+    desk = Desk()
+    (peer,) = desk.up(2)
+    desk.hear(peer, ttl0=0, requests=[Request(desk.router.address, BOOT_SEQ + ahead, 9)])
+    desk.hear(peer, routes=[Route(desk.router.address, BOOT_SEQ + ahead, 10, 1500)])
+    assert desk.router._seq == BOOT_SEQ
+
+
+def test_node_without_a_clock_takes_the_number_it_once_had_but_not_the_last() -> None:
+    desk = Desk(boot_seq=0)
+    (peer,) = desk.up(2)
+    desk.hear(peer, ttl0=0, requests=[Request(desk.router.address, SEQ_MAX, 9)])
+    assert desk.router._seq == 1
+    desk.hear(peer, ttl0=0, requests=[Request(desk.router.address, BOOT_SEQ, 9)])
+    assert desk.router._seq == BOOT_SEQ
+
+
+MSG_IDS = itertools.count(1)
+LIAR = mac_of(66)
+
+
+def lie(routes: Sequence[Route] = (), requests: Sequence[Request] = ()) -> bytes:
+    """A HANDSHAKE of somebody who offers or wants routes."""
+    handshake = Handshake(0, TTL_V1, 5.0, 1500, 66, 1)
+    return to_everyone(LIAR, LIAR, handshake._replace(routes=tuple(routes), requests=tuple(requests)))
+
+
+def to_everyone(source: bytes, origin: bytes, handshake: Handshake) -> bytes:
+    frame = Frame(TYPE_HANDSHAKE, origin, EVERYONE, TTL_V1, next(MSG_IDS), encode_handshake(handshake))
+    return encode_ethernet(BROADCAST_ADDRESS, source, encode_frame(frame))
+
+
+Attack = Callable[[SimNode], List[bytes]]
+
+
+def ask_for_the_last(victim: SimNode) -> List[bytes]:
+    return [lie(requests=[Request(victim.address, SEQ_MAX, 64)])]
+
+
+def offer_the_last(victim: SimNode) -> List[bytes]:
+    return [lie(routes=[Route(victim.address, SEQ_MAX, 10, 1500)])]
+
+
+def walk_to_the_end(victim: SimNode) -> List[bytes]:
+    steps = range(BOOT_SEQ, SEQ_MAX, SEQ_JUMP_MAX - 1)
+    return [lie(requests=[Request(victim.address, seq, 64)]) for seq in steps]
+
+
+def pose_as_it(victim: SimNode) -> List[bytes]:
+    return [to_everyone(LIAR, victim.address, Handshake(0, TTL_V1, 5.0, 1500, 66, SEQ_MAX))]
+
+
+@pytest.mark.parametrize("attack", [ask_for_the_last, offer_the_last, walk_to_the_end, pose_as_it])
+@pytest.mark.parametrize("has_clock", [True, False])
+@pytest.mark.parametrize("is_down", [True, False])
+def test_victim_that_restarts_is_reached_within_ten_seconds(attack: Attack, has_clock: bool, is_down: bool) -> None:
+    """By its neighbour and by those behind it; the attacker is on every segment, while the victim runs or is away."""
+    net = Network(3)
+    nodes = net.line(4)
+    victim = nodes[-1]
+    net.run(8)
+    if is_down:
+        victim.crash()
+        net.run(3)
+    for _ in range(5):
+        for node in net.alive():
+            for port in node.ports:
+                for frame in attack(victim):
+                    node.receive(port, frame)
+                    net.pump(node)
+        net.run(0.5)
+    if not is_down:
+        victim.crash()
+        net.run(1.5)
+    victim.start(seq=None if has_clock else 0)
+    started = net.now
+    while not net.converged():
+        net.run(0.1)
+        assert net.now < started + 10, [(n.number, n.router._routes.get(victim.address)) for n in nodes[:-1]]
+
+
+def test_random_lies_close_no_circle() -> None:
+    """A lie about a far number makes nodes start afresh, one by one, while frames are under way."""
+    rng = random.Random(5)
+    net = Network(5)
+    nodes = net.grid(3, 3)
+    net.run(5)
+    attacks = (ask_for_the_last, offer_the_last, pose_as_it)
+    for _ in range(60):
+        victim, liar_hears = rng.choice(nodes), rng.choice(nodes)
+        if rng.random() < 0.2:
+            victim.crash()
+            net.at(net.now + 0.2, victim.start)
+        for frame in rng.choice(attacks)(victim):
+            if liar_hears.up:
+                liar_hears.receive(rng.choice(liar_hears.ports), frame)
+                net.pump(liar_hears)
+        for _ in range(40):
+            net.run(0.02)
+            check_no_cycle(net)
+    net.run(25)
+    assert net.converged()
