@@ -37,13 +37,14 @@ class Transfer:
         self._reading = text is None  # there may be more on stdin
         self._started = node.now()
         self._shows_progress = shows_progress
+        self._output = Output(1)
         self._show_at = self._started + PROGRESS_SECONDS
 
     def run(self) -> None:
         """Return when both sides have finished and hold everything; raise OSError if that cannot be."""
         self._stream.setblocking(False)
         busy, ended = True, False
-        while busy or not ended:
+        while busy or not ended or self._output.waiting:
             timeout = 0 if busy else PROGRESS_SECONDS if self._shows_progress else None
             self._wait(timeout)
             self._send()
@@ -56,7 +57,8 @@ class Transfer:
     def _wait(self, timeout: Optional[float]) -> None:
         """Wait for the node, and for stdin when all that was read of it is on its way."""
         files = [0] if self._reading and not self._pending else []
-        if self._node.wait(*files, timeout=timeout):
+        writing = [self._output.file] if self._output.waiting else []
+        if 0 in self._node.wait(*files, writing=writing, timeout=timeout):
             self._pending = memoryview(os.read(0, BLOCK_BYTES))
             self._reading = len(self._pending) > 0
 
@@ -71,10 +73,11 @@ class Transfer:
 
     def _receive(self) -> bool:
         """Pass on what has arrived; return whether there may be more."""
+        self._output.flush()
+        if self._output.is_full:
+            return False
         data = self._stream.read(BLOCK_BYTES) or b""
-        written = 0
-        while written < len(data):
-            written += os.write(1, data[written:])
+        self._output.write(data)
         return bool(data)
 
     def _show_progress(self) -> None:

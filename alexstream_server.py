@@ -14,8 +14,10 @@ from typing import Any, Dict, List, Optional
 
 from constants import BUFFER_BYTES, PORT_PIPE
 from node import (
+    Aside,
     Listener,
     Node,
+    Output,
     SetupError,
     Stream,
     argument_parser,
@@ -42,18 +44,21 @@ exits with 1 if --once did not get a whole stream, or if stdout takes no more.
 class Raw:
     """Stdout, or another open file, as it is."""
 
-    def __init__(self, descriptor: int = 1, name: str = "") -> None:
+    is_on_disk = False
+
+    def __init__(self, output: Output, name: str = "") -> None:
+        self.output = output
         self.name = name
-        self._descriptor = descriptor
 
     def write(self, data: bytes) -> None:
-        """Write all of `data`."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        """Take `data`; raise OSError."""
+        self.output.write(data)
 
     def finish(self) -> None:
-        """The stream is complete: make sure of it."""
+        """The stream is complete: write down what is left of it."""
+
+    def sync(self) -> None:
+        """Bring it to the disk, if it has one; may take long. Raise OSError."""
 
     def close(self) -> None:
         """Let go, complete or not."""
@@ -62,9 +67,9 @@ class Raw:
 class Shown(Raw):
     """Stdout on a terminal: each line behind the address that it came from."""
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, output: Output, peer: str) -> None:
         """`peer` stands before each line."""
-        super().__init__()
+        super().__init__(output)
         self._peer = peer
         self._rest = b""
 
@@ -86,14 +91,17 @@ class Shown(Raw):
 class File(Raw):
     """A new file in a directory; raises OSError if there can be none."""
 
+    is_on_disk = True
+
     def __init__(self, directory: str, peer: str) -> None:
         for number in itertools.count(1):
             path = os.path.join(directory, f"{peer.replace(':', '-')}-{number}")
             with contextlib.suppress(FileExistsError):
-                super().__init__(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), path)
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                super().__init__(Output(self._descriptor), path)
                 return
 
-    def finish(self) -> None:
+    def sync(self) -> None:
         """Bring it to the disk: only then the sender learns that the stream is complete."""
         os.fsync(self._descriptor)
 
@@ -105,27 +113,54 @@ class File(Raw):
 class Arrival:
     """A stream, and what it is written to."""
 
-    def __init__(self, stream: Stream, arguments: argparse.Namespace) -> None:
+    def __init__(self, stream: Stream, arguments: argparse.Namespace, stdout: Output) -> None:
         stream.setblocking(False)
         self.stream = stream
         self.count = 0  # bytes written down
+        self._has_ended = False  # all has been read
+        self._end: Optional[Aside] = None  # its way to the disk
         self.is_complete: Optional[bool] = None  # None: more to come
         address = format_address(stream.peer)
         if arguments.output is not None:
             self.sink: Raw = File(arguments.output, address)
         else:
-            self.sink = Shown(emphasis(arguments, sys.stdout)(address)) if os.isatty(1) else Raw()
+            self.sink = Shown(stdout, emphasis(arguments, sys.stdout)(address)) if os.isatty(1) else Raw(stdout)
 
-    def take(self) -> bool:
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there is something to do: news of the stream, or its last bytes have found their place."""
+        if self._end is not None:
+            return self._end.done
+        return self.stream.has_news or self._has_ended or self.sink.output.waiting > 0
+
+    def take(self, node: Node) -> bool:
         """Write down what has arrived; return whether there may be more. Raises OSError if stream or sink fails."""
-        data = self.stream.read(BUFFER_BYTES)
-        if data:
-            self.sink.write(data)
-            self.count += len(data)
-        elif data is not None:
-            self.sink.finish()
+        self.sink.output.flush()
+        if self._end is not None:
+            self._end.result()
             self.is_complete = True
-        return bool(data)
+        elif self._has_ended:
+            self._finish(node)
+        elif not self.sink.output.is_full:
+            data = self.stream.read(BUFFER_BYTES)
+            if data:
+                self.sink.write(data)
+                self.count += len(data)
+            elif data is not None:
+                self._has_ended = True
+                self.sink.finish()
+                self._finish(node)
+            return bool(data)
+        return False
+
+    def _finish(self, node: Node) -> None:
+        """Wait for the disk, or until the reader of stdout has taken all: only then the stream is complete."""
+        if self.sink.output.waiting:
+            return
+        if self.sink.is_on_disk:
+            self._end = node.aside(self.sink.sync)
+        else:
+            self.is_complete = True
 
     def close(self) -> None:
         """Let go of both; the sender of an incomplete stream sees a reset."""
@@ -142,6 +177,7 @@ class Server:
         self._node = node
         self._listener = listener
         self._arguments = arguments
+        self._stdout = Output(1)
         self._arrivals: List[Arrival] = []
 
     def run(self) -> int:
@@ -149,18 +185,19 @@ class Server:
         while True:
             for stream in iter(lambda: self._listener.accept(timeout=0), None):
                 self._begin(stream)
-            busy = [self._serve(arrival) for arrival in self._arrivals if arrival.stream.has_news]
+            busy = [self._serve(arrival) for arrival in self._arrivals if arrival.may_go_on]
             over = [arrival for arrival in self._arrivals if arrival.is_complete is not None]
             if self._arguments.once and self._listener.closed and (over or not self._arrivals):
                 return 0 if over and over[0].is_complete else 1
             self._arrivals = [arrival for arrival in self._arrivals if arrival.is_complete is None]
-            self._node.wait(timeout=0 if any(busy) else None)
+            waiting = {arrival.sink.output.file for arrival in self._arrivals if arrival.sink.output.waiting}
+            self._node.wait(writing=[*waiting], timeout=0 if any(busy) else None)
 
     def _begin(self, stream: Stream) -> None:
         if self._arguments.once:
             self._listener.close()
         try:
-            arrival = Arrival(stream, self._arguments)
+            arrival = Arrival(stream, self._arguments, self._stdout)
         except OSError as error:  # no file for it
             stream.abort()
             self._tell("refused", stream, f"is refused: {error.strerror}", is_error=True, reason=error.strerror)
@@ -172,7 +209,7 @@ class Server:
         """Take what has arrived, and take leave of a stream that is over; return whether there may be more."""
         failure = None
         try:
-            busy = arrival.take()
+            busy = arrival.take(self._node)
         except OSError as error:
             failure, busy = error, False
             arrival.is_complete = False

@@ -18,7 +18,6 @@ BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail
 BLOCKED_RETRY, BLOCKED_RETRY_MAX = 0.001, 0.064  # after ENOBUFS or EAGAIN, doubled: no busy loop, and no long pause
 BLOCKED_TRIES = 3  # of one frame; if a shorter one gets through then, its size is to blame
 BLOCKED_PATIENCE = 0.25  # a card that takes nothing for so long has no carrier, or its frames are stale
-HANDOVER_SECONDS = 0.005  # after a caller drove the node, its own thread takes over: as long as an ACK may wait
 LOOK_SECONDS = 1e-3  # a caller that goes on writing looks for frames so often
 SPIN_SECONDS = 200e-6  # look for frames so long before sleeping: an answer takes 40 to 60 us
 SPIN_RECENT = 1e-3  # if some came so lately
@@ -158,9 +157,9 @@ RTT_MAX = 60.0  # an older echo is no sample
 SYN_ACKS_PER_SECOND, RESETS_PER_SECOND, CHALLENGES_PER_SECOND = 5000, 200, 10
 
 # --- The node -------------------------------------------------------------------------------------------------------
+OUTPUT_BYTES = 64 << 10  # that wait for a terminal or pipe; with more, a program takes no more of what it would write
 CLOSE_SECONDS = 3.0  # what is not delivered by then is given up when a stream or node is closed
 EVENTS_MAX = 1024  # mesh events kept for an application that does not take them, oldest out
-SIGNAL_RETRY = 0.002  # a signal that came in the middle of a machine comes again
 TRACE_TRIES, TRACE_SILENT_MAX = 3, 5  # questions to each hop, and hops in a row without an answer that end a trace
 ECHO_RETRY = 0.25  # between two questions to a node that has not answered
 SETTLE_SECONDS = 0.5  # in which a new node hears of all others, or a moment longer in a large mesh

@@ -32,6 +32,7 @@ import shlex
 import socket
 import stat
 import sys
+import threading
 import time
 import types
 from collections import Counter, deque
@@ -139,6 +140,7 @@ from constants import (
     NEWS_GREETINGS,
     NO_SLOT,
     NO_SUCH_NODE_SECONDS,
+    OUTPUT_BYTES,
     OVERDUE_INTERVALS,
     PROBE_TIMEOUT,
     PROBE_TRIES,
@@ -2942,6 +2944,80 @@ class Interrupts:
 INTERRUPTS = Interrupts()
 
 
+class Aside:
+    """A call that may wait for a disk (fsync, reading a whole file), made by a thread that touches nothing else.
+
+    Once `done`, `result` returns what it returned, or raises what it raised; `Node.wait` ends at that time.
+    """
+
+    def __init__(self, action: Callable[[], Any], noticed: int) -> None:
+        """`noticed`: the pipe that gets a byte at the end."""
+        self.done = False
+        self._value: Any = None
+        self._error: Optional[OSError] = None
+        self._noticed = noticed
+        threading.Thread(target=self._run, args=(action,), daemon=True).start()
+
+    def _run(self, action: Callable[[], Any]) -> None:
+        try:
+            self._value = action()
+        except OSError as error:
+            self._error = error
+        self.done = True
+        with contextlib.suppress(OSError):  # the node is closed, or has enough to read
+            os.write(self._noticed, b"\0")
+
+    def result(self) -> Any:
+        """Return what the call returned; raise OSError."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Output:
+    """What a program writes to a file that may take nothing for a while: a stopped terminal, a pipe that nobody reads.
+
+    It is queued, and written as far as the file takes it: `flush` again when `Node.wait` says that `file` takes more.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.waiting = 0  # bytes
+        self._queue: Deque[bytes] = deque()
+        self.file = descriptor
+        self._may_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if os.isatty(descriptor) or stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            # A description of our own may be non-blocking; that of stdout is shared with the shell and with others.
+            with contextlib.suppress(OSError):
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                self.file = os.open(f"/proc/self/fd/{descriptor}", flags)
+                self._may_block = False
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes, and write what can be written; raise OSError."""
+        if data:
+            self._queue.append(data)
+            self.waiting += len(data)
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what the file takes; raise OSError."""
+        while self._queue and (not self._may_block or wait_for_files((), 0, [self.file])):
+            data = self._queue[0]
+            try:  # a pipe takes PIPE_BUF bytes if it takes any
+                written = os.write(self.file, data[: select.PIPE_BUF] if self._may_block else data)
+            except BlockingIOError:
+                return
+            self.waiting -= written
+            self._queue[0] = data[written:]
+            if written == len(data):
+                self._queue.popleft()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a program had better wait before it writes more."""
+        return self.waiting > OUTPUT_BYTES
+
+
 class _Port:
     """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty)."""
 
@@ -2960,9 +3036,9 @@ class _Port:
 class Node:
     """A node of the mesh on one or more links: owns the clock and the random source, and drives the pure machines.
 
-    It has no thread. Whoever waits drives: `wait` and all that waits through it (`Stream.read`, `Listener.accept` ...) go
-    round by round, and `_sleep` is the one place that sleeps. What a program asks for is sent before the call returns;
-    what arrives is answered when it waits next. So a program must come back to wait often, and wait nowhere else.
+    It has no thread. Whoever waits drives: `wait`, and all that waits (`Stream.read`, `Listener.accept` ...), goes round
+    by round, and `_sleep` is the one place that sleeps. What a program asks for is sent before the call returns; what
+    arrives is answered when it waits next. So a program must come back to wait often, and wait nowhere else.
     """
 
     def __init__(
@@ -2996,6 +3072,7 @@ class Node:
         self._batch = 0  # how many they were
         self._crowded_until = -INFINITY  # other programs want the processor
         self._looked_at = -INFINITY  # when the last round looked for frames
+        self._asides: Tuple[int, ...] = ()  # a pipe, from the first `aside` on
         self._failure = ""  # why nothing works any more
         self._closing = False
         # One large block taken and given back makes glibc keep twice as much of what is freed later (mallopt(3),
@@ -3025,6 +3102,9 @@ class Node:
             self._fail("the node is closed")
             for link in self.links:
                 link.close()
+            for end in self._asides:
+                os.close(end)
+            self._asides = ()
 
     def _end_streams(self, abort: bool) -> None:
         for session, stream in list(self._streams.items()):
@@ -3062,6 +3142,14 @@ class Node:
                 self._has_news = False
                 return found
 
+    def aside(self, action: Callable[[], Any]) -> Aside:
+        """Make a call that may wait for a disk, beside this thread."""
+        if not self._asides:
+            self._asides = os.pipe()
+            for end in self._asides:
+                os.set_blocking(end, False)
+        return Aside(action, self._asides[1])
+
     def _wait(self, ready: Callable[[], object], timeout: Optional[float]) -> bool:
         """Wait until `ready()`; return False when `timeout` seconds have passed, raise OSError if the node failed."""
         until = INFINITY if timeout is None else self.now() + timeout
@@ -3087,7 +3175,7 @@ class Node:
                 self._do_what_is_due(now)
                 wake_at = min(self._deadline(), until)
                 links = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
-            ready = self._sleep([*links, *self._notices, *files], writing, now, wake_at)
+            ready = self._sleep([*links, *self._notices, *self._asides[:1], *files], writing, now, wake_at)
             with INTERRUPTS:
                 now = self._looked_at = self.now()
                 for index in [links[file] for file in ready if file in links]:
@@ -3095,6 +3183,9 @@ class Node:
                     self._receive(index, now)
                 if not set(self._notices).isdisjoint(ready):
                     self._look_at = now
+                if self._asides and self._asides[0] in ready:
+                    os.read(self._asides[0], 4096)
+                    self._has_news = True
                 self._tend_links(now)
                 self._take_events(now)
         except OSError:
@@ -4372,8 +4463,10 @@ def main() -> int:
             if node.wait(wanted):
                 os.read(wanted, 1)
                 report.tell_tables()
-            for event in iter(lambda: node.next_event(timeout=0), None):
+            event = node.next_event(timeout=0)
+            while event is not None:
                 report.tell(event)
+                event = node.next_event(timeout=0)
 
 
 if __name__ == "__main__":

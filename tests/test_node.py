@@ -10,7 +10,6 @@ import io
 import json
 import os
 import resource
-import select
 import shutil
 import signal
 import socket
@@ -166,11 +165,11 @@ class Pair:
 
 
 @pytest.fixture(autouse=True)
-def in_company(monkeypatch: pytest.MonkeyPatch) -> Iterator[Company]:
+def in_company(monkeypatch: pytest.MonkeyPatch) -> Company:
     """Let all nodes of a test go on while it waits for one of them."""
     global company
     company = Company(monkeypatch)
-    yield company
+    return company
 
 
 company: Company
@@ -931,7 +930,7 @@ def test_nothing_stays_open() -> None:
     before = sorted(os.listdir("/dev/fd"))
     threads = threading.active_count()
     pair = Pair()
-    with pair.nodes[0] as one, pair.nodes[1]:
+    with pair.nodes[0], pair.nodes[1]:
         near, _far = pair.connect()
         near.write(b"unread")
     assert sorted(os.listdir("/dev/fd")) == before
