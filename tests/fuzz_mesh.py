@@ -223,7 +223,7 @@ class Calm:
         """Look at every link and every new event."""
         net = self._net
         alive = net.alive()
-        links = Counter(
+        links: Counter[Tuple[Any, ...]] = Counter(
             (node.number, n.address, n.wire.index, n.state, n.cost, len(n.heard))
             for node in alive
             for n in node.router.neighbours()
