@@ -19,12 +19,12 @@ import contextlib
 import enum
 import errno
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
 import os
 import re
-import select
 import stat
 import sys
 import termios
@@ -50,6 +50,7 @@ from typing import (
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
 from node import (
     INFINITY,
+    Aside,
     BusyError,
     Echoed,
     Listener,
@@ -58,6 +59,7 @@ from node import (
     NodeEvent,
     NodeFound,
     NodeLost,
+    Output,
     SetupError,
     Stream,
     argument_parser,
@@ -510,6 +512,7 @@ class Console:
         self._splitter = LineSplitter(CHAT_LINE_BYTES)
         self._undo = contextlib.ExitStack()
         self._signals = -1
+        self._outputs: Dict[int, Output] = {}  # by descriptor
         self._leaving = False  # after a signal
         self._mode: List[Any] = []  # the terminal's, from before
         is_smart = os.environ.get("TERM", "dumb") != "dumb"
@@ -531,16 +534,25 @@ class Console:
     def __exit__(self, *_: object) -> None:
         with self._undo, contextlib.suppress(OSError):
             self._paint()
+            self._drain()
 
-    def wait(self, network: int, *, reading: bool, timeout: Optional[float]) -> None:
-        """Wait for the file descriptor `network`, a signal, typing (if `reading`), at most `timeout` seconds."""
+    def wait(self, node: Node, *, reading: bool, timeout: Optional[float]) -> None:
+        """Wait for the network, a signal, typing (if `reading`), at most `timeout` seconds; write on meanwhile."""
         self._paint()
         reading = reading and not self.at_end
-        ready = wait_for_files([self._signals, network, *[0] * reading], timeout)
+        waiting = [output.file for output in self._outputs.values() if output.waiting]
+        ready = node.wait(self._signals, *[0] * reading, writing=waiting, timeout=timeout)
+        for output in self._outputs.values():
+            output.flush()
         if self._signals in ready:
             self._take_signals()
         if reading and 0 in ready:
             self._read()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for a terminal, or for the reader of a pipe, that nobody had better be listened to."""
+        return any(output.is_full for output in self._outputs.values())
 
     def take_lines(self) -> List[Optional[str]]:
         """Return the lines typed since the last call; None stands for one that was too long."""
@@ -619,15 +631,20 @@ class Console:
         self._write_bytes(descriptor, (text + "\n").encode(self._encoding, "backslashreplace"))
 
     def _write_bytes(self, descriptor: int, data: bytes) -> None:
-        """Write all, but stay open for signals while the reader takes his time."""
-        while data:
-            ready = wait_for_files([self._signals], 0 if self._leaving else None, [descriptor])
-            if self._signals in ready:
-                self._take_signals()
-            if self._leaving and descriptor not in ready:
-                return
-            if descriptor in ready:  # it takes PIPE_BUF bytes at least
-                data = data[os.write(descriptor, data if self.screen else data[: select.PIPE_BUF]) :]
+        """Write what the reader takes, and keep the rest for `wait`."""
+        if descriptor not in self._outputs:
+            other = self._outputs.get(3 - descriptor)  # of 1 and 2
+            is_same = other is not None and os.path.sameopenfile(1, 2)  # one terminal: one queue, in order
+            self._outputs[descriptor] = other if other is not None and is_same else Output(descriptor)
+        self._outputs[descriptor].write(data)
+
+    def _drain(self) -> None:
+        """Wait until all that was said is shown; after a signal not longer than that takes at once."""
+        for output in self._outputs.values():
+            while output.waiting and not self._leaving:
+                if self._signals in wait_for_files([self._signals], None, [output.file]):
+                    self._take_signals()
+                output.flush()
 
     def _read(self) -> None:
         try:
@@ -960,22 +977,22 @@ class Incoming(NamedTuple):
     offer: Offer
 
 
-class Hasher:
-    """SHA-256 of the first `size` bytes of an open file, a piece at a time: the chat goes on meanwhile."""
+def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:
+    """Return SHA-256 in hex of the first `size` bytes of an open file, which is closed; raise OSError. May take long.
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._left = size
-        self._offset = 0
-        self._digest = hashlib.sha256()
-
-    def step(self) -> str:
-        """Read on; return the digest in hex at the end, an empty text before. Raises OSError."""
-        piece = read_piece(self._descriptor, self._offset, min(HASH_BYTES, self._left))
-        self._offset += len(piece)
-        self._left -= len(piece)
-        self._digest.update(piece)
-        return "" if self._left else self._digest.hexdigest()
+    `to_disk`: bring it to the disk too.
+    """
+    digest, offset = hashlib.sha256(), 0
+    try:
+        while offset < size:
+            piece = read_piece(descriptor, offset, min(HASH_BYTES, size - offset))
+            offset += len(piece)
+            digest.update(piece)
+        if to_disk:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
 
 
 def read_piece(descriptor: int, offset: int, count: int) -> bytes:
@@ -1075,7 +1092,7 @@ class Download:
         self._folder = folder
         self._size = incoming.offer.size
         self._stream: Optional[Stream] = None
-        self._hasher: Optional[Hasher] = None
+        self._hasher: Optional[Aside] = None
         self._is_hungry = False  # there may be more to read
         self._lost_at = INFINITY
         self._part = os.path.join(folder, f".{incoming.offer.sha256[:32]}.alexchat-part")
@@ -1101,7 +1118,7 @@ class Download:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to do without the network."""
-        return (self._is_hungry or self._hasher is not None) and not self.is_over
+        return self._is_hungry and not self.is_over
 
     @property
     def waits_to_call(self) -> bool:
@@ -1156,7 +1173,8 @@ class Download:
             return
         if self.offset < self._size:
             raise ConnectionAbortedError("it ended early")
-        self._hasher = Hasher(self._descriptor, self._size)
+        check = functools.partial(hash_file, os.dup(self._descriptor), self._size, to_disk=True)
+        self._hasher = self._node.aside(check)
 
     def _pause(self, error: OSError) -> str:
         """Try again for a while where it was the network, at once give up where it was the disk."""
@@ -1171,11 +1189,10 @@ class Download:
             self._stream = None
         return ""
 
-    def _check(self, hasher: Hasher) -> str:
-        digest = hasher.step()
-        if not digest:
+    def _check(self, hasher: Aside) -> str:
+        if not hasher.done:
             return ""
-        if digest != self.incoming.offer.sha256:
+        if hasher.result() != self.incoming.offer.sha256:
             self._say_goodbye(ok=False)
             self._restart()
             raise ValueError("refused: its SHA-256 is not the one that was said")
@@ -1185,7 +1202,7 @@ class Download:
         return f"received, {format_size(self._size)}, SHA-256 checked: {self.path}"
 
     def _place(self) -> str:
-        """Give the file its name, or that with a number where something is there; onto the disk with it."""
+        """Give the file its name, or that with a number where something is there."""
         stem, dot, ending = self.incoming.name.rpartition(".")
         if not stem:
             stem, dot, ending = self.incoming.name, "", ""
@@ -1199,7 +1216,6 @@ class Download:
             try:
                 with open(claim, "wb"):
                     os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
-                    os.fsync(self._descriptor)
                 os.rename(self._part, path)
             except OSError:
                 os.unlink(path)  # still the empty one
@@ -1251,7 +1267,7 @@ class Files:
         self._console = console
         self._folder = folder
         self._numbers = itertools.count(1)
-        self._hashing: Deque[Tuple[Outgoing, Hasher]] = deque()  # to be offered when their digest is known
+        self._hashing: Deque[Tuple[Outgoing, Aside]] = deque()  # to be offered when their digest is known
         self._shared: Dict[str, Outgoing] = {}  # by token
         self._listener: Optional[Listener] = None
         self._uploads: List[Upload] = []
@@ -1270,17 +1286,16 @@ class Files:
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise ValueError(f"{path} is not a file")
-        self._hashing.append((Outgoing(path, descriptor, status.st_size), Hasher(descriptor, status.st_size)))
+        digest = self._node.aside(functools.partial(hash_file, os.dup(descriptor), status.st_size))
+        self._hashing.append((Outgoing(path, descriptor, status.st_size), digest))
 
     def next_offer(self) -> Optional[Offer]:
-        """Read on in the files to be offered; return an offer that is complete, if any."""
-        if not self._hashing:
+        """Return an offer whose digest is known by now, if any."""
+        if not self._hashing or not self._hashing[0][1].done:
             return None
         file, hasher = self._hashing[0]
         try:
-            digest = hasher.step()
-            if not digest:
-                return None
+            digest = hasher.result()
             if self._listener is None:
                 self._listener = self._node.listen(PORT_FILE)
         except OSError as error:
@@ -1372,7 +1387,7 @@ class Files:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to do without the network."""
-        return bool(self._hashing) or any(download.is_busy for download in self._downloads.values())
+        return any(download.is_busy for download in self._downloads.values())
 
     def next_deadline(self) -> float:
         """Return when to look again even if nothing happens."""
@@ -1507,8 +1522,7 @@ class Room:
 
     def _loop(self) -> None:
         while not self.is_over():
-            self.console.wait(self.node.fileno(), reading=self.wants_lines(), timeout=self._timeout())
-            self.node.clear_wakeup()
+            self.console.wait(self.node, reading=self.wants_lines(), timeout=self._timeout())
             self.turn()
 
     def has_failed(self) -> bool:
@@ -1528,8 +1542,8 @@ class Room:
         return any(chat.is_full for chat in self.chats)
 
     def may_listen(self) -> bool:
-        """Tell whether to take in what others say."""
-        return True
+        """Return whether to take in what others say."""
+        return not self.console.is_full
 
     def _timeout(self) -> Optional[float]:
         if self.files.is_busy or (self.may_listen() and any(chat.is_hungry for chat in self.chats)):
@@ -2203,8 +2217,7 @@ class Lobby:
             if self._console.at_end:
                 return b""
             left = max(self._ask_at - self._node.now(), 0.0)
-            self._console.wait(self._node.fileno(), reading=True, timeout=left)
-            self._node.clear_wakeup()
+            self._console.wait(self._node, reading=True, timeout=left)
 
     def turn(self) -> None:
         """Show who has come and gone, and ask all nodes now and then."""

@@ -57,7 +57,9 @@ class ServerRoom(Room):
 
     def may_listen(self, besides: bytes = b"") -> bool:
         """Nobody is listened to while somebody, `besides` one node, does not take what was said before."""
-        return not any(chat.is_full for chat in self.chats if not chat.stream.ended and chat.stream.peer != besides)
+        return super().may_listen() and not any(
+            chat.is_full for chat in self.chats if not chat.stream.ended and chat.stream.peer != besides
+        )
 
     def next_deadline(self) -> float:
         """Return also when somebody will have held up the others, or stayed away, for too long."""

@@ -11,7 +11,7 @@ import sys
 from typing import Optional
 
 from constants import PORT_PIPE
-from node import Node, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
+from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0

@@ -3036,7 +3036,7 @@ class _Port:
 class Node:
     """A node of the mesh on one or more links: owns the clock and the random source, and drives the pure machines.
 
-    It has no thread. Whoever waits drives: `wait`, and all that waits (`Stream.read`, `Listener.accept` ...), goes round
+    It has no thread. Whoever waits drives: `wait`, `Stream.read`, `Listener.accept` and all else that waits goes round
     by round, and `_sleep` is the one place that sleeps. What a program asks for is sent before the call returns; what
     arrives is answered when it waits next. So a program must come back to wait often, and wait nowhere else.
     """
@@ -3189,6 +3189,8 @@ class Node:
                 self._tend_links(now)
                 self._take_events(now)
         except OSError:
+            if self._failure:  # it was closed meanwhile
+                return []
             for file in (*files, *writing):
                 os.fstat(file)  # the caller has closed this one
             raise

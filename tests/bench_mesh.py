@@ -48,9 +48,7 @@ def open_links(names: str) -> Any:
     """A started node of the project on these interfaces."""
     from node import EthernetLink, Node
 
-    node = Node([EthernetLink(name) for name in names.split(",")])
-    node.start()
-    return node
+    return Node([EthernetLink(name) for name in names.split(",")])
 
 
 def run_sink(names: str) -> None:
@@ -59,7 +57,8 @@ def run_sink(names: str) -> None:
     arrivals: List[float] = []
     node._endpoint.receive_all = lambda origin, frames, *, now, at: arrivals.append(time.monotonic())
     print("ready", node.address.hex(), flush=True)
-    sys.stdin.read()
+    while 0 not in node.wait(0):
+        pass
     report(arrivals)
     node.close()
 
@@ -71,23 +70,24 @@ def run_probes(names: str, peer: str) -> None:
     due = 0.0
     told = False
     while True:
-        with node._lock:
-            lane = [known for known in node._router.nodes() if known.address == dest]
-            if lane:
-                transmit = node._router.send_stream(dest, MARK, now=node.now())
-                if transmit is not None:
-                    node._send(*transmit, node.now())
-                    node._step(node.now())  # as Stream.write does
+        lane = [known for known in node._router.nodes() if known.address == dest]
+        if lane:
+            transmit = node._router.send_stream(dest, MARK, now=node.now())
+            if transmit is not None:
+                node._send(*transmit, node.now())
+                node._step()  # as Stream.write does
         if lane and not told:
             told = True
             due = time.monotonic()
             print("route", flush=True)
-        due = max(due + PROBE_SECONDS, time.monotonic())
-        if select.select([0], [], [], max(0.0, due - time.monotonic()))[0]:
+        due = max(due + PROBE_SECONDS, node.now())
+        while node.now() < due:
+            if not node.wait(0, timeout=due - node.now()):
+                continue
             if not os.read(0, 100):
-                break
+                node.close()
+                return
             print("via", lane[0].next_hop.hex() if lane else "", flush=True)
-    node.close()
 
 
 def run_udp_sink() -> None:

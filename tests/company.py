@@ -7,8 +7,6 @@ nodes sleep. A test may also wait in several threads at once (`in_thread`): only
 import threading
 from typing import Any, Callable, List, Sequence
 
-import pytest
-
 from node import Node, wait_for_files
 
 SLICE = 0.005  # seconds that a node sleeps at most before it looks whether another thread has moved it on
@@ -16,9 +14,9 @@ SECONDS = 20.0  # by which everything in a test has happened
 
 
 class Company:
-    """All nodes that are made while it is in place."""
+    """All nodes that are made while it is in place; `setattr` is the built-in or that of pytest's monkeypatch."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, setattr: Callable[[Any, str, Any], object]) -> None:  # noqa: A002
         self._nodes: List[Node] = []
         self._turn = threading.RLock()  # held by whoever runs
         self._is_driving = False
@@ -29,8 +27,8 @@ class Company:
             make(node, *arguments, **options)
             self._nodes.append(node)
 
-        monkeypatch.setattr(Node, "__init__", join)
-        monkeypatch.setattr(Node, "_sleep", lambda *arguments: self._sleep(*arguments))
+        setattr(Node, "__init__", join)
+        setattr(Node, "_sleep", lambda *arguments: self._sleep(*arguments))
 
     def _sleep(
         self, node: Node, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float

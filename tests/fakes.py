@@ -9,7 +9,7 @@ import select
 import sys
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional
+from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -140,6 +140,23 @@ class FakeLink(NamedTuple):
     name: str
 
 
+class FakeAside:
+    """What a call returns, at once."""
+
+    done = True
+
+    def __init__(self, action: Callable[[], Any]) -> None:
+        try:
+            self._outcome = action()
+        except OSError as error:
+            self._outcome = error
+
+    def result(self) -> Any:
+        if isinstance(self._outcome, OSError):
+            raise self._outcome
+        return self._outcome
+
+
 class FakeNode:
     """A clock that stands still, and a pipe that wakes `select`."""
 
@@ -166,19 +183,17 @@ class FakeNode:
             self._awake = True
             os.write(self._writing, b"\0")
 
-    def fileno(self) -> int:
-        return self._reading
+    def aside(self, action: Callable[[], Any]) -> "FakeAside":
+        self.wake()
+        return FakeAside(action)
 
-    def clear_wakeup(self) -> None:
+    def wait(self, *files: int, writing: Sequence[int] = (), timeout: Optional[float] = None) -> List[int]:
+        ready = select.select([self._reading, *files], writing, [], timeout)
         if self._awake:
             self._awake = False
             os.read(self._reading, 1)
         self.others_turn()
-
-    def wait(self, *files: int, timeout: Optional[float] = None) -> List[int]:
-        ready = select.select([self._reading, *files], [], [], timeout)[0]
-        self.clear_wakeup()
-        return [file for file in ready if file in files]
+        return [file for file in ready[0] + ready[1] if file != self._reading]
 
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
@@ -239,6 +254,7 @@ class FakeConsole:
     """What a person or a pipe types, and what they were shown."""
 
     screen = None
+    is_full = False
 
     def __init__(self, *, is_interactive: bool, as_json: bool = False) -> None:
         self.is_interactive = is_interactive

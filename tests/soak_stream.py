@@ -8,6 +8,7 @@ every digest was equal, nothing but a kill ended a stream, no process grew, and 
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -22,12 +23,15 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
+from company import Company
 from lab import Host, Lab, Program, RawPort
 
 from alexstream import Endpoint
 from constants import ETHERTYPE, LINGER
 from node import EthernetLink, Listener, Node, Stream
 from utils import format_address, parse_address
+
+COMPANY: Company  # of the one node of a process and the threads that use it
 
 PORT = 9
 ADDRESS = "(?:[0-9a-f]{2}:){5}[0-9a-f]{2}"
@@ -94,38 +98,41 @@ def sender(node: Node, peer: bytes, streams: int, seed: int) -> None:
         while not over.is_set():
             send_one(node, peer, rng)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(streams)]
-    for thread in threads:
-        thread.start()
-    sys.stdin.read()
+    workers = [COMPANY.in_thread(functools.partial(work, number)) for number in range(streams)]
+    wait_for_the_end(node)
     over.set()
-    for thread in threads:
-        thread.join()
+    for finish in workers:
+        finish()
 
 
 def receiver(node: Node) -> None:
     """Whatever comes until standard input ends."""
-    threads: List[threading.Thread] = []
+    workers: List[Callable[[], Any]] = []
 
     def accept(listener: Listener) -> None:
         while not listener.closed:
             stream = listener.accept()
             if stream is not None:
-                threads[:] = [thread for thread in threads if thread.is_alive()]
-                threads.append(threading.Thread(target=receive_one, args=(stream,)))
-                threads[-1].start()
+                workers.append(COMPANY.in_thread(functools.partial(receive_one, stream)))
 
     with node.listen(PORT) as listener:
-        door = threading.Thread(target=accept, args=(listener,))
-        door.start()
-        sys.stdin.read()
-    door.join()
-    for thread in threads:
-        thread.join()
+        door = COMPANY.in_thread(functools.partial(accept, listener))
+        wait_for_the_end(node)
+    door()
+    for finish in workers:
+        finish()
+
+
+def wait_for_the_end(node: Node) -> None:
+    """Let the node go on until standard input ends."""
+    while not node.wait(0):
+        pass
 
 
 def work(role: str, peer: str, streams: int, seed: int) -> int:
     """Be one end, then wait until nothing of all the streams is left, and say what was dropped."""
+    global COMPANY
+    COMPANY = Company(setattr)
     with Node([EthernetLink("eth0")], name=role) as node:
         report(event="up", address=format_address(node.address))
         if role == "receive":
@@ -136,7 +143,6 @@ def work(role: str, peer: str, streams: int, seed: int) -> int:
         deadline = time.monotonic() + LINGER + 10
         while endpoint.sessions and time.monotonic() < deadline:
             node.wait(timeout=0.1)
-            node.clear_wakeup()
         report(event="over", left=len(endpoint.sessions), lingering=len(endpoint._lingering), drops=node.drops)
     return 0
 

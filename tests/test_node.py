@@ -168,7 +168,7 @@ class Pair:
 def in_company(monkeypatch: pytest.MonkeyPatch) -> Company:
     """Let all nodes of a test go on while it waits for one of them."""
     global company
-    company = Company(monkeypatch)
+    company = Company(monkeypatch.setattr)
     return company
 
 

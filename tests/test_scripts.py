@@ -15,7 +15,7 @@ import send_handshake
 import send_message
 from alexstream_client import Transfer
 from alexstream_server import Server, Shown
-from node import BusyError, Echoed, NodeInfo, SetupError, peer_address
+from node import BusyError, Echoed, NodeInfo, Output, SetupError, peer_address
 
 # --- send_handshake and send_message ---------------------------------------------------------------------------------
 
@@ -605,7 +605,7 @@ def test_arrival_stdout_full() -> None:
 
 def test_shown_lines(capfd: Any) -> None:
     """Row 83."""
-    shown = Shown("02:02")
+    shown = Shown(Output(1), "02:02")
     for piece in (b"one\ntw", b"o\x1b[2J\xff\n", b"x" * 9000, b"\nlast"):
         shown.write(piece)
     shown.finish()
@@ -618,7 +618,7 @@ def test_shown_lines(capfd: Any) -> None:
 def test_shown_text_that_is_no_utf8(capfd: Any) -> None:
     """Row 82: also where it is cut anywhere; what can be read is, the rest is shown as bytes."""
     for cut in range(12):
-        shown = Shown("02:02")
+        shown = Shown(Output(1), "02:02")
         text = b"\xf0\x9f\x98\x80 \xc3( \xed\xa0\x80\n"
         for piece in (text[:cut], text[cut:], b"\xf0\x9f"):
             shown.write(piece)
