@@ -301,7 +301,7 @@ def test_a_message_to_nobody_times_out(pair: Pair) -> None:
 
 def test_messages_that_cannot_be_sent_are_refused(pair: Pair) -> None:
     one, two = pair.nodes
-    with pytest.raises(ValueError, match="1478 bytes, a frame has room for 1477"):
+    with pytest.raises(ValueError, match="1478 bytes, a frame to there has room for 1477"):
         one.send_message(two.address, "x" * 1478, timeout=1)
     with pytest.raises(ValueError, match="1478 bytes"):
         one.broadcast("x" * 1478)

@@ -152,7 +152,7 @@ def test_text_payload_refuses_what_is_no_text(text: str) -> None:
 
 def test_text_payload_counts_bytes() -> None:
     assert text_payload("\u00eb" * 5, 10) == b"\xc3\xab" * 5
-    with pytest.raises(ValueError, match=r"^the text has 10 bytes, a frame has room for 9$"):
+    with pytest.raises(ValueError, match=r"^too long: the text has 10 bytes, a frame to there has room for 9$"):
         text_payload("\u00eb" * 5, 9)
 
 
