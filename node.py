@@ -1333,6 +1333,7 @@ class Router:
         self._lanes: Dict[bytes, Flow] = {}  # fast path of `send_stream`, by destination
         self._nobody = Neighbour(self._wires[0], EVERYONE, EVERYONE, now)  # transmits what we cannot attribute
         self._seen = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # floods
+        self._flooded_from: Dict[bytes, Wire] = {}  # where the last new flood of an origin came from
         self._delivered = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # texts
         self._asked: Dict[bytes, float] = {}  # when a directed HANDSHAKE last went to a node
         self._floods = TokenBucket(FLOODS_PER_SECOND, FLOODS_PER_SECOND)
@@ -1641,9 +1642,10 @@ class Router:
             self._meet_myself(wire, source, frame, now)
             raise FrameError("own")
         if frame.type == TYPE_STATUS and frame.dest == self.address:
-            self._acknowledge(frame, now)  # v1.0 answers a flooded MESSAGE from the broadcast address
+            self._acknowledge(frame, now)
             return None
-        if not is_unicast(frame.origin) or source[0] & 1:
+        is_from_group = source[0] & 1 and frame.type != TYPE_STATUS  # v1.0 answers a flood from the broadcast address
+        if not is_unicast(frame.origin) or is_from_group:
             if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and is_unicast(source):
                 self._tell_strange(frame.origin, "group")
             raise FrameError("origin")
@@ -1716,6 +1718,9 @@ class Router:
         if not new:
             self._cancel_relay(key, wire, source, now)
             raise FrameError("seen")
+        if len(self._flooded_from) >= FLOWS_MAX:
+            self._flooded_from.clear()
+        self._flooded_from[frame.origin] = wire
         if frame.dest == EVERYONE:
             if frame.type == TYPE_STREAM:
                 raise FrameError("dest")
@@ -1904,8 +1909,12 @@ class Router:
             raise FrameError("limit")
         self._seen.add((frame.origin, frame.msg_id), now=now)
         for wire in self._up:
-            if wire is wire.segment(now) and any(n.usable for n in wire.neighbours.values()):
+            if wire is wire.segment(now) and self._is_listened(wire, frame):
                 self._send(wire, BROADCAST_ADDRESS, frame)
+
+    def _is_listened(self, wire: Wire, frame: Frame) -> bool:
+        """Return whether a flood may find somebody on an interface: also the node it is for, whom nobody knows yet."""
+        return self._flooded_from.get(frame.dest) is wire or any(n.usable for n in wire.neighbours.values())
 
     def _relay(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
         """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
@@ -1916,7 +1925,7 @@ class Router:
             if other is wire.segment(now):
                 needed = not other.loopback and not other.covered(source, now, v1=True)
             else:
-                needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
+                needed = other is other.segment(now) and self._is_listened(other, frame)
             if needed:
                 targets.add(other.index)
         if not targets:
