@@ -133,7 +133,7 @@ class V1Node:
 class V1ChatServer(V1Node):
     """v1.0's chat server: it reads every payload for it, whatever its type, as a segment of one of its streams.
 
-    A segment is stream id u32, seq u32, flags u8 (1 SYN, 2 ACK, 4 FIN, 8 DATA), length u16, data. Whatever does more than
+    A segment: stream id u32, seq u32, flags u8 (1 SYN, 2 ACK, 4 FIN, 8 DATA), length u16, data. Whatever does more than
     acknowledge is answered in a MESSAGE: a SYN by SYN and ACK, the rest by ACK.
     """
 
