@@ -9,9 +9,12 @@ Lobby           the servers to choose from
 """
 
 import signal
+import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
 import codecs
@@ -26,7 +29,6 @@ import json
 import os
 import re
 import stat
-import sys
 import termios
 import unicodedata
 from collections import deque
@@ -52,6 +54,7 @@ from node import (
     INFINITY,
     Aside,
     BusyError,
+    ChangesOmitted,
     Echoed,
     Listener,
     MessageReceived,
@@ -1590,7 +1593,7 @@ class Room:
             if isinstance(event, MessageReceived):
                 self.console.note(told_message(event))
                 self.tell("message", address=event.origin, data=event.data)
-            elif self._is_verbose or not isinstance(event, (NodeFound, NodeLost)):
+            elif self._is_verbose or not isinstance(event, (ChangesOmitted, NodeFound, NodeLost)):
                 self.console.note(describe_event(event, self.node.names))
 
     # -- what is typed

@@ -159,6 +159,8 @@ SYN_ACKS_PER_SECOND, RESETS_PER_SECOND, CHALLENGES_PER_SECOND = 5000, 200, 10
 # --- The node -------------------------------------------------------------------------------------------------------
 OUTPUT_BYTES = 64 << 10  # that wait for a terminal or pipe; with more, a program takes no more of what it would write
 CLOSE_SECONDS = 3.0  # what is not delivered by then is given up when a stream or node is closed
+CHANGES_PER_SECOND, CHANGES_AT_ONCE = 20, 256  # in the mesh that are told one by one; of more the number
+STRANGE_MAX = 64  # nodes of which is said, once, why nothing comes of them
 EVENTS_MAX = 1024  # mesh events kept for an application that does not take them, oldest out
 TRACE_TRIES, TRACE_SILENT_MAX = 3, 5  # questions to each hop, and hops in a row without an answer that end a trace
 ECHO_RETRY = 0.25  # between two questions to a node that has not answered

@@ -10,9 +10,12 @@ As a program it keeps this machine visible in the mesh, reports nodes that come 
 """
 
 import signal
+import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
 import contextlib
@@ -31,7 +34,6 @@ import select
 import shlex
 import socket
 import stat
-import sys
 import threading
 import time
 import types
@@ -76,6 +78,8 @@ from constants import (
     BYE_GRACE,
     BYE_QUIET,
     CANDIDATES_MAX,
+    CHANGES_AT_ONCE,
+    CHANGES_PER_SECOND,
     CLOCK_MIN,
     CLOSE_SECONDS,
     CONFIRM_SECONDS,
@@ -170,6 +174,7 @@ from constants import (
     SPIN_RECENT,
     SPIN_SECONDS,
     START_DELAY,
+    STRANGE_MAX,
     STREAMS_MAX,
     STREAMS_PER_PEER,
     SWEEP_SECONDS,
@@ -201,6 +206,7 @@ from protocol import (
     encode_ethernet,
     encode_frame,
     encode_handshake,
+    is_text,
     parse_status,
     parse_text,
     status_payload,
@@ -921,6 +927,13 @@ class Echoed(NamedTuple):
     ports: Tuple[int, ...]
 
 
+class StrangeNode(NamedTuple):
+    """A v1.0 program with which nothing is possible: told once. `speaks`: "streams", or "group" for its address."""
+
+    address: bytes
+    speaks: str
+
+
 class DuplicateAddress(NamedTuple):
     """Another node, at that Ethernet address, uses this node's id."""
 
@@ -945,7 +958,16 @@ class RouteChanged(NamedTuple):
 
 
 MeshEvent = Union[
-    NodeFound, NodeLost, MessageReceived, Delivered, Undelivered, Echoed, DuplicateAddress, PathChanged, RouteChanged
+    NodeFound,
+    NodeLost,
+    MessageReceived,
+    Delivered,
+    Undelivered,
+    Echoed,
+    DuplicateAddress,
+    StrangeNode,
+    PathChanged,
+    RouteChanged,
 ]
 
 
@@ -1296,7 +1318,7 @@ class Router:
         self._rng = rng
         self._name = name
         self._ports = tuple(ports)
-        self._seq = min(max(seq, 1), SEQ_MAX)
+        self._seq = seq if 1 <= seq < SEQ_MAX - 2 * SEQ_JUMP_MAX else 1  # a clock in the next century is none
         self._epoch = self._seq - now  # Unix time where `now` is 0
         self._nonce = self._token()
         self._msg_id = rng.getrandbits(63)
@@ -1310,6 +1332,7 @@ class Router:
         self._lanes: Dict[bytes, Flow] = {}  # fast path of `send_stream`, by destination
         self._nobody = Neighbour(self._wires[0], EVERYONE, EVERYONE, now)  # transmits what we cannot attribute
         self._seen = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # floods
+        self._flooded_from: Dict[bytes, Wire] = {}  # where the last new flood of an origin came from
         self._delivered = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # texts
         self._asked: Dict[bytes, float] = {}  # when a directed HANDSHAKE last went to a node
         self._floods = TokenBucket(FLOODS_PER_SECOND, FLOODS_PER_SECOND)
@@ -1320,6 +1343,8 @@ class Router:
         self._credit = Credit(CREDIT_BYTES, CREDIT_PER_SECOND, least=CREDIT_MIN, most=CREDIT_MAX)
         self._relays: Dict[Tuple[bytes, int], Relay] = {}
         self._messages: Dict[int, Message] = {}
+        self._renamed: Dict[int, int] = {}  # later ids of a MESSAGE to a v1.0 node -> the first one
+        self._strange: Set[StrangeNode] = set()
         self._echoes: Dict[int, Echo] = {}
         self._announced = (0, -INFINITY)  # token, time
         self._jump_at = self._alarm_at = self._afresh_at = -INFINITY
@@ -1422,7 +1447,10 @@ class Router:
         if len(self._messages) >= MESSAGES_MAX:
             self._give_up(next(iter(self._messages)))
         self._messages[frame.msg_id] = Message(frame, now, now + timeout)
-        self._repeat_message(frame.msg_id, MESSAGE_RETRY_FIRST, now)
+        self._route(frame, now)
+        self._at(
+            min(now + MESSAGE_RETRY_FIRST, now + timeout), self._repeat_message, frame.msg_id, 2 * MESSAGE_RETRY_FIRST
+        )
         return frame.msg_id
 
     def broadcast(self, data: bytes, *, now: float) -> None:
@@ -1612,7 +1640,13 @@ class Router:
         if frame.origin == self.address:
             self._meet_myself(wire, source, frame, now)
             raise FrameError("own")
-        if not is_unicast(frame.origin) or source[0] & 1:
+        if frame.type == TYPE_STATUS and frame.dest == self.address:
+            self._acknowledge(frame, now)
+            return None
+        is_from_group = source[0] & 1 and frame.type != TYPE_STATUS  # v1.0 answers a flood from the broadcast address
+        if not is_unicast(frame.origin) or is_from_group:
+            if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and is_unicast(source):
+                self._tell_strange(frame.origin, "group")
             raise FrameError("origin")
         n = wire.neighbours.get(frame.origin)
         if not n.srtt if n is not None else frame.origin not in self._routes:
@@ -1638,6 +1672,8 @@ class Router:
                 if other.mac == source != wire.mac:
                     low, high = sorted((wire, other), key=lambda w: w.index)
                     high.twin, high.twin_until = low, now + SHADOW_SECONDS
+        elif h is None and any(source == other.mac for other in self._wires):
+            return  # one of ours that lost its end
         elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
             self._alarm_at = now + DUPLICATE_QUIET
             self.events.append(DuplicateAddress(source))
@@ -1681,6 +1717,9 @@ class Router:
         if not new:
             self._cancel_relay(key, wire, source, now)
             raise FrameError("seen")
+        if len(self._flooded_from) >= FLOWS_MAX:
+            self._flooded_from.clear()
+        self._flooded_from[frame.origin] = wire
         if frame.dest == EVERYONE:
             if frame.type == TYPE_STREAM:
                 raise FrameError("dest")
@@ -1714,20 +1753,27 @@ class Router:
             if data is not None:
                 self._open_flow(wire, data, Flow(frame.origin, self._sender(wire, source, frame.origin)))
             return Incoming(frame.origin, frame.payload)
-        if frame.type == TYPE_STATUS:
-            self._acknowledge(frame, now)
-            return None
         if frame.type == TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
             return None
+        text = parse_text(frame.payload)
+        if not is_text(text):
+            self._tell_strange(frame.origin, "streams")
+            raise FrameError("text")
         key = (frame.origin, frame.msg_id)
         if not self.takes_texts and key not in self._delivered:
             self.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
             return None
         if self._delivered.add(key, now=now):
-            self.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, parse_text(frame.payload)))
+            self.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, text))
         if frame.type == TYPE_MESSAGE and frame.dest == self.address:
             self._answer(wire, source, self._frame(TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now)
         return None
+
+    def _tell_strange(self, address: bytes, speaks: str) -> None:
+        strange = StrangeNode(address, speaks)
+        if strange not in self._strange and len(self._strange) < STRANGE_MAX:
+            self._strange.add(strange)
+            self.events.append(strange)
 
     def _transit(self, wire: Wire, source: bytes, frame: Frame, now: float, data: bytes) -> None:
         """A routed frame for another node."""
@@ -1862,8 +1908,12 @@ class Router:
             raise FrameError("limit")
         self._seen.add((frame.origin, frame.msg_id), now=now)
         for wire in self._up:
-            if wire is wire.segment(now) and any(n.usable for n in wire.neighbours.values()):
+            if wire is wire.segment(now) and self._is_listened(wire, frame):
                 self._send(wire, BROADCAST_ADDRESS, frame)
+
+    def _is_listened(self, wire: Wire, frame: Frame) -> bool:
+        """Return whether a flood may find somebody on an interface: also the node it is for, whom nobody knows yet."""
+        return self._flooded_from.get(frame.dest) is wire or any(n.usable for n in wire.neighbours.values())
 
     def _relay(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
         """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
@@ -1874,7 +1924,7 @@ class Router:
             if other is wire.segment(now):
                 needed = not other.loopback and not other.covered(source, now, v1=True)
             else:
-                needed = other is other.segment(now) and any(n.usable for n in other.neighbours.values())
+                needed = other is other.segment(now) and self._is_listened(other, frame)
             if needed:
                 targets.add(other.index)
         if not targets:
@@ -2645,7 +2695,7 @@ class Router:
         best = d.best
         if best is not None and old is None:
             for message in [each for each in self._messages.values() if each.frame.dest == d.address]:
-                self._route(message.frame, now)  # its flood may have come before the relays knew this node
+                self._send_again(message, now)  # its flood may have come before the relays knew this node
         if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
             self._forget_flows()
             if best is not None and d.used > -INFINITY:
@@ -2833,23 +2883,37 @@ class Router:
         if now >= message.deadline:
             self._give_up(msg_id)
             return
-        self._route(message.frame, now)
+        self._send_again(message, now)
         when = min(now + wait, message.deadline)
         self._at(when, self._repeat_message, msg_id, min(2 * wait, MESSAGE_RETRY_MAX))
 
+    def _send_again(self, message: Message, now: float) -> None:
+        """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
+        frame, path = message.frame, self.path_to(message.frame.dest)
+        if path is not None and path.neighbour.v1 and path.neighbour.address == frame.dest:
+            frame = frame._replace(msg_id=self._frame(TYPE_MESSAGE, frame.dest, b"").msg_id)
+            self._renamed[frame.msg_id] = message.frame.msg_id
+        self._route(frame, now)
+
     def _give_up(self, msg_id: int) -> None:
-        message = self._messages.pop(msg_id)
+        message = self._end_message(msg_id)
         self.events.append(Undelivered(msg_id, message.frame.dest))
 
     def _acknowledge(self, frame: Frame, now: float) -> None:
-        """A STATUS for this node."""
+        """A STATUS for this node, from whatever Ethernet address."""
         msg_id = parse_status(frame.payload)
-        message = self._messages.get(msg_id) if msg_id is not None else None
+        first = -1 if msg_id is None else self._renamed.get(msg_id, msg_id)
+        message = self._messages.get(first)
         if message is None or message.frame.dest != frame.origin:
             self.drops["status"] += 1
             return
-        del self._messages[message.frame.msg_id]
+        self._end_message(first)
         self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
+
+    def _end_message(self, msg_id: int) -> Message:
+        """Forget a MESSAGE and all its ids."""
+        self._renamed = {later: first for later, first in self._renamed.items() if first != msg_id}
+        return self._messages.pop(msg_id)
 
     def _receive_echo(self, wire: Wire, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
         """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
@@ -2904,7 +2968,15 @@ class LinkChanged(NamedTuple):
     reason: str
 
 
-NodeEvent = Union[NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateAddress, LinkChanged]
+class ChangesOmitted(NamedTuple):
+    """So many more nodes were found or lost, or had their route changed, than are told one by one."""
+
+    number: int
+
+
+NodeEvent = Union[
+    NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateAddress, StrangeNode, LinkChanged, ChangesOmitted
+]
 
 
 _REFUSED = "send: refused size"
@@ -3064,6 +3136,9 @@ class Node:
         self._listeners: Dict[int, Listener] = {}
         self._events: Deque[NodeEvent] = deque()
         self.on_event: Optional[Callable[[NodeEvent], None]] = None  # who takes events in place of `next_event`
+        self._changes = TokenBucket(CHANGES_PER_SECOND, CHANGES_AT_ONCE)
+        self._omitted = 0
+        self._strange: Dict[bytes, str] = {}  # v1.0 programs with which nothing is possible, and why
         self.shows_texts = False  # whether the application reads events, and texts must not get lost
         self._echoes: Dict[int, Echoed] = {}  # answers, by token
         self._receipts: Dict[int, Union[Delivered, Undelivered]] = {}  # by msg_id
@@ -3201,6 +3276,9 @@ class Node:
 
     def _tend_links(self, now: float) -> None:
         """Look at the interfaces if it is time; try again what is blocked or down."""
+        if self._omitted and self._changes.take(now=now):
+            self._add_event(ChangesOmitted(self._omitted))
+            self._omitted = 0
         is_time_to_look = self._look_at <= now
         if is_time_to_look:
             self._look_at = now + HANDSHAKE_INTERVAL
@@ -3433,6 +3511,8 @@ class Node:
         elif isinstance(event, Echoed):
             self._echoes[event.token] = event
         else:
+            if isinstance(event, StrangeNode):
+                self._strange[event.address] = event.speaks
             if isinstance(event, NodeFound) and any(session.peer == event.address for session in self._streams):
                 self._endpoint.path_changed(event.address, now=now, mtu=event.mtu)
             self._keep(event)
@@ -3472,6 +3552,9 @@ class Node:
 
     def _keep(self, event: NodeEvent) -> None:
         """Keep an event for the application, of too many the newest; but texts that it is to read are acknowledged."""
+        if isinstance(event, (NodeFound, NodeLost, RouteChanged)) and not self._changes.take(now=self.now()):
+            self._omitted += 1
+            return
         if self.on_event is not None:
             self.on_event(event)
             return
@@ -3542,10 +3625,10 @@ class Node:
         stream = self.open(peer, port)
         try:
             first = min(timeout, NO_SUCH_NODE_SECONDS)
-            answered = self._wait(lambda: stream.connected or stream.ended, first)
+            answered = self._wait(lambda: stream.connected or stream.ended or peer in self._strange, first)
             if not answered and self.knows(peer):
                 answered = self._wait(lambda: stream.connected or stream.ended, timeout - first)
-            if not answered:
+            if not answered or peer in self._strange:
                 raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
             # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
             self._wait(lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
@@ -3577,8 +3660,11 @@ class Node:
         if dest == self.address or not is_unicast(dest):
             raise ValueError(f"{format_address(dest)} is not the address of another node")
         data = text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
+        size = MESH_HEADER_BYTES + len(data)
         number = self._call(self._router.send_message, dest, data, timeout=timeout)
-        self._wait(lambda: number in self._receipts, None)
+        self._wait(lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
+        if number not in self._receipts:  # the path is known by now, and narrower than our own cards
+            text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
         receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):
             raise self._silence(dest, f"no acknowledgement from {format_address(dest)} within {timeout:g} s")
@@ -3694,6 +3780,8 @@ class Node:
 
     def _silence(self, peer: bytes, what: str) -> TimeoutError:
         """Return what to raise when a peer did not answer."""
+        if peer in self._strange:
+            return TimeoutError(describe_event(StrangeNode(peer, self._strange[peer])))
         return TimeoutError(what if self.knows(peer) else no_such_node(peer))
 
     def tell_routes(self) -> None:
@@ -4029,10 +4117,34 @@ def _forbid_new_privileges() -> None:
 _NAMES_FILES = ("/etc/bat-hosts", "~/bat-hosts")  # where batctl looks too; of two names for one address the last holds
 
 
+class Parser(argparse.ArgumentParser):
+    """One that takes options before, between and after the other words.
+
+    argparse itself gives `[NODE]` of `IFACE [NODE]` up once an option stands between them (bpo-14191).
+    """
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return what the words mean, the options among them first; exit with 2 where they mean nothing."""
+        options: List[str] = []
+        words: List[str] = []
+        rest = iter(sys.argv[1:] if args is None else args)
+        for word in rest:
+            if word == "--":
+                words += [word, *rest]
+            elif word.startswith("-") and word != "-":
+                options.append(word)
+                meant = [action for name, action in self._option_string_actions.items() if name.startswith(word)]
+                if meant and meant[0].nargs != 0:
+                    options += itertools.islice(rest, 1)
+            else:
+                words.append(word)
+        return super().parse_args([*options, *words], namespace)
+
+
 def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     """Return a parser of what all scripts share: the interface, names, and how the script speaks."""
     statuses = "exit status: 0 done, 1 failed, 2 wrong use or set-up, 130 after Ctrl-C, 143 (128 + 15) after SIGTERM"
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=f"{epilog}\n{statuses}".lstrip(),
@@ -4278,12 +4390,24 @@ def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None
         hops = f"{event.hops} hop{'s' * (event.hops != 1)}"
         if isinstance(event, NodeFound):
             return f"found {who}, {hops} away"
-        return f"{who} is {hops} away by {format_address(event.next_hop)}, MTU {event.mtu}"
+        return f"{who} is {hops} away by {format_hop(event.next_hop)}, MTU {event.mtu}"
+    if isinstance(event, ChangesOmitted):
+        return f"and {event.number} more changes"
+    if isinstance(event, StrangeNode):
+        address = format_address(event.address)
+        if event.speaks == "streams":
+            return f"{address} speaks v1.0 streams, which this program does not"
+        return f"{address} is the address of a group, so that node is ignored (v1.0 on a machine without an IP address)"
     if isinstance(event, LinkChanged):
         return f"{printable(event.name)}: {event.reason}"
     if isinstance(event, DuplicateAddress):
         return f"another node has this node's address; its Ethernet address is {format_address(event.mac)}"
     return ""
+
+
+def format_hop(address: bytes) -> str:
+    """Return the address of a next hop, or "-" where nobody knows it."""
+    return format_address(address) if any(address) else "-"
 
 
 def _with_name(address: bytes, name: str) -> str:
@@ -4358,7 +4482,7 @@ def json_line(node: Node, kind: str, fields: Dict[str, Any]) -> str:
         elif key == "last_heard":
             shown["age"] = round(node.now() - value, 1)
         elif isinstance(value, bytes):
-            shown[key] = format_address(value)
+            shown[key] = format_address(value) if any(value) or key == "dest" else None
         else:
             shown[key] = round(value, 6) if isinstance(value, float) else value
     return json.dumps(shown)
@@ -4371,6 +4495,8 @@ _KINDS = {
     LinkChanged: "link",
     MessageReceived: "message",
     DuplicateAddress: "duplicate",
+    StrangeNode: "strange",
+    ChangesOmitted: "more changes",
 }
 
 
@@ -4408,7 +4534,7 @@ class _Report:
         ]
         lines += [
             f"route to {_with_name(n.address, self._node.names.get(n.address) or n.name)}:"
-            f" {n.hops} hop{'s' * (n.hops != 1)} by {format_address(n.next_hop)} on {names[n.interface]}, MTU {n.mtu},"
+            f" {n.hops} hop{'s' * (n.hops != 1)} by {format_hop(n.next_hop)} on {names[n.interface]}, MTU {n.mtu},"
             f" age {self._node.now() - n.last_heard:.1f} s, ports {' '.join(map(str, n.ports)) or '-'}"
             for n in self._node.nodes()
         ]

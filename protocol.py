@@ -153,13 +153,22 @@ def text_payload(text: str, limit: int) -> bytes:
     if b"\0" in data:
         raise ValueError("the text contains a NUL character")
     if len(data) > limit:
-        raise ValueError(f"the text has {len(data)} bytes, a frame has room for {limit}")
+        raise ValueError(f"too long: the text has {len(data)} bytes, a frame to there has room for {limit}")
     return data
 
 
 def parse_text(payload: bytes) -> bytes:
     """Return the text of a MESSAGE or BROADCAST: the payload without padding."""
     return payload.rstrip(b"\0")
+
+
+def is_text(data: bytes) -> bool:
+    """Return whether these bytes can be the text of a MESSAGE: v1.0 programs also send segments of streams in them."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
 
 
 def status_payload(msg_id: int) -> bytes:

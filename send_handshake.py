@@ -1,12 +1,14 @@
 """Ask the whole mesh who is there, or one node whether it answers, like ping, or each relay on the path to it."""
 
 import signal
+import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
-import sys
 from typing import List, Optional
 
 from constants import TRACE_SILENT_MAX
@@ -18,6 +20,7 @@ from node import (
     check_peer,
     count_argument,
     emphasis,
+    format_hop,
     json_line,
     no_such_node,
     open_node,
@@ -58,7 +61,7 @@ def show_nodes(node: Node, found: List[NodeInfo], arguments: argparse.Namespace)
         (
             bold(format_address(one.address)),
             f"{one.hops} hop{'s' * (one.hops != 1)}",
-            f"by {format_address(one.next_hop)}" if one.next_hop != one.address else "direct",
+            f"by {format_hop(one.next_hop)}" if one.next_hop != one.address else "direct",
             f"MTU {one.mtu}",
             f"{1000 * (one.rtt or 0):.2f} ms",
             f"ports {' '.join(map(str, one.ports)) or '-'}",

@@ -1,12 +1,14 @@
 """Send one datagram of text, repeated until the other node acknowledges it."""
 
 import signal
+import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
+if __name__ == "__main__":
+    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
-import sys
 
 from constants import BROADCAST_ADDRESS
 from node import (

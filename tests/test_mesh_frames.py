@@ -115,15 +115,15 @@ def test_trace_shows_every_relay(lab: Lab) -> None:
     ]
 
 
-def test_first_text_over_relays_just_met_is_not_repeated_after_its_time(lab: Lab) -> None:
-    """Its flood may come before the relays know the sender; then it goes out again as soon as there is a route."""
+def test_first_copy_of_a_text_arrives_over_relays_that_were_just_met(lab: Lab) -> None:
+    """And its acknowledgement finds the way back, before they know the sender."""
     near, *between, far = lab.line(4)
     start_all([*between, far])
     times = []
     for number in range(5):
         sent = finish(near, "send_message.py", "eth0", far.ports[0].address, f"text {number}")
         times.append(float(re.findall(r"in ([0-9.]+) ms", sent.out)[0]))
-    assert sorted(times)[2] < 100, times
+    assert sorted(times)[2] < 50, times  # 8 ms on an idle machine; the first repeat goes out after 100
 
 
 # --- over relays -----------------------------------------------------------------------------------------------------
@@ -425,3 +425,35 @@ def test_a_v1_node_three_hops_away(lab: Lab) -> None:
     node.expect(f"^{near.ports[0].address} from far away$")
     found = mesh_as_seen_by(near, wait="2")
     assert found[far.ports[0].address]["hops"] == 3
+
+
+def test_text_for_a_v1_node_is_acknowledged_over_a_bridge(lab: Lab) -> None:
+    """The bridge drops its first answer, which comes from the broadcast address."""
+    ours, old = lab.bridge(2)
+    node = start_v1(old)
+    sent = finish(ours, "send_message.py", "eth0", old.ports[0].address, "good day", "--timeout", "8", timeout=30)
+    assert sent.out.startswith(f"delivered to {old.ports[0].address} in ")
+    node.expect("good day$")
+
+
+@pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])
+def test_v1_chat_server_is_told_from_one_of_ours(lab: Lab, name: str) -> None:
+    """It takes everything for a segment of its own streams; nothing of that is shown, and nothing goes on for ever."""
+    ours, old = lab.bridge(2)
+    server = old.start([sys.executable, "tests/v1.py", "--chat", "eth0"])
+    server.expect("^v1.0 node ")
+    (watcher,) = start_all([ours], "--json")
+    called = finish(ours, name, "eth0", old.ports[0].address, status=1, timeout=30)
+    assert f"{old.ports[0].address} speaks v1.0 streams, which this program does not" in called.err
+    before = len(server.out)
+    time.sleep(1)
+    assert len(server.out) - before < 500
+    assert '"type": "message"' not in watcher.out
+
+
+def test_v1_node_with_an_address_made_up_is_told_of(lab: Lab) -> None:
+    ours, old = lab.bridge(2)
+    (watcher,) = start_all([ours])
+    node = old.start([sys.executable, "tests/v1.py", "--id", "83:01:02:03:04:05", "eth0"])
+    node.expect("^v1.0 node 83:01:02:03:04:05")
+    watcher.expect("^83:01:02:03:04:05 is the address of a group, so that node is ignored", where="err")

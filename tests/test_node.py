@@ -38,9 +38,11 @@ from constants import (
     STREAMS_PER_PEER,
     TYPE_BROADCAST,
     TYPE_HANDSHAKE,
+    TYPE_MESSAGE,
 )
 from node import (
     BusyError,
+    ChangesOmitted,
     EthernetLink,
     Link,
     LinkChanged,
@@ -49,6 +51,7 @@ from node import (
     NodeFound,
     RouteChanged,
     SetupError,
+    StrangeNode,
     Stream,
     argument_parser,
     bpf_frames,
@@ -292,7 +295,7 @@ def test_a_message_to_nobody_times_out(pair: Pair) -> None:
 
 def test_messages_that_cannot_be_sent_are_refused(pair: Pair) -> None:
     one, two = pair.nodes
-    with pytest.raises(ValueError, match="1478 bytes, a frame has room for 1477"):
+    with pytest.raises(ValueError, match="1478 bytes, a frame to there has room for 1477"):
         one.send_message(two.address, "x" * 1478, timeout=1)
     with pytest.raises(ValueError, match="1478 bytes"):
         one.broadcast("x" * 1478)
@@ -370,6 +373,64 @@ def test_a_trace_asks_a_silent_hop_three_times(pair: Pair, monkeypatch: pytest.M
     monkeypatch.setattr(one._router, "echo", counted)
     assert next(one.trace(two.address, wait=0.05)) == (1, None)
     assert asked == [0, 0, 0]
+
+
+def test_more_changes_than_anybody_reads_are_counted(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = pair.nodes
+    next_event(one, NodeFound)
+    for number in range(1000):
+        one._keep(NodeFound(bytes((2, 0, 0, 0, number >> 8, number & 255)), 1, 1500, ""))
+    told = 0
+    event = one.next_event(timeout=SECONDS)
+    while not isinstance(event, ChangesOmitted):
+        told += isinstance(event, NodeFound)
+        event = one.next_event(timeout=SECONDS)
+    assert told < 300
+    assert told + event.number == 1000
+    assert describe_event(event) == f"and {event.number} more changes"
+
+
+def test_a_text_too_long_for_the_far_end_is_refused_once_that_is_known(pair: Pair) -> None:
+    one, two = pair.nodes
+    pair.links[1].real_mtu = 576
+    pair.links[1].notify()
+    two.wait(timeout=0.5)
+    with pytest.raises(ValueError, match="too long: the text has 1200 bytes, a frame to there has room for 553"):
+        one.send_message(two.address, "x" * 1200, timeout=SECONDS)
+    assert one.send_message(two.address, "x" * 553, timeout=SECONDS) < SECONDS
+
+
+def test_calling_a_program_that_speaks_v1_streams_says_so(pair: Pair) -> None:
+    one, two = pair.nodes
+    next_event(one, NodeFound)
+    pair.links[1].fault = lambda frame: errno.EPERM  # it answers nothing that we would understand
+    segment = encode_frame(Frame(TYPE_MESSAGE, two.address, one.address, 5, 99, b"\0\0\0\1\0\0\0\2\3\0\0"))
+    pair.links[0].peer.send(encode_ethernet(one.address, two.address, segment))
+    said = "02:00:00:00:00:02 speaks v1.0 streams, which this program does not"
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=said):
+        one.connect(two.address, 1)
+    assert time.monotonic() - began < 3
+    with pytest.raises(TimeoutError, match=said):
+        one.send_message(two.address, "x", timeout=0.1)
+    assert describe_event(next_event(one, StrangeNode)) == said
+
+
+@pytest.mark.parametrize(
+    "words", ["eth0 N --name x", "eth0 --name x N", "--name x eth0 N", "--color never eth0 -q --name=x N"]
+)
+def test_options_may_stand_anywhere(words: str) -> None:
+    parser = argument_parser("x", "y")
+    parser.add_argument("node", nargs="?")
+    arguments = parser.parse_args(words.split())
+    assert (arguments.interface, arguments.node, arguments.name) == ("eth0", "N", "x")
+
+
+def test_words_after_two_dashes_are_no_options() -> None:
+    parser = argument_parser("x", "y")
+    parser.add_argument("text")
+    assert parser.parse_args(["eth0", "-q", "--", "-v"]).text == "-v"
+    assert parser.parse_args(["eth0", "-", "-q"]).text == "-"
 
 
 def test_route_changes_are_told_to_who_wants_them(pair: Pair) -> None:

@@ -152,7 +152,7 @@ def test_text_payload_refuses_what_is_no_text(text: str) -> None:
 
 def test_text_payload_counts_bytes() -> None:
     assert text_payload("\u00eb" * 5, 10) == b"\xc3\xab" * 5
-    with pytest.raises(ValueError, match=r"^the text has 10 bytes, a frame has room for 9$"):
+    with pytest.raises(ValueError, match=r"^too long: the text has 10 bytes, a frame to there has room for 9$"):
         text_payload("\u00eb" * 5, 9)
 
 
@@ -507,10 +507,29 @@ def test_v1_node_prints_and_acknowledges(padded: bool) -> None:
     assert len(sent) == (60 if padded else 39)
     (status,) = node.receive(sent, 1.0)
     assert node.printed == [(A, "hi")]
-    assert decode_ethernet(status)[:2] == (A, B)
+    assert decode_ethernet(status)[:2] == (A, b"\xff" * 6)
+    assert node.receive(sent, 1.1) == []
     assert parse_status(decode_frame(decode_ethernet(status).payload).payload) == peer.last_id(sent)
     assert peer.receive(status, 1.0) == []
     assert peer.acked == [peer.last_id(sent)]
+
+
+def test_v1_node_has_an_id_of_its_own_and_answers_from_the_address_it_was_asked_at() -> None:
+    node = v1.V1Node(B, node_id=C)
+    assert decode_frame(decode_ethernet(node.tick(0.0)[0]).payload).origin == C
+    peer = v1.V1Node(A)
+    assert node.receive(peer.send_message(B, "hi", 1.0), 1.0) != []  # not for it: relayed
+    (status,) = node.receive(peer.send_message(C, "hi", 1.1, to=B), 1.1)
+    assert decode_ethernet(status)[:2] == (A, B)
+
+
+def test_v1_chat_server_takes_any_payload_for_a_segment() -> None:
+    node = v1.V1ChatServer(B)
+    payload = b"\0\0\0\x07\0\0\0\x01\x01\0\0" + bytes(30)
+    frame = encode_frame(Frame(5, A, B, 5, 9, payload))
+    (answer,) = node.receive(encode_ethernet(B, A, frame), 1.0)
+    segment = decode_frame(decode_ethernet(answer).payload)
+    assert (segment.type, segment.dest, segment.payload) == (2, A, b"\0\0\0\x07\0\0\0\x02\x03\0\0")
 
 
 def test_v1_node_announces_answers_and_relays() -> None:

@@ -52,6 +52,7 @@ from node import (
     PathChanged,
     RouteChanged,
     Router,
+    StrangeNode,
     Undelivered,
 )
 from protocol import (
@@ -1294,6 +1295,68 @@ def test_message_without_status_is_undelivered_at_its_timeout(desk: Desk) -> Non
     assert desk.events(Undelivered) == []
     desk.run(0.02)
     assert desk.events(Undelivered) == [Undelivered(msg_id, FAR)]
+
+
+def test_status_is_taken_whatever_its_ethernet_source(desk: Desk) -> None:
+    """v1.0 answers from the address that it was asked at: that of everybody where the MESSAGE was flooded."""
+    msg_id = desk.router.send_message(FAR, b"hello", now=desk.now, timeout=9)
+    desk.put(0, ME, BROADCAST_ADDRESS, desk.frame(TYPE_STATUS, FAR, ME, status_payload(msg_id)))
+    assert [event.msg_id for event in desk.events(Delivered)] == [msg_id]
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2])
+def test_message_to_a_v1_node_is_repeated_under_other_ids_and_any_of_them_counts(desk: Desk, answered: int) -> None:
+    """It answers no id twice, and bridges drop its answer to the first, which was flooded."""
+    msg_id = desk.router.send_message(mac_of(7), b"hello", now=desk.now, timeout=9)
+    sent = of_type(desk.take() + desk.hear_v1(7) + desk.run(0.15), TYPE_MESSAGE)
+    assert [s.destination for s in sent] == [BROADCAST_ADDRESS, mac_of(7), mac_of(7)]
+    assert len({s.frame.msg_id for s in sent}) == 3
+    status = desk.frame(TYPE_STATUS, mac_of(7), ME, status_payload(sent[answered].frame.msg_id))
+    desk.put(0, ME, mac_of(7), status)
+    assert [event.msg_id for event in desk.events(Delivered)] == [msg_id]
+    assert of_type(desk.run(3), TYPE_MESSAGE) == []
+    assert desk.router._renamed == {}
+
+
+@pytest.mark.parametrize("payload", [b"\0\0\0\x07", b"a\0b", b"\xc3(", b"\xed\xa0\x80"])
+@pytest.mark.parametrize("kind", [TYPE_MESSAGE, TYPE_BROADCAST])
+def test_message_that_is_no_text_is_told_once_and_not_acknowledged(desk: Desk, payload: bytes, kind: int) -> None:
+    """A segment of v1.0's streams: an answer would be taken for another one, and so for ever."""
+    desk.run(1)
+    for _ in range(3):
+        assert desk.put(0, ME, mac_of(7), desk.frame(kind, mac_of(7), ME, payload)) == []
+    assert desk.events() == [StrangeNode(mac_of(7), "streams")]
+    assert desk.router.drops["text"] == 3
+
+
+def test_no_more_strange_nodes_are_told_of_than_anybody_would_read(desk: Desk) -> None:
+    for number in range(1000, 2000):
+        desk.put(0, ME, mac_of(7), desk.frame(TYPE_MESSAGE, mac_of(number), ME, b"\0\1"))
+    assert len(desk.events(StrangeNode)) == 64
+
+
+def test_v1_node_with_the_address_of_a_group_is_told_once_and_ignored(desk: Desk) -> None:
+    """As uuid.getnode() makes it up on a machine without an IP address."""
+    group = b"\x83\1\2\3\4\5"
+    for _ in range(3):
+        frame = desk.frame(TYPE_HANDSHAKE, group, EVERYONE, bytes(23), TTL_V1)
+        desk.put(0, BROADCAST_ADDRESS, mac_of(7), frame)
+    assert desk.events() == [StrangeNode(group, "group")]
+    assert desk.router.neighbours() == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 20, 30])
+def test_own_handshake_that_comes_back_without_its_end_raises_no_alarm(desk: Desk, size: int) -> None:
+    payload = encode_handshake(Handshake(0, TTL_V1, 5.0, 1500, desk.router._nonce, BOOT_SEQ, heard=(desk.me(),)))
+    frame = desk.frame(TYPE_HANDSHAKE, ME, EVERYONE, payload[:size].ljust(23, b"\0"), TTL_V1)
+    desk.put(0, BROADCAST_ADDRESS, ME, frame)
+    assert desk.events() == []
+
+
+@pytest.mark.parametrize("year", [2106, 2120, 9999])
+def test_clock_of_the_next_century_is_none(year: int) -> None:
+    desk = Desk(boot_seq=(year - 1970) * 31556952)
+    assert desk.router._seq == 1
 
 
 @pytest.mark.parametrize("payload", [b"ACK:1", b"ACK:x", b"NAK", b""])

@@ -1,10 +1,13 @@
 """An independent AlexMesh v1.0 node for tests: written from the published facts, importing nothing of the project.
 
 Sans-IO: whole Ethernet frames in, whole Ethernet frames out, `now` in seconds. What it does: an empty HANDSHAKE to
-everyone every 5 s; an answer to each HANDSHAKE for it; a MESSAGE for it is printed and acknowledged, every copy; any
-other frame is re-broadcast once per msg_id with ttl - 1 while ttl > 0. `python3 tests/v1.py eth0`: a real one.
+everyone every 5 s; an answer to each HANDSHAKE for it; a MESSAGE for it is printed and acknowledged; any other frame is
+re-broadcast once per msg_id with ttl - 1 while ttl > 0. As the real one it answers no msg_id twice, and sends a STATUS
+from the Ethernet address that the MESSAGE was sent to: after a broadcast from ff:ff:ff:ff:ff:ff, which bridges drop.
+`python3 tests/v1.py eth0`: a real one; `--chat`: its chat server; `--id ADDRESS`: as uuid.getnode() gives it.
 """
 
+import argparse
 import io
 import select
 import socket
@@ -54,8 +57,9 @@ class V1Node:
     printed: (origin, text) of each MESSAGE for it; acked: msg_ids that a STATUS for it named; known: origins heard.
     """
 
-    def __init__(self, mac: bytes, *, padded: bool = False, started: float = 0.0) -> None:
+    def __init__(self, mac: bytes, *, padded: bool = False, started: float = 0.0, node_id: bytes = b"") -> None:
         self.mac = mac
+        self.id = node_id or mac
         self.padded = padded
         self.printed: List[Tuple[bytes, str]] = []
         self.acked: List[int] = []
@@ -90,21 +94,25 @@ class V1Node:
         if len(frame) < 14 + 23 or ethertype != b"\x88\xb5" or destination not in (ETHERNET_BROADCAST, self.mac):
             return []
         header = decode(frame[14:])
-        if header.version != 1 or header.origin == self.mac:
+        if header.version != 1 or header.origin == self.id:
             return []
         self.known.add(header.origin)
-        if header.dest == self.mac:
-            return self._take(header, source, now)
+        if header.dest == self.id:
+            if header.msg_id in self._seen:
+                return []
+            self._seen.add(header.msg_id)
+            return self._take(header, destination, source, now)
         return self._relay(header)
 
-    def _take(self, header: Header, source: bytes, now: float) -> List[bytes]:
+    def _take(self, header: Header, destination: bytes, source: bytes, now: float) -> List[bytes]:
+        """Take a frame for this node; `destination`: its Ethernet destination."""
         if header.type == HANDSHAKE:
             return [self._make(source, HANDSHAKE, header.origin, b"", now)]
         text = header.payload.rstrip(b"\0").decode("utf-8", "replace")
         if header.type == MESSAGE:
             self.printed.append((header.origin, text))
-            status = b"ACK:%d" % header.msg_id
-            return [self._make(source, STATUS, header.origin, status, now)]
+            status = self._make(source, STATUS, header.origin, b"ACK:%d" % header.msg_id, now)
+            return [status[:6] + destination + status[12:]]
         if header.type == STATUS and text.startswith("ACK:"):
             self.acked.append(int(text[4:]))
         return []
@@ -119,7 +127,25 @@ class V1Node:
     def _make(self, destination: bytes, kind: int, dest: bytes, payload: bytes, now: float) -> bytes:
         msg_id = self._epoch_ms + int(now * 1000)
         self._seen.add(msg_id)
-        return ethernet(destination, self.mac, encode(kind, self.mac, dest, 5, msg_id, payload), padded=self.padded)
+        return ethernet(destination, self.mac, encode(kind, self.id, dest, 5, msg_id, payload), padded=self.padded)
+
+
+class V1ChatServer(V1Node):
+    """v1.0's chat server: it reads every payload for it, whatever its type, as a segment of one of its streams.
+
+    A segment: stream id u32, seq u32, flags u8 (1 SYN, 2 ACK, 4 FIN, 8 DATA), length u16, data. Whatever does more than
+    acknowledge is answered in a MESSAGE: a SYN by SYN and ACK, the rest by ACK.
+    """
+
+    def _take(self, header: Header, destination: bytes, source: bytes, now: float) -> List[bytes]:
+        answers = super()._take(header, destination, source, now)
+        if len(header.payload) < 11:
+            return answers
+        stream, seq, flags, _ = struct.unpack("!IIBH", header.payload[:11])
+        if flags != 2:
+            segment = struct.pack("!IIBH", stream, (seq + 1) & 0xFFFFFFFF, 2 | flags & 1, 0)
+            answers.append(self._make(source, MESSAGE, header.origin, segment, now))
+        return answers
 
 
 def main() -> int:
@@ -128,12 +154,19 @@ def main() -> int:
     Its address is the first interface's; what it sends leaves by all of them.
     """
     ports = []
-    for name in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("interfaces", nargs="+")
+    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--id", default="")
+    arguments = parser.parse_args()
+    for name in arguments.interfaces:
         port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5))
         port.bind((name, 0x88B5))
         ports.append(port)
-    node = V1Node(ports[0].getsockname()[4], started=time.monotonic())
-    print("v1.0 node", ":".join(f"{octet:02x}" for octet in node.mac), flush=True)
+    kind = V1ChatServer if arguments.chat else V1Node
+    node_id = bytes.fromhex(arguments.id.replace(":", ""))
+    node = kind(ports[0].getsockname()[4], started=time.monotonic(), node_id=node_id)
+    print("v1.0 node", ":".join(f"{octet:02x}" for octet in node.id), flush=True)
     files: List[Any] = [io.FileIO(0), *ports]
     shown = [0, 0]
     while True:
