@@ -3264,7 +3264,7 @@ class Node:
                 self._tend_links(now)
                 self._take_events(now)
         except OSError:
-            if self._failure:  # it was closed meanwhile
+            if self._closing:  # meanwhile
                 return []
             for file in (*files, *writing):
                 os.fstat(file)  # the caller has closed this one
