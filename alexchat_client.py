@@ -49,7 +49,7 @@ from typing import (
     Union,
 )
 
-from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT, PORT_FILE, USER_TIMEOUT
+import constants as c
 from node import (
     INFINITY,
     Aside,
@@ -97,13 +97,13 @@ RECEIVE_BYTES = 64 << 10  # of one stream before the others get their turn
 QUEUE_BYTES = 64 << 10  # waiting for one stream; above it nothing more is read that would be sent to it
 SLOW_SECONDS = 5.0  # with that much waiting and nothing taken, a client is dropped: it would hold up the others
 FROM_BYTES = 256  # room for the name that the server adds
-LEAVE_SECONDS = 3.0  # to get the last lines and the farewell across
+c.LEAVE_SECONDS = 3.0  # to get the last lines and the farewell across
 LINGER_SECONDS = 5.0
 DISCOVER_SECONDS = 1.0
 LOBBY_SECONDS = 1.0  # between two questions to all nodes while a server is being chosen
 WHO_SECONDS = 1.0  # for the answers to /who
 WAITING_BYTES = 1 << 20  # said to one who is away, and not held by his node: then typed lines are refused
-RETURN_SECONDS = USER_TIMEOUT  # to call a restarted program again: as long as a stream waits for a silent one
+RETURN_SECONDS = c.USER_TIMEOUT  # to call a restarted program again: as long as a stream waits for a silent one
 RETRY_SECONDS = 0.5  # between two calls
 CROSSING_SECONDS = 2.0  # after our call has succeeded, his may come: openers ask twice a second
 ANSWER_SECONDS = 1.0  # after our call was refused, his may come
@@ -114,7 +114,7 @@ UPLOADS_MAX = 16
 REQUEST_BYTES, REQUEST_SECONDS = 1024, 10.0
 UPLOAD_SECONDS = 600.0  # without progress: also the largest file is checked by then
 RESUME_SECONDS = 15.0  # to open a new stream for the rest of a file
-PIECE_BYTES, PIECES_PER_TURN = 64 << 10, 16
+c.PIECE_BYTES, PIECES_PER_TURN = 64 << 10, 16
 HASH_BYTES = 1 << 20
 NAMES_TRIED = 1000
 HISTORY_MAX = 500
@@ -218,7 +218,7 @@ class LineEditor:
         """Put `text` at the cursor; line ends become newlines, what neither shows nor joins is left out."""
         text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
         text = "".join(char for char in text if char in "\n\u200c\u200d" or _is_typable(char))
-        text = text[: CHAT_LINE_BYTES - len(self.text)]  # a text of that length is refused as a whole when submitted
+        text = text[: c.CHAT_LINE_BYTES - len(self.text)]  # a text of that length is refused as a whole when submitted
         self._replace(self.cursor, self.cursor, text)
 
     # -- what keys do
@@ -512,7 +512,7 @@ class Console:
         self.screen: Optional[Screen] = None
         self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         self._lines: Deque[Optional[str]] = deque()  # typed, not taken yet; None was too long
-        self._splitter = LineSplitter(CHAT_LINE_BYTES)
+        self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._undo = contextlib.ExitStack()
         self._signals = -1
         self._outputs: Dict[int, Output] = {}  # by descriptor
@@ -859,7 +859,7 @@ class Chat:
         self.call_at = INFINITY  # when to call a restarted program again, and until when to try
         self.lost_at = INFINITY
         self.unheld: Deque[Unheld] = deque()
-        self._splitter = LineSplitter(CHAT_LINE_BYTES)
+        self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
         self.is_finishing = False  # nothing more will be said here
@@ -1067,7 +1067,7 @@ class Upload:
     def _send(self, file: Outgoing, now: float) -> None:
         for _ in range(PIECES_PER_TURN):
             if not self._piece:
-                self._piece = read_piece(file.descriptor, self.offset, min(PIECE_BYTES, file.size - self.offset))
+                self._piece = read_piece(file.descriptor, self.offset, min(c.PIECE_BYTES, file.size - self.offset))
             if not self._piece:
                 self.stream.finish()
                 return
@@ -1151,7 +1151,7 @@ class Download:
 
     def _call(self) -> None:
         if self._node.now() >= self.call_at:
-            self._stream = self._node.open(self.incoming.address, PORT_FILE)
+            self._stream = self._node.open(self.incoming.address, c.PORT_FILE)
             self._stream.setblocking(False)
             request = {"type": "get", "id": self.incoming.offer.token, "offset": self.offset}
             self._stream.write(json.dumps(request).encode("ascii") + b"\n")
@@ -1159,7 +1159,7 @@ class Download:
     def _receive(self, stream: Stream) -> None:
         self._is_hungry = False
         for _ in range(PIECES_PER_TURN):
-            data = stream.read(PIECE_BYTES)
+            data = stream.read(c.PIECE_BYTES)
             if data is None:
                 return
             if not data:
@@ -1300,7 +1300,7 @@ class Files:
         try:
             digest = hasher.result()
             if self._listener is None:
-                self._listener = self._node.listen(PORT_FILE)
+                self._listener = self._node.listen(c.PORT_FILE)
         except OSError as error:
             self._console.note(f"{printable(file.path)}: {error.strerror}", is_error=True)
             self._tell("file failed", path=file.path, reason=error.strerror)
@@ -1748,7 +1748,7 @@ class Room:
 
     def _say(self, text: str, to: str = "") -> None:
         message = Say(text, next(self._idents), "", to)
-        if len(encode_record(message)) > CHAT_LINE_BYTES - FROM_BYTES:
+        if len(encode_record(message)) > c.CHAT_LINE_BYTES - FROM_BYTES:
             self._refuse(f"a message of {len(text)} characters: too long")
             return
         if self.console.is_interactive and any(chat.waiting > WAITING_BYTES for chat in self.chats):
@@ -1800,7 +1800,7 @@ class Room:
     def leave(self, _: str = "") -> None:
         """Say goodbye to everybody, and wait a little for their answer."""
         self._lingering = False
-        self.leave_at = min(self.leave_at, self.node.now() + LEAVE_SECONDS)
+        self.leave_at = min(self.leave_at, self.node.now() + c.LEAVE_SECONDS)
         for chat in self.chats:
             chat.put(Bye())
             chat.finish()
@@ -2174,7 +2174,7 @@ def choose_server(node: Node, console: Console) -> bytes:
 
     Without a person raises SetupError with the commands to choose from if there are several, TimeoutError if none.
     """
-    servers = [found for found in node.discover(DISCOVER_SECONDS) if PORT_CHAT in (found.ports or ())]
+    servers = [found for found in node.discover(DISCOVER_SECONDS) if c.PORT_CHAT in (found.ports or ())]
     if len(servers) == 1:
         return servers[0].address
     if console.is_interactive:
@@ -2228,9 +2228,9 @@ class Lobby:
         for address in self._names.keys() - present:
             self._forget(address)
         for answer in self._node.answers():
-            if PORT_CHAT in answer.ports and answer.address in present - self._names.keys():
+            if c.PORT_CHAT in answer.ports and answer.address in present - self._names.keys():
                 self._add(answer)
-            elif PORT_CHAT not in answer.ports and answer.address in self._names:
+            elif c.PORT_CHAT not in answer.ports and answer.address in self._names:
                 self._forget(answer.address)
         if self._node.now() >= self._ask_at:
             self._ask_at = self._node.now() + LOBBY_SECONDS
@@ -2270,17 +2270,17 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
 
     Who calls listens on PORT_CALL, not on PORT_CHAT: nobody shall take him for a server.
     """
-    listener = node.listen(PORT_CALL, only=peer)
+    listener = node.listen(c.PORT_CALL, only=peer)
     try:
         try:
-            stream = open_stream(node, peer, PORT_CHAT, "alexchat_server.py")
+            stream = open_stream(node, peer, c.PORT_CHAT, "alexchat_server.py")
             listener.close()
             return stream, None
         except BusyError:  # a server, then: he calls nobody
             raise
         except ConnectionRefusedError:
             pass
-        return open_stream(node, peer, PORT_CALL, "alexchat_server.py"), listener
+        return open_stream(node, peer, c.PORT_CALL, "alexchat_server.py"), listener
     except (ConnectionRefusedError, TimeoutError):
         deadline = node.now() + ANSWER_SECONDS
         while node.now() < deadline:

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 from typing import Any, Dict, Iterator, List, Optional
 
+import constants as c
 from alexchat_client import (
     JSON_EVENTS,
     RETURN_SECONDS,
@@ -33,8 +34,8 @@ from alexchat_client import (
     is_sound,
     open_console,
 )
-from constants import CHAT_LINE_BYTES, PORT_CHAT
-from node import INFINITY, Listener, Node, Stream, open_node, run
+from node import Listener, Node, Stream, open_node, run
+from protocol import INFINITY
 from utils import format_address, safe_file_name, with_tail
 
 AWAY_MAX = 64  # clients whose return is waited for; each may miss a megabyte
@@ -158,7 +159,7 @@ class ServerRoom(Room):
         passed_on = message._replace(sender=chat.name)
         if not message.to or self._is_me(message.to):
             super().hear(chat, passed_on)
-        if len(encode_record(passed_on)) > CHAT_LINE_BYTES:
+        if len(encode_record(passed_on)) > c.CHAT_LINE_BYTES:
             self.console.note(f"{chat.name}'s message is too long to pass on", is_error=True)
             return
         receivers = self.audience(message.to) if message.to else self.chats
@@ -172,7 +173,7 @@ class ServerRoom(Room):
         """Show an offer and pass it on, with the address where the file is."""
         passed_on = offer._replace(sender=chat.name, address=format_address(chat.stream.peer))
         super().hear_offer(chat, passed_on)
-        if not is_sound(passed_on) or len(encode_record(passed_on)) > CHAT_LINE_BYTES:
+        if not is_sound(passed_on) or len(encode_record(passed_on)) > c.CHAT_LINE_BYTES:
             return
         for other in self.chats:
             if other is not chat:
@@ -227,7 +228,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     check_downloads(arguments)
-    with open_node(arguments, client="alexchat_client.py") as node, node.listen(PORT_CHAT) as listener, open_console(
+    with open_node(arguments, client="alexchat_client.py") as node, node.listen(c.PORT_CHAT) as listener, open_console(
         arguments
     ) as console:
         settings = {"name": arguments.name, "downloads": arguments.downloads, "is_verbose": arguments.verbose}

@@ -25,66 +25,7 @@ from collections import Counter, OrderedDict, deque
 from enum import Enum
 from typing import Any, Deque, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from constants import (
-    ACK_DELAY,
-    ACK_EVERY,
-    ADDRESS_BYTES,
-    BLACK_HOLE_ROUNDS,
-    BUFFER_BYTES,
-    BUFFER_BYTES_MAX,
-    BUFFER_SEGMENTS,
-    BURST,
-    CHALLENGES_PER_SECOND,
-    COOKIE_SLOT,
-    COOKIES_MAX,
-    DESTINATIONS_MAX,
-    ETHERNET_MTU,
-    FLAG_ACK,
-    FLAG_DATA,
-    FLAG_FIN,
-    FLAG_INIT,
-    FLAG_PUSH,
-    FLAG_RST,
-    FLAG_SYN,
-    INITIAL_WINDOW_BYTES,
-    KEEPALIVE,
-    KEEPALIVE_MAX,
-    KEEPALIVE_PROBES_MIN,
-    LINGER,
-    LINGERING_MAX,
-    MESH_HEADER_BYTES,
-    MSS_BLACK_HOLE_MIN,
-    MSS_MAX,
-    MSS_MIN,
-    OPTION_SACK,
-    OPTION_SEGMENT_SIZE,
-    PAWS_IDLE_SECONDS,
-    PAWS_SECONDS,
-    PERSISTENT_PROBES,
-    PIECES_MAX,
-    PROBES_MIN,
-    PTO_MARGIN,
-    PTO_MAX,
-    PTO_MIN,
-    PUSH_BELOW,
-    QUEUE_DELAY_MIN,
-    QUEUE_SAMPLES,
-    REO_MIN,
-    RESETS_PER_SECOND,
-    RTO_INITIAL,
-    RTT_MAX,
-    SACKS_MAX,
-    SACKS_WITH_DATA,
-    STALLED_PROBES,
-    STREAM_HEADER_BYTES,
-    STREAMS_MAX,
-    STREAMS_PER_PEER,
-    SYN_ACKS_PER_SECOND,
-    SYN_INTERVAL_MAX,
-    SYN_TIMEOUT,
-    THRESHOLD,
-    USER_TIMEOUT,
-)
+import constants as c
 from utils import ByteQueue, ByteWindow, Range, RangeSet, TokenBucket, is_unicast, unwrap
 
 # --- Codec ----------------------------------------------------------------------------------------------------------
@@ -128,12 +69,12 @@ def encode_segment(segment: Segment, origin: bytes, destination: bytes) -> bytes
     """Return the segment's bytes. The CRC covers both addresses, so a misdelivered segment is a broken one."""
     options = b""
     if segment.segment_size is not None:
-        options += struct.pack(">BBH", OPTION_SEGMENT_SIZE, 4, segment.segment_size)
+        options += struct.pack(">BBH", c.OPTION_SEGMENT_SIZE, 4, segment.segment_size)
     if segment.sacks:
-        options += struct.pack(">BB", OPTION_SACK, 2 + _BLOCK.size * len(segment.sacks))
+        options += struct.pack(">BB", c.OPTION_SACK, 2 + _BLOCK.size * len(segment.sacks))
         options += b"".join(_BLOCK.pack(*block) for block in segment.sacks)
     options += bytes(-len(options) % 4)
-    words = (STREAM_HEADER_BYTES + len(options)) // 4
+    words = (c.STREAM_HEADER_BYTES + len(options)) // 4
     head = _HEADER.pack(
         segment.stream, segment.flags, words, segment.port, len(segment.payload), segment.seq, segment.ack,
         segment.window, segment.tag, segment.ts, segment.echo, 0,
@@ -145,21 +86,21 @@ def encode_segment(segment: Segment, origin: bytes, destination: bytes) -> bytes
 
 def decode_segment(data: bytes, origin: bytes, destination: bytes) -> Segment:
     """Return the segment at the start of `data`; what follows it is padding. Raise SegmentError."""
-    if len(data) < STREAM_HEADER_BYTES:
+    if len(data) < c.STREAM_HEADER_BYTES:
         raise SegmentError("short")
     stream, flags, words, port, length, seq, ack, window, tag, ts, echo, crc = _HEADER.unpack_from(data)
     start = words * 4
     stop = start + length
-    if start < STREAM_HEADER_BYTES or stop > len(data):
+    if start < c.STREAM_HEADER_BYTES or stop > len(data):
         raise SegmentError("length")
     covered = zlib.crc32(_NO_CRC, zlib.crc32(data[:_CRC_AT], zlib.crc32(origin + destination)))
-    if zlib.crc32(data[STREAM_HEADER_BYTES:stop], covered) != crc:
+    if zlib.crc32(data[c.STREAM_HEADER_BYTES : stop], covered) != crc:
         raise SegmentError("checksum")
-    if flags not in _VALID_FLAGS or bool(flags & FLAG_DATA) != bool(length):
+    if flags not in _VALID_FLAGS or bool(flags & c.FLAG_DATA) != bool(length):
         raise SegmentError("flags")
     if stream == 0:
         raise SegmentError("stream")
-    options = data[STREAM_HEADER_BYTES:start]
+    options = data[c.STREAM_HEADER_BYTES : start]
     segment_size, sacks = _decode_options(options) if options else (None, ())
     payload = bytes(data[start:stop])
     return Segment(stream, flags, port, seq, ack, window, tag, ts, echo, segment_size, sacks, payload)
@@ -175,10 +116,10 @@ def _decode_options(options: bytes) -> Tuple[Optional[int], Tuple[Range, ...]]:
         value = options[at + 2 : at + length]
         if length < 2 or at + length > len(options):
             raise SegmentError("option")
-        if options[at] == OPTION_SEGMENT_SIZE and len(value) == 2:
+        if options[at] == c.OPTION_SEGMENT_SIZE and len(value) == 2:
             segment_size = int.from_bytes(value, "big")
-        elif options[at] == OPTION_SACK and len(value) % _BLOCK.size == 0:
-            sacks = tuple(Range(*block) for block in _BLOCK.iter_unpack(value))[:SACKS_MAX]
+        elif options[at] == c.OPTION_SACK and len(value) % _BLOCK.size == 0:
+            sacks = tuple(Range(*block) for block in _BLOCK.iter_unpack(value))[: c.SACKS_MAX]
         at += length
     return segment_size, sacks
 
@@ -186,11 +127,11 @@ def _decode_options(options: bytes) -> Tuple[Optional[int], Tuple[Range, ...]]:
 def _is_valid(flags: int) -> bool:
     if flags & 128:
         return False
-    if flags & FLAG_SYN:
-        return not flags & (FLAG_FIN | FLAG_RST | FLAG_DATA)
-    if flags & FLAG_RST:
-        return not flags & (FLAG_FIN | FLAG_DATA)
-    return bool(flags & FLAG_ACK)
+    if flags & c.FLAG_SYN:
+        return not flags & (c.FLAG_FIN | c.FLAG_RST | c.FLAG_DATA)
+    if flags & c.FLAG_RST:
+        return not flags & (c.FLAG_FIN | c.FLAG_DATA)
+    return bool(flags & c.FLAG_ACK)
 
 
 _VALID_FLAGS: FrozenSet[int] = frozenset(flags for flags in range(256) if _is_valid(flags))
@@ -321,7 +262,7 @@ class RoundTrip:
         self.rttvar = 0.0
         self.latest = 0.0
         self.minimum: Optional[float] = None  # None: no sample yet
-        self._recent: Deque[float] = deque(maxlen=QUEUE_SAMPLES)
+        self._recent: Deque[float] = deque(maxlen=c.QUEUE_SAMPLES)
 
     def sample(self, seconds: float) -> None:
         """Take one measured round trip."""
@@ -337,15 +278,15 @@ class RoundTrip:
     def shows_queue(self) -> bool:
         """Whether a queue stands on the path: the last round trips were all longer than the shortest ever."""
         shortest = self.minimum or 0.0
-        return bool(self._recent) and min(self._recent) - shortest >= max(shortest / 4, QUEUE_DELAY_MIN)
+        return bool(self._recent) and min(self._recent) - shortest >= max(shortest / 4, c.QUEUE_DELAY_MIN)
 
     def probe_timeout(self, backoff: int) -> float:
         """Return how long to wait for an answer before probing (RFC 9002 section 6.2.1), after `backoff` probes."""
         if self.minimum is None:
-            first = RTO_INITIAL
+            first = c.RTO_INITIAL
         else:
-            first = max(PTO_MIN, self.srtt + max(4 * self.rttvar, REO_MIN) + PTO_MARGIN)
-        return min(PTO_MAX, first * 2.0 ** min(backoff, 10))
+            first = max(c.PTO_MIN, self.srtt + max(4 * self.rttvar, c.REO_MIN) + c.PTO_MARGIN)
+        return min(c.PTO_MAX, first * 2.0 ** min(backoff, 10))
 
 
 class Congestion:
@@ -358,7 +299,7 @@ class Congestion:
 
     def __init__(self, mss: int) -> None:
         self.mss = mss
-        self.window = float(min(10 * mss, max(2 * mss, INITIAL_WINDOW_BYTES)))  # RFC 6928
+        self.window = float(min(10 * mss, max(2 * mss, c.INITIAL_WINDOW_BYTES)))  # RFC 6928
         self.threshold = float("inf")
         self._before_cut: Optional[Tuple[float, float]] = None
 
@@ -754,13 +695,13 @@ class Sender:
         if not self._flying:
             return False  # what goes by train has not been overtaken
         trip = self.round_trip
-        reorder = min(max((trip.minimum or 0.0) / 4, REO_MIN) * self._reorder_scale, trip.srtt)
+        reorder = min(max((trip.minimum or 0.0) / 4, c.REO_MIN) * self._reorder_scale, trip.srtt)
         patience = max(trip.srtt, trip.latest) + reorder
         lost = []
         for number, sent in self._flying.items():
             if number >= self._newest_delivered:
                 break
-            overtaken = not self._reordered and number + THRESHOLD <= self._newest_delivered
+            overtaken = not self._reordered and number + c.THRESHOLD <= self._newest_delivered
             if not overtaken and sent.time + patience > now:
                 self.reorder_at = sent.time + patience
                 break
@@ -798,12 +739,12 @@ class Receiver:
 
     def __init__(self, mss: int) -> None:
         self._large = buffer_size(mss)
-        self.capacity = BUFFER_BYTES  # larger once somebody reads: many streams that nobody reads shall hold no more
+        self.capacity = c.BUFFER_BYTES  # larger once somebody reads: many streams that nobody reads shall hold no more
         self.nxt = 1
-        self.edge = 1 + BUFFER_BYTES  # as the handshake says
+        self.edge = 1 + c.BUFFER_BYTES  # as the handshake says
         self.fin_at: Optional[int] = None
         self.ranges = RangeSet()  # positions held beyond the gap
-        self.unread = ByteQueue(PIECES_MAX)
+        self.unread = ByteQueue(c.PIECES_MAX)
         self._pieces: Dict[int, bytes] = {}  # by start; disjoint, they make up `ranges`
         self._newest = 0  # start of the latest piece
 
@@ -822,7 +763,7 @@ class Receiver:
                 return False
             self.fin_at = stop
         for gap in self.ranges.gaps(max(start, self.nxt), min(stop, self.edge)):
-            if start > self.nxt and len(self._pieces) >= PIECES_MAX:
+            if start > self.nxt and len(self._pieces) >= c.PIECES_MAX:
                 break
             self._pieces[gap.start] = payload[gap.start - start : gap.stop - start]
             self.ranges.add(*gap)
@@ -880,13 +821,13 @@ class Receiver:
 
 def segment_size(mtu: int) -> int:
     """Return the payload that fits a frame of `mtu` bytes beside both headers and three SACK blocks."""
-    room = mtu - MESH_HEADER_BYTES - STREAM_HEADER_BYTES - _SACK_OPTION_BYTES
-    return max(MSS_MIN, min(MSS_MAX, room))
+    room = mtu - c.MESH_HEADER_BYTES - c.STREAM_HEADER_BYTES - _SACK_OPTION_BYTES
+    return max(c.MSS_MIN, min(c.MSS_MAX, room))
 
 
 def buffer_size(mss: int) -> int:
     """Return the bytes that the send or receive buffer of a stream holds."""
-    return max(BUFFER_BYTES, min(BUFFER_SEGMENTS * mss, BUFFER_BYTES_MAX))
+    return max(c.BUFFER_BYTES, min(c.BUFFER_SEGMENTS * mss, c.BUFFER_BYTES_MAX))
 
 
 class Session:
@@ -915,12 +856,12 @@ class Session:
         self._isn = isn
         self._peer_isn = peer_isn
         self._path_mss = segment_size(mtu)
-        self._peer_mss = MSS_MAX
+        self._peer_mss = c.MSS_MAX
         self._confirmed = not opener  # whether the peer is known to hold state: it said something but SYN-ACK
         self._opened = self._progress = now
         self._limited = False  # whether the congestion window was what ended the last burst
         self._refused = False  # whether `send` had to refuse bytes
-        self._burst = BURST
+        self._burst = c.BURST
         self._stimulated = False  # whether the peer was heard since the last burst; each time is one to send another
         # What the next call of `transmit` owes
         self._ack_now = False
@@ -932,7 +873,7 @@ class Session:
         self._syn_at: Optional[float] = None
         self._ack_at: Optional[float] = None
         self._probe_at: Optional[float] = None
-        self._keepalive_at = now + KEEPALIVE
+        self._keepalive_at = now + c.KEEPALIVE
         self._backoff = 0  # doublings of the probe timeout
         self._fruitless = 0  # probes since the last progress
         self._silent = 0  # probes since the peer was last heard
@@ -943,7 +884,7 @@ class Session:
         self._known_ack = self._known_window = -1
         self._crc_seed = zlib.crc32(peer + endpoint.address)  # of what the peer sends
         self._own_crc_seed = zlib.crc32(endpoint.address + peer)
-        self._challenges = TokenBucket(CHALLENGES_PER_SECOND, CHALLENGES_PER_SECOND)
+        self._challenges = TokenBucket(c.CHALLENGES_PER_SECOND, c.CHALLENGES_PER_SECOND)
 
     # The application's side
 
@@ -1009,7 +950,7 @@ class Session:
         """End both halves at once; what was not delivered is lost, and the peer is told."""
         if self.closed is None:
             if self.state is not State.SYN_SENT:
-                self._endpoint.emit(self.peer, *self._encode(FLAG_RST, self.sender.nxt))
+                self._endpoint.emit(self.peer, *self._encode(c.FLAG_RST, self.sender.nxt))
             self._close("aborted")
 
     # A segment arrives (RFC 9293 section 3.10.7): short steps, each of which may refuse it by SegmentError
@@ -1032,10 +973,10 @@ class Session:
 
     def _receive_in_syn_sent(self, segment: Segment, now: float) -> None:
         """Section 3.10.7.3: only what answers our SYN counts."""
-        answers = segment.flags & FLAG_ACK and segment.tag == self._isn and segment.ack == (self._isn + 1) & _MASK
-        if not answers or not segment.flags & (FLAG_SYN | FLAG_RST):
+        answers = segment.flags & c.FLAG_ACK and segment.tag == self._isn and segment.ack == (self._isn + 1) & _MASK
+        if not answers or not segment.flags & (c.FLAG_SYN | c.FLAG_RST):
             raise SegmentError("no answer to SYN")
-        if segment.flags & FLAG_RST:
+        if segment.flags & c.FLAG_RST:
             self._close("refused")
             return
         self._peer_isn = segment.seq
@@ -1061,29 +1002,29 @@ class Session:
         self._sample(self._unwrap_echo(segment.echo), now)
         self._take_window(1, segment.window)
         if segment.segment_size is not None:
-            self._peer_mss = max(MSS_MIN, segment.segment_size)
+            self._peer_mss = max(c.MSS_MIN, segment.segment_size)
             self._resize()
 
     def _check_syn(self, segment: Segment, now: float) -> None:
         """Fourth check: a SYN inside a stream is answered by a challenge (RFC 5961 section 4)."""
-        if segment.flags & FLAG_SYN:
+        if segment.flags & c.FLAG_SYN:
             self._challenge(now)
             raise SegmentError("SYN in a stream")
 
     def _check_reset(self, segment: Segment, now: float) -> None:
         """Second check: a reset counts if it proves that its sender saw our segments (RFC 5961 section 3)."""
-        if not segment.flags & FLAG_RST:
+        if not segment.flags & c.FLAG_RST:
             return
         receiver = self.receiver
         seq = unwrap(segment.seq - self._peer_isn, receiver.nxt)
-        if segment.flags & FLAG_ACK:  # a live peer aborts
+        if segment.flags & c.FLAG_ACK:  # a live peer aborts
             if segment.tag != self._isn or not receiver.nxt <= seq <= receiver.edge:
                 raise SegmentError("reset")
             self._close("reset by peer" if self._confirmed else "busy")
         else:  # a node that does not know the stream reflects our own numbers
             if segment.tag != self._peer_isn or not receiver.nxt - receiver.capacity <= seq <= receiver.nxt:
                 raise SegmentError("reset")
-            expired = not self._confirmed and now - self.heard >= COOKIE_SLOT  # the cookie, before it came back
+            expired = not self._confirmed and now - self.heard >= c.COOKIE_SLOT  # the cookie, before it came back
             self._close("finished" if self._only_fin_missing() else "no answer" if expired else "peer restarted")
 
     def _check_tag(self, segment: Segment) -> None:
@@ -1094,9 +1035,9 @@ class Session:
     def _check_age(self, segment: Segment, now: float) -> None:
         """First check, part one: drop what an older lap of the numbers left on the way (PAWS, RFC 7323 section 5)."""
         ts = unwrap(segment.ts, self._newest_ts)
-        if now - self.heard > PAWS_IDLE_SECONDS:
+        if now - self.heard > c.PAWS_IDLE_SECONDS:
             self._newest_ts = ts
-        elif ts < self._newest_ts - PAWS_SECONDS * 1e6:
+        elif ts < self._newest_ts - c.PAWS_SECONDS * 1e6:
             raise SegmentError("old")
         self._newest_ts = max(self._newest_ts, ts)
 
@@ -1110,11 +1051,11 @@ class Session:
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
         if receiver.ranges or receiver.fin_at is not None or self.state is State.SYN_SENT:
             return 0
-        known, crc_at, body = at + _EXPECTED_BYTES, at + _CRC_AT, at + STREAM_HEADER_BYTES
+        known, crc_at, body = at + _EXPECTED_BYTES, at + _CRC_AT, at + c.STREAM_HEADER_BYTES
         prefix, nxt, shift, newest = batch[first][at:known], receiver.nxt, self._peer_isn, self._newest_ts
         tag, known_ack, known_window = self._isn, self._known_ack, self._known_window
         una, flying = (tag + self.sender.una) & _MASK, self.sender.nxt - self.sender.una
-        with_data, limit = bool(prefix[2] & FLAG_DATA), receiver.edge - nxt
+        with_data, limit = bool(prefix[2] & c.FLAG_DATA), receiver.edge - nxt
         pieces: List[bytes] = []
         size = known_echo = 0
         for data in itertools.islice(batch, first, None):
@@ -1148,7 +1089,7 @@ class Session:
             self._newest_ts = newest
             self._endpoint.touch(self)
             if with_data:
-                self._store_expected(pieces, bool(prefix[2] & FLAG_PUSH), now)
+                self._store_expected(pieces, bool(prefix[2] & c.FLAG_PUSH), now)
         return len(pieces)
 
     def _store_expected(self, pieces: List[bytes], push: bool, now: float) -> None:
@@ -1162,17 +1103,17 @@ class Session:
     def _owe_acknowledgement(self, count: int, now: float, *, at_once: bool) -> None:
         """Note so many more data segments: the ACK is due at once, by their number, or after ACK_DELAY."""
         self._unacknowledged += count
-        if at_once or self._unacknowledged >= ACK_EVERY:
+        if at_once or self._unacknowledged >= c.ACK_EVERY:
             self._ack_now = True
         elif self._ack_at is None:
-            self._ack_at = now + ACK_DELAY
+            self._ack_at = now + c.ACK_DELAY
 
     def _hear(self, now: float) -> None:
         """Note that the peer lives."""
         self.heard = now
         self._silent = self._keepalives = 0
-        self._keepalive_at = now + KEEPALIVE
-        self._burst = self._burst + BURST if self._stimulated else BURST
+        self._keepalive_at = now + c.KEEPALIVE
+        self._burst = self._burst + c.BURST if self._stimulated else c.BURST
         self._stimulated = True
         if self.sender.idle:
             self._progress = now  # the answered probe of a closed window is progress
@@ -1224,7 +1165,7 @@ class Session:
     def _note_progress(self, delivered: int, now: float) -> None:
         """Something was newly acknowledged: grow the window, start the probe timer anew."""
         sender = self.sender
-        if self._fruitless >= PERSISTENT_PROBES:
+        if self._fruitless >= c.PERSISTENT_PROBES:
             sender.congestion.collapse()
         elif self._limited:
             sender.congestion.on_delivered(delivered)
@@ -1248,8 +1189,8 @@ class Session:
         A segment without data needs no place in the window: its tag has proved it, and to answer an old pure
         acknowledgement would make acknowledgements answer each other.
         """
-        fin = bool(segment.flags & FLAG_FIN)
-        if segment.flags & FLAG_PUSH:
+        fin = bool(segment.flags & c.FLAG_FIN)
+        if segment.flags & c.FLAG_PUSH:
             self._ack_now = True
         elif not segment.payload and not fin:
             return
@@ -1285,7 +1226,7 @@ class Session:
 
     def _sample(self, echo: int, now: float) -> None:
         """Take a round-trip sample, unless the echo is none, was never sent or is too old to be believed."""
-        if 0 < echo <= self._endpoint.last_stamp and 0 <= now - echo / 1e6 <= RTT_MAX:
+        if 0 < echo <= self._endpoint.last_stamp and 0 <= now - echo / 1e6 <= c.RTT_MAX:
             self.sender.round_trip.sample(now - echo / 1e6)
 
     def _only_fin_missing(self) -> bool:
@@ -1322,7 +1263,7 @@ class Session:
             self._ack_at = None
             self._ack_now = True
         if self.sender.reorder_at is not None and self.sender.reorder_at <= now:
-            self._burst = BURST
+            self._burst = c.BURST
             self._detect_losses(now)
         if self._probe_at is not None and self._probe_at <= now:
             self._on_probe_timeout(now)
@@ -1331,7 +1272,7 @@ class Session:
 
     def _on_syn_timeout(self, now: float) -> None:
         self._syn_at = None
-        if now - self._opened >= SYN_TIMEOUT:
+        if now - self._opened >= c.SYN_TIMEOUT:
             self._close("no answer")
         self._push_now = True
 
@@ -1342,24 +1283,24 @@ class Session:
         self._silent += 1
         self._probe_at = now + self.sender.round_trip.probe_timeout(self._backoff)
         self._probe_now = True
-        if self._silent > STALLED_PROBES and self._only_fin_missing():
+        if self._silent > c.STALLED_PROBES and self._only_fin_missing():
             self._close("finished")  # the peer's process ended right after its last acknowledgement
-        elif now - self._progress >= USER_TIMEOUT and self._fruitless > PROBES_MIN:
+        elif now - self._progress >= c.USER_TIMEOUT and self._fruitless > c.PROBES_MIN:
             self._close("timed out")
-        elif self._silent >= STALLED_PROBES and not self.stalled:
+        elif self._silent >= c.STALLED_PROBES and not self.stalled:
             self.stalled = True
             self._tell(Stalled)
 
     def _on_keepalive(self, now: float) -> None:
         """Nothing was heard for long: ask whether the peer is there (RFC 9293 section 3.8.4)."""
-        if now - self.heard >= USER_TIMEOUT and self._keepalives >= KEEPALIVE_PROBES_MIN:
+        if now - self.heard >= c.USER_TIMEOUT and self._keepalives >= c.KEEPALIVE_PROBES_MIN:
             self._close("peer silent")
             return
         if self._probe_at is None:  # else the probes of the data ask already
             self._keepalives += 1
             self._push_now = True
-        interval = min(KEEPALIVE * 2.0**self._keepalives, KEEPALIVE_MAX)
-        last_chance = self.heard + USER_TIMEOUT
+        interval = min(c.KEEPALIVE * 2.0**self._keepalives, c.KEEPALIVE_MAX)
+        last_chance = self.heard + c.USER_TIMEOUT
         self._keepalive_at = min(now + interval, last_chance) if last_chance > now else now + interval
 
     # What to send
@@ -1373,7 +1314,7 @@ class Session:
         out = self._probes(now) if self._probe_now else []
         out += self._burst_of_data(now)
         if self._push_now and not out:
-            out.append(self._encode(FLAG_PUSH, self._empty_position()))
+            out.append(self._encode(c.FLAG_PUSH, self._empty_position()))
         elif self._ack_now:
             out.append(self._encode(0, self._empty_position()))
         self._push_now = False
@@ -1383,11 +1324,11 @@ class Session:
 
     def _syn(self, now: float) -> Parts:
         self._push_now = False
-        interval = min(RTO_INITIAL * 2.0 ** min(self._backoff, 10), SYN_INTERVAL_MAX)
+        interval = min(c.RTO_INITIAL * 2.0 ** min(self._backoff, 10), c.SYN_INTERVAL_MAX)
         self._backoff += 1
-        self._syn_at = min(now + interval, self._opened + SYN_TIMEOUT)
+        self._syn_at = min(now + interval, self._opened + c.SYN_TIMEOUT)
         segment = Segment(
-            self.stream, FLAG_SYN | FLAG_INIT, self.port, self._isn, window=BUFFER_BYTES,
+            self.stream, c.FLAG_SYN | c.FLAG_INIT, self.port, self._isn, window=c.BUFFER_BYTES,
             ts=self._endpoint.stamp() & _MASK, segment_size=self._path_mss,
         )  # fmt: skip
         return encode_segment(segment, self._endpoint.address, self.peer), b""
@@ -1400,7 +1341,7 @@ class Session:
         """
         sender = self.sender
         if sender.idle and not self._stimulated:
-            self._burst = BURST
+            self._burst = c.BURST
         launched: List[Union[Sent, Train]] = []
         while self._burst > 0 and (sender.unsent or sender.lost):
             stop = self._train_stop()
@@ -1415,7 +1356,7 @@ class Session:
             self._burst -= 1
         if not launched:
             return []
-        push = FLAG_PUSH if not sender.unsent or sender.flights < PUSH_BELOW else 0
+        push = c.FLAG_PUSH if not sender.unsent or sender.flights < c.PUSH_BELOW else 0
         out: List[Parts] = []
         for piece in launched:
             flags = push if piece is launched[-1] else 0
@@ -1448,7 +1389,7 @@ class Session:
         if receiver.ranges or seq + train.stop - train.start > _MASK:
             segments = train.segments()
             return [self._encode_range(sent, last_flags if sent is segments[-1] else 0) for sent in segments]
-        header = self._plain_header(FLAG_DATA, train.length, train.start, train.ts)
+        header = self._plain_header(c.FLAG_DATA, train.length, train.start, train.ts)
         number, plain = int.from_bytes(header, "big"), (train.length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
         step = plain - ((self._echo & _MASK) << _ECHO_SHIFT)  # only the first one has an echo
         crc32, seed = zlib.crc32, self._own_crc_seed
@@ -1457,8 +1398,8 @@ class Session:
         for left, payload in enumerate(payloads, 1 - len(payloads)):
             if not left:
                 number += (last_flags << _FLAGS_SHIFT) - ((train.length - len(payload)) << _LENGTH_SHIFT)
-            crc = crc32(payload, crc32(number.to_bytes(STREAM_HEADER_BYTES, "big"), seed))
-            out.append(((number | crc).to_bytes(STREAM_HEADER_BYTES, "big"), payload))
+            crc = crc32(payload, crc32(number.to_bytes(c.STREAM_HEADER_BYTES, "big"), seed))
+            out.append(((number | crc).to_bytes(c.STREAM_HEADER_BYTES, "big"), payload))
             number += step
             step = plain
         self._settle_acknowledgement()
@@ -1479,15 +1420,15 @@ class Session:
         self._probe_now = False
         sender = self.sender
         head = sender.fit(sender.sent[0]) if not sender.idle else None
-        out = [self._send_range(head, FLAG_PUSH, now)] if head is not None else []
+        out = [self._send_range(head, c.FLAG_PUSH, now)] if head is not None else []
         if self._confirmed:
             second = sender.next_new(forced=head is None) or sender.tail()
             if second is not None:  # the tail may be the head: two copies, one of which may get through
-                out.append(self._send_range(second, FLAG_PUSH, now))
+                out.append(self._send_range(second, c.FLAG_PUSH, now))
         if not out:
-            out.append(self._encode(FLAG_PUSH, self._empty_position()))
-        elif self._confirmed and self._fruitless > 1 and head is not None and head.length > MSS_BLACK_HOLE_MIN:
-            out.append(self._encode(FLAG_PUSH, self._empty_position()))
+            out.append(self._encode(c.FLAG_PUSH, self._empty_position()))
+        elif self._confirmed and self._fruitless > 1 and head is not None and head.length > c.MSS_BLACK_HOLE_MIN:
+            out.append(self._encode(c.FLAG_PUSH, self._empty_position()))
             self._small_ts = self._endpoint.last_stamp
         return out
 
@@ -1525,27 +1466,27 @@ class Session:
 
     def _encode_range(self, sent: Sent, flags: int) -> Parts:
         payload = self.sender.payload(sent)
-        flags |= FLAG_DATA if payload else 0
-        flags |= FLAG_FIN if self.sender.has_fin(sent) else 0
+        flags |= c.FLAG_DATA if payload else 0
+        flags |= c.FLAG_FIN if self.sender.has_fin(sent) else 0
         return self._encode(flags, sent.start, payload, sent.ts)
 
     def _encode(self, flags: int, position: int, payload: bytes = b"", ts: Optional[int] = None) -> Parts:
         """Return a segment from `position` on. Every one acknowledges, so it settles what acknowledgement is owed."""
         receiver, mss = self.receiver, self.sender.congestion.mss
-        if self._confirmed and not receiver.ranges and not flags & FLAG_RST:
+        if self._confirmed and not receiver.ranges and not flags & c.FLAG_RST:
             header = self._plain_header(flags, len(payload), position, self._endpoint.stamp() if ts is None else ts)
             crc = zlib.crc32(payload, zlib.crc32(header, self._own_crc_seed))
             self._settle_acknowledgement()
             return header[:_CRC_AT] + crc.to_bytes(4, "big"), payload
-        limit = SACKS_WITH_DATA if payload else min(SACKS_MAX, (mss + _SACK_OPTION_BYTES - 2) // _BLOCK.size)
-        sacks = [] if flags & FLAG_RST else receiver.sacks(limit)
+        limit = c.SACKS_WITH_DATA if payload else min(c.SACKS_MAX, (mss + _SACK_OPTION_BYTES - 2) // _BLOCK.size)
+        sacks = [] if flags & c.FLAG_RST else receiver.sacks(limit)
         segment = Segment(
             self.stream,
-            flags | FLAG_ACK | (FLAG_INIT if self.opener else 0),
+            flags | c.FLAG_ACK | (c.FLAG_INIT if self.opener else 0),
             self.port,
             (self._isn + position) & _MASK,
             (self._peer_isn + receiver.nxt) & _MASK,
-            0 if flags & FLAG_RST else receiver.window(mss),
+            0 if flags & c.FLAG_RST else receiver.window(mss),
             self._peer_isn,
             (self._endpoint.stamp() if ts is None else ts) & _MASK,
             self._echo & _MASK,
@@ -1559,8 +1500,8 @@ class Session:
     def _plain_header(self, flags: int, length: int, position: int, ts: int) -> bytes:
         """Return the header of a segment without options; its checksum is still zero."""
         return _HEADER.pack(
-            self.stream, flags | FLAG_ACK | (FLAG_INIT if self.opener else 0), STREAM_HEADER_BYTES // 4, self.port,
-            length, (self._isn + position) & _MASK, (self._peer_isn + self.receiver.nxt) & _MASK,
+            self.stream, flags | c.FLAG_ACK | (c.FLAG_INIT if self.opener else 0), c.STREAM_HEADER_BYTES // 4,
+            self.port, length, (self._isn + position) & _MASK, (self._peer_isn + self.receiver.nxt) & _MASK,
             self.receiver.window(self.sender.congestion.mss), self._peer_isn, ts & _MASK, self._echo & _MASK, 0,
         )  # fmt: skip
 
@@ -1580,7 +1521,7 @@ class Session:
             self._syn_at = now
         elif self._probe_at is not None:
             self._backoff = 0
-            self._burst = BURST
+            self._burst = c.BURST
             self._probe_now = True
             self._probe_at = now + self.sender.round_trip.probe_timeout(0)
 
@@ -1593,9 +1534,9 @@ class Session:
         self._small_ts = self._backoff = 0  # the peer is there: no need to wait ever longer
         self._probe_at = now + self.sender.round_trip.probe_timeout(0)
         self._black_hole += 1
-        if self._black_hole >= BLACK_HOLE_ROUNDS and mss > MSS_BLACK_HOLE_MIN:
+        if self._black_hole >= c.BLACK_HOLE_ROUNDS and mss > c.MSS_BLACK_HOLE_MIN:
             self._black_hole = 0
-            self._path_mss = max(MSS_BLACK_HOLE_MIN, mss // 2)
+            self._path_mss = max(c.MSS_BLACK_HOLE_MIN, mss // 2)
             self._resize()
 
     # State
@@ -1632,7 +1573,7 @@ class Session:
         edges = [receiver.nxt] + [edge for held in receiver.ranges for edge in held]
         assert all(left < right for left, right in zip(edges, edges[1:]))
         assert receiver.ranges.total() + len(receiver.unread) <= receiver.capacity
-        assert receiver.pieces <= PIECES_MAX
+        assert receiver.pieces <= c.PIECES_MAX
         waiting = not sender.idle or sender.unsent or not self._confirmed
         assert self.closed or not waiting or self._push_now or self.next_deadline() is not None
 
@@ -1651,10 +1592,13 @@ class Key(NamedTuple):
 
 def _expected_prefixes(key: Key) -> List[Tuple[bytes, bytes]]:
     """Return where segments of the stream come from and how they begin: plain data, its end, an acknowledgement."""
-    direction = 0 if key.opener else FLAG_INIT
+    direction = 0 if key.opener else c.FLAG_INIT
     return [
-        (key.peer, struct.pack(">HBBH", key.stream, FLAG_ACK | flags | direction, STREAM_HEADER_BYTES // 4, key.port))
-        for flags in (FLAG_DATA, FLAG_DATA | FLAG_PUSH, 0)
+        (
+            key.peer,
+            struct.pack(">HBBH", key.stream, c.FLAG_ACK | flags | direction, c.STREAM_HEADER_BYTES // 4, key.port),
+        )
+        for flags in (c.FLAG_DATA, c.FLAG_DATA | c.FLAG_PUSH, 0)
     ]
 
 
@@ -1676,7 +1620,7 @@ class Endpoint:
     that was stopped does not take its own silence for the peer's.
     """
 
-    def __init__(self, address: bytes, *, rng: Any, mtu: int = ETHERNET_MTU) -> None:
+    def __init__(self, address: bytes, *, rng: Any, mtu: int = c.ETHERNET_MTU) -> None:
         """`rng` offers getrandbits, unguessable in earnest; `mtu` is the largest frame of the interface in bytes."""
         self.address = address
         self.sessions: Dict[Key, Session] = {}
@@ -1697,8 +1641,8 @@ class Endpoint:
         self._secret = b""
         self._spent: OrderedDict[Tuple[bytes, int, int], float] = OrderedDict()  # cookies, with the time of their end
         self._renew_secret()
-        self._syn_acks = TokenBucket(SYN_ACKS_PER_SECOND, SYN_ACKS_PER_SECOND)
-        self._resets = TokenBucket(RESETS_PER_SECOND, RESETS_PER_SECOND)
+        self._syn_acks = TokenBucket(c.SYN_ACKS_PER_SECOND, c.SYN_ACKS_PER_SECOND)
+        self._resets = TokenBucket(c.RESETS_PER_SECOND, c.RESETS_PER_SECOND)
 
     # The application's side
 
@@ -1715,10 +1659,10 @@ class Endpoint:
     def connect(self, peer: bytes, port: int, *, now: float) -> Session:
         """Open a stream. ValueError for an address that cannot be a peer, RuntimeError if there are too many."""
         now = self._advance(now)
-        if peer == self.address or len(peer) != ADDRESS_BYTES or not is_unicast(peer):
+        if peer == self.address or len(peer) != c.ADDRESS_BYTES or not is_unicast(peer):
             raise ValueError("a stream needs the address of one other node")
         used = {key.stream for keys in (self.sessions, self._lingering) for key in keys if key.peer == peer}
-        if len(self.sessions) >= STREAMS_MAX or len(used) >= 0xFFFF:
+        if len(self.sessions) >= c.STREAMS_MAX or len(used) >= 0xFFFF:
             raise RuntimeError("too many streams")
         stream = self._rng.getrandbits(16)
         while stream == 0 or stream in used:
@@ -1771,16 +1715,16 @@ class Endpoint:
             self.drops[error.reason] += 1
 
     def _dispatch(self, peer: bytes, segment: Segment, now: float) -> None:
-        key = Key(peer, segment.stream, segment.port, not segment.flags & FLAG_INIT)
+        key = Key(peer, segment.stream, segment.port, not segment.flags & c.FLAG_INIT)
         session = self.sessions.get(key)
         if session is not None:
             self.touch(session)
             session.receive(segment, now=now)
         elif key in self._lingering:
             self._receive_lingering(key, segment, now)
-        elif segment.flags & FLAG_RST:
+        elif segment.flags & c.FLAG_RST:
             raise SegmentError("reset of no stream")
-        elif segment.flags & FLAG_SYN:
+        elif segment.flags & c.FLAG_SYN:
             self._answer_syn(key, segment, now)
         elif key.opener or not self._accept(key, segment, now):
             self._reset_unknown(key, segment, now)
@@ -1829,7 +1773,7 @@ class Endpoint:
         if mtu is not None:
             self._path_mtus[peer] = mtu
             self._path_mtus.move_to_end(peer)
-            if len(self._path_mtus) > DESTINATIONS_MAX:
+            if len(self._path_mtus) > c.DESTINATIONS_MAX:
                 self._path_mtus.popitem(last=False)
         for session in [session for session in self.sessions.values() if session.peer == peer]:
             session.path_changed(mtu, now=now)
@@ -1872,16 +1816,16 @@ class Endpoint:
             del self._expecting[prefix]
         if lingering is not None:
             # a peer that did not see our FIN may be without a cable: it will ask, at the latest by its keepalive
-            patience = LINGER if session.state is State.TIME_WAIT else USER_TIMEOUT
+            patience = c.LINGER if session.state is State.TIME_WAIT else c.USER_TIMEOUT
             self._lingering[key] = (self._now + patience, lingering)
-            if len(self._lingering) > LINGERING_MAX:
+            if len(self._lingering) > c.LINGERING_MAX:
                 self._lingering.popitem(last=False)
 
     # The handshake
 
     def _answer_syn(self, key: Key, segment: Segment, now: float) -> None:
         """Answer a SYN without keeping anything: our ISN is a cookie that the peer will bring back."""
-        if key.opener or segment.flags & FLAG_ACK:
+        if key.opener or segment.flags & c.FLAG_ACK:
             raise SegmentError("SYN-ACK of no stream")
         ack = (segment.seq + 1) & _MASK
         if key.port not in self._ports:
@@ -1889,16 +1833,16 @@ class Endpoint:
             return
         if not self._syn_acks.take(now=now):
             raise SegmentError("too many SYNs")
-        cookie = self._cookie(key, segment.seq, int(now // COOKIE_SLOT))
+        cookie = self._cookie(key, segment.seq, int(now // c.COOKIE_SLOT))
         answer = Segment(
-            key.stream, FLAG_SYN | FLAG_ACK, key.port, cookie, ack, BUFFER_BYTES, segment.seq,
+            key.stream, c.FLAG_SYN | c.FLAG_ACK, key.port, cookie, ack, c.BUFFER_BYTES, segment.seq,
             self.stamp() & _MASK, segment.ts, segment_size(self._mtu_to(key.peer)),
         )  # fmt: skip
         self.emit(key.peer, encode_segment(answer, self.address, key.peer))
 
     def _accept(self, key: Key, segment: Segment, now: float) -> bool:
         """Make a session if the segment brings a cookie of ours back; return False if it brings none."""
-        slot = int(now // COOKIE_SLOT)
+        slot = int(now // c.COOKIE_SLOT)
         peer_isn = (segment.seq - 1) & _MASK
         if segment.tag not in (self._cookie(key, peer_isn, slot), self._cookie(key, peer_isn, slot - 1)):
             return False
@@ -1907,7 +1851,7 @@ class Endpoint:
         if (key.peer, key.stream, segment.tag) in self._spent:
             return False
         mine = sum(other.peer == key.peer for other in self.sessions)
-        if key.port not in self._ports or mine >= STREAMS_PER_PEER or len(self.sessions) >= STREAMS_MAX:
+        if key.port not in self._ports or mine >= c.STREAMS_PER_PEER or len(self.sessions) >= c.STREAMS_MAX:
             self._refuse(key, segment.ack, segment.seq, now)
             return True
         self._spend((key.peer, key.stream, segment.tag), now)
@@ -1926,9 +1870,9 @@ class Endpoint:
         """Remember a cookie for as long as it is valid: a recorded handshake must not open a second stream."""
         while self._spent and next(iter(self._spent.values())) <= now:
             self._spent.popitem(last=False)
-        if len(self._spent) >= COOKIES_MAX:
+        if len(self._spent) >= c.COOKIES_MAX:
             self._renew_secret()
-        self._spent[cookie] = now + 2 * COOKIE_SLOT
+        self._spent[cookie] = now + 2 * c.COOKIE_SLOT
 
     def _renew_secret(self) -> None:
         self._secret = self._rng.getrandbits(256).to_bytes(32, "big")
@@ -1941,14 +1885,14 @@ class Endpoint:
         if not self._resets.take(now=now):
             raise SegmentError("too many resets")
         tag = (ack - 1) & _MASK
-        answer = Segment(key.stream, FLAG_RST | FLAG_ACK, key.port, seq, ack, tag=tag, ts=self.stamp() & _MASK)
+        answer = Segment(key.stream, c.FLAG_RST | c.FLAG_ACK, key.port, seq, ack, tag=tag, ts=self.stamp() & _MASK)
         self.emit(key.peer, encode_segment(answer, self.address, key.peer))
 
     def _reset_unknown(self, key: Key, segment: Segment, now: float) -> None:
         """Answer a segment of no stream by its own numbers, which only a stream that sent them believes."""
         if not self._resets.take(now=now):
             raise SegmentError("too many resets")
-        flags = FLAG_RST | (FLAG_INIT if key.opener else 0)
+        flags = c.FLAG_RST | (c.FLAG_INIT if key.opener else 0)
         answer = Segment(key.stream, flags, key.port, segment.ack, tag=segment.tag)
         self.emit(key.peer, encode_segment(answer, self.address, key.peer))
         raise SegmentError("no such stream")
@@ -1956,22 +1900,22 @@ class Endpoint:
     def _receive_lingering(self, key: Key, segment: Segment, now: float) -> None:
         """TIME-WAIT (RFC 9293 section 3.10.7.4): acknowledge what is repeated, reset what is new."""
         end, lingering = self._lingering[key]
-        if segment.flags & (FLAG_RST | FLAG_SYN) or segment.tag != lingering.isn:
+        if segment.flags & (c.FLAG_RST | c.FLAG_SYN) or segment.tag != lingering.isn:
             raise SegmentError("closed")
-        if not segment.flags & (FLAG_DATA | FLAG_FIN | FLAG_PUSH):
+        if not segment.flags & (c.FLAG_DATA | c.FLAG_FIN | c.FLAG_PUSH):
             return
         if not self._resets.take(now=now):
             raise SegmentError("too many resets")
         stop = segment.seq + len(segment.payload)
         is_new = bool(segment.payload) and unwrap(stop, lingering.ack) > lingering.ack
-        if segment.flags & FLAG_FIN and not is_new:
-            self._lingering[key] = (max(end, now + LINGER), lingering)
+        if segment.flags & c.FLAG_FIN and not is_new:
+            self._lingering[key] = (max(end, now + c.LINGER), lingering)
             self._lingering.move_to_end(key)
-        flags, seq = FLAG_RST if is_new else 0, lingering.seq
+        flags, seq = c.FLAG_RST if is_new else 0, lingering.seq
         if not is_new and segment.ack == (seq - 1) & _MASK:  # our FIN was lost, and we gave up repeating it
-            flags, seq = FLAG_FIN, segment.ack
+            flags, seq = c.FLAG_FIN, segment.ack
         answer = Segment(
-            key.stream, flags | FLAG_ACK | (FLAG_INIT if key.opener else 0), key.port,
+            key.stream, flags | c.FLAG_ACK | (c.FLAG_INIT if key.opener else 0), key.port,
             seq, lingering.ack, 0, lingering.peer_isn, self.stamp() & _MASK, segment.ts,
         )  # fmt: skip
         self.emit(key.peer, encode_segment(answer, self.address, key.peer))
@@ -2024,9 +1968,9 @@ class Endpoint:
 
     def check(self) -> None:
         """Assert what must hold after every step; for tests."""
-        assert len(self.sessions) <= STREAMS_MAX
-        assert len(self._lingering) <= LINGERING_MAX
-        assert len(self._spent) <= COOKIES_MAX
+        assert len(self.sessions) <= c.STREAMS_MAX
+        assert len(self._lingering) <= c.LINGERING_MAX
+        assert len(self._spent) <= c.COOKIES_MAX
         assert len(self._timers) <= 2 * len(self.sessions) + 64
         for session in self.sessions.values():
             session.check()

@@ -12,7 +12,7 @@ import argparse
 import os
 from typing import Optional
 
-from constants import PORT_PIPE
+import constants as c
 from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
 
 BLOCK_BYTES = 64 << 10
@@ -96,7 +96,7 @@ def send(node: Node, arguments: argparse.Namespace) -> None:
     is_seen = os.isatty(2) and not os.isatty(0) and os.environ.get("TERM") != "dumb"
     shows_progress = text is None and is_seen and not arguments.quiet and not arguments.json
     peer, started, failure = peer_address(arguments.node, node), node.now(), None
-    with open_stream(node, peer, PORT_PIPE, "alexstream_server.py") as stream:
+    with open_stream(node, peer, c.PORT_PIPE, "alexstream_server.py") as stream:
         try:
             Transfer(node, stream, text, shows_progress=shows_progress).run()
         except OSError:

@@ -14,7 +14,7 @@ import itertools
 import os
 from typing import Any, Dict, List, Optional
 
-from constants import BUFFER_BYTES, PORT_PIPE
+import constants as c
 from node import (
     Aside,
     Listener,
@@ -144,7 +144,7 @@ class Arrival:
         elif self._has_ended:
             self._finish(node)
         elif not self.sink.output.is_full:
-            data = self.stream.read(BUFFER_BYTES)
+            data = self.stream.read(c.BUFFER_BYTES)
             if data:
                 self.sink.write(data)
                 self.count += len(data)
@@ -253,7 +253,7 @@ def main() -> int:
     with open_node(arguments, client="alexstream_client.py", tells=True) as node:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):  # root could, its user cannot
             raise SetupError(f"no permission to write in {directory}: choose another --output, or --keep-root")
-        with node.listen(PORT_PIPE) as listener:
+        with node.listen(c.PORT_PIPE) as listener:
             return Server(node, listener, arguments).run()
 
 

@@ -38,15 +38,12 @@ import threading
 import time
 import types
 from collections import Counter, deque
-from enum import Enum
-from heapq import heappop, heappush
 from types import FrameType
 from typing import (
     Any,
     Callable,
     Deque,
     Dict,
-    FrozenSet,
     Iterable,
     Iterator,
     List,
@@ -54,167 +51,46 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
-    Set,
     TextIO,
     Tuple,
     Type,
     Union,
 )
-from typing import Counter as CounterType
 
+import constants as c
 from alexstream import Accepted, Closed, Connected, Endpoint, Event, Session, Stalled, State
-from constants import (
-    ADVERT_SECONDS,
-    AFRESH_SECONDS,
-    ANSWERS_PER_SECOND,
-    ASK_FIRST,
-    ASK_QUIET,
-    BACKLOG_FRAMES,
-    BLOCKED_PATIENCE,
-    BLOCKED_RETRY,
-    BLOCKED_RETRY_MAX,
-    BLOCKED_TRIES,
-    BROADCAST_ADDRESS,
-    BYE_GRACE,
-    BYE_QUIET,
-    CANDIDATES_MAX,
-    CHANGES_AT_ONCE,
-    CHANGES_PER_SECOND,
-    CLOCK_MIN,
-    CLOSE_SECONDS,
-    CONFIRM_SECONDS,
-    CREDIT_BYTES,
-    CREDIT_MAX,
-    CREDIT_MIN,
-    CREDIT_PER_SECOND,
-    CROWDED_BATCH,
-    CROWDED_SECONDS,
-    DELAY_SECONDS,
-    DESTINATIONS_MAX,
-    DUPLICATE_QUIET,
-    ECHO_RETRY,
-    ECHO_SECONDS,
-    ETHERNET_HEADER_BYTES,
-    ETHERNET_MTU,
-    ETHERTYPE,
-    EVENTS_MAX,
-    EVERYONE,
-    EVICT_TRIES,
-    FD_SECONDS,
-    FIND_SECONDS,
-    FLAG_BYE,
-    FLAG_FULL,
-    FLAG_PROBE,
-    FLAG_REPLY,
-    FLOODS_PER_SECOND,
-    FLOWS_MAX,
-    GREET_GAP,
-    HANDSHAKE_FIXED_BYTES,
-    HANDSHAKE_INTERVAL,
-    HEARD_BYTES,
-    HEARD_EVERY,
-    HEARD_GATHER,
-    HOLD_INTERVALS,
-    HOP_COST,
-    IN_USE_SECONDS,
-    INTRODUCTION_BYTES,
-    JITTER,
-    KEPT_BYTES,
-    LATE_SECONDS,
-    LEAVE_SECONDS,
-    LINK_RETRY,
-    LOOK_SECONDS,
-    LOSSY_COST,
-    LOSSY_MISSES,
-    LOST_FLOODS_PER_SECOND,
-    LOST_GRACE,
-    MEET_SECONDS,
-    MESH_HEADER_BYTES,
-    MESH_MTU_MIN,
-    MESSAGE_RETRY_FIRST,
-    MESSAGE_RETRY_MAX,
-    MESSAGES_MAX,
-    METRIC_UNREACHABLE,
-    NAKS_PER_SECOND,
-    NAME_CHARACTERS,
-    NEIGHBOURS_MAX,
-    NEWCOMER_BYTES,
-    NEWCOMERS_AT_ONCE,
-    NEWCOMERS_PER_SECOND,
-    NEWS_GREETINGS,
-    NO_SLOT,
-    NO_SUCH_NODE_SECONDS,
-    OUTPUT_BYTES,
-    OVERDUE_INTERVALS,
-    PROBE_TIMEOUT,
-    PROBE_TRIES,
-    RECEIVE_BATCH,
-    RELAY_DELAY,
-    REPLIES_PER_SECOND,
-    REQUEST_AGAIN,
-    REQUEST_FRESH,
-    REQUEST_HOPS,
-    REQUEST_RETRY,
-    REQUEST_TRIES,
-    REQUESTS_PER_SECOND,
-    ROUTE_BYTES,
-    ROUTES_PER_FRAME,
-    SEEN_KEYS_MAX,
-    SEEN_SECONDS,
-    SEND_BUFFER_BYTES,
-    SEQ_JUMP_MAX,
-    SEQ_MAX,
-    SETTLE_SECONDS,
-    SHADOW_SECONDS,
-    SLOT_HELD,
-    SLOT_WAIT,
-    SOCKET_BUFFER_BYTES,
-    SOURCES_MAX,
-    SPIN_CROWDED,
-    SPIN_RECENT,
-    SPIN_SECONDS,
-    START_DELAY,
-    STRANGE_MAX,
-    STREAMS_MAX,
-    STREAMS_PER_PEER,
-    SWEEP_SECONDS,
-    SYN_TIMEOUT,
-    TLV_BYTES,
-    TRACE_TRIES,
-    TTL_ROUTED,
-    TTL_V1,
-    TYPE_BROADCAST,
-    TYPE_HANDSHAKE,
-    TYPE_MESSAGE,
-    TYPE_STATUS,
-    TYPE_STREAM,
-    UPDATE_DELAY,
-    UPDATE_GAP,
-    V1_SEQ_SECONDS,
-    WRITE_STEP,
+from protocol import (
+    INFINITY as INFINITY,
 )
 from protocol import (
-    Frame,
-    FrameError,
-    Handshake,
-    Heard,
-    Request,
-    Route,
-    decode_ethernet,
-    decode_frame,
-    decode_handshake,
-    encode_ethernet,
-    encode_frame,
-    encode_handshake,
-    is_text,
-    parse_status,
-    parse_text,
-    status_payload,
+    PAYLOAD_OFFSET,
+    Delivered,
+    DuplicateAddress,
+    Interface,
+    MeshEvent,
+    PathChanged,
+    RouteChanged,
+    Router,
+    StrangeNode,
+    Undelivered,
     text_payload,
 )
+from protocol import (
+    Echoed as Echoed,
+)
+from protocol import (
+    MessageReceived as MessageReceived,
+)
+from protocol import (
+    NodeFound as NodeFound,
+)
+from protocol import (
+    NodeInfo as NodeInfo,
+)
+from protocol import (
+    NodeLost as NodeLost,
+)
 from utils import (
-    Credit,
-    SeenSet,
     TokenBucket,
     format_address,
     is_name,
@@ -225,12 +101,6 @@ from utils import (
     printable,
     printable_name,
 )
-
-INFINITY = float("inf")
-FLOW_BYTES = ETHERNET_HEADER_BYTES + 15  # the beginning of an Ethernet frame, all before its msg_id, names its flow
-PAYLOAD_OFFSET = ETHERNET_HEADER_BYTES + MESH_HEADER_BYTES
-PROBE_BYTES = PAYLOAD_OFFSET + HANDSHAKE_FIXED_BYTES + TLV_BYTES + HEARD_BYTES
-_new = tuple.__new__  # of a NamedTuple, on the fast path: 0.2 us instead of 0.35
 
 
 class SetupError(Exception):
@@ -359,7 +229,7 @@ class EthernetLink(Link):
                 _spare_scapy_its_select()
             else:
                 self.mac = parse_address(get_if_hwaddr(self.name))
-            self._socket: Any = conf.L2socket(iface=self.name, type=ETHERTYPE, promisc=False)
+            self._socket: Any = conf.L2socket(iface=self.name, type=c.ETHERTYPE, promisc=False)
         except Scapy_Exception as error:
             raise OSError(str(error)) from None
         if _LINUX and self._notices is None:
@@ -390,8 +260,8 @@ class EthernetLink(Link):
         while _receive_batch(port.recv):
             pass
         port.bind((self.name, _ETH_P_ALL))
-        _set_buffer(port, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-        _set_buffer(port, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        _set_buffer(port, socket.SO_RCVBUF, c.SOCKET_BUFFER_BYTES)
+        _set_buffer(port, socket.SO_SNDBUF, c.SEND_BUFFER_BYTES)
         self.send = port.send
         self.receive = functools.partial(_receive_batch, port.recv)
 
@@ -433,19 +303,19 @@ class EthernetLink(Link):
         def send(frame: bytes) -> None:
             if port.pcap_fd.send(frame) < 0:  # it keeps the cause to itself
                 self.refresh()
-                too_long = len(frame) > self.mtu + ETHERNET_HEADER_BYTES
+                too_long = len(frame) > self.mtu + c.ETHERNET_HEADER_BYTES
                 raise OSError(errno.EMSGSIZE if too_long else errno.ENOBUFS, "libpcap could not send")
 
         def receive() -> List[bytes]:
             frames = iter(lambda: port.recv_raw()[1], None)
-            return self._from_others(itertools.islice(frames, RECEIVE_BATCH))
+            return self._from_others(itertools.islice(frames, c.RECEIVE_BATCH))
 
         self.send = send
         self.receive = receive
 
     def _from_others(self, frames: Iterable[bytes]) -> List[bytes]:
         """Keep what is of our EtherType and was not sent from this port."""
-        ethertype, own = ETHERTYPE.to_bytes(2, "big"), b"" if self.loopback else self.mac
+        ethertype, own = c.ETHERTYPE.to_bytes(2, "big"), b"" if self.loopback else self.mac
         return [frame for frame in frames if frame[12:14] == ethertype and frame[6:12] != own]
 
     def fileno(self) -> int:
@@ -458,7 +328,7 @@ class EthernetLink(Link):
         That of the first MAC is kept if another one comes: it may be the address of a node.
         """
         if self.loopback:
-            return NO_SLOT
+            return c.NO_SLOT
         if self.mac not in self._claims:
             for former in list(self._claims)[1:]:
                 self._claims.pop(former).release()
@@ -486,7 +356,7 @@ class EthernetLink(Link):
                 self._attach_filter(port)
         if not card.flags & _IFF_UP:
             raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
-        if self.mtu < MESH_MTU_MIN:
+        if self.mtu < c.MESH_MTU_MIN:
             raise OSError(errno.EMSGSIZE, _too_narrow(card))
         return bool(card.flags & _IFF_RUNNING)
 
@@ -545,7 +415,7 @@ def linux_filter(mac: bytes, *, loopback: bool) -> Sequence[Tuple[int, int, int,
     outgoing = 4  # linux/if_packet.h
     lines = [
         (load_half, 0, 0, 12),
-        (equal, 0, 12, ETHERTYPE),
+        (equal, 0, 12, c.ETHERTYPE),
         (load_half, 0, 0, is_tagged),
         (equal, 2, 0, 0),
         (load_half, 0, 0, tag),
@@ -582,7 +452,7 @@ _IFNAME_BYTES = 16  # with the NUL; an altname may be longer
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772  # the two of Linux's kinds of hardware that carry Ethernet frames
 _RUN_DIRECTORY = "/var/run/alexchat"
 # Classic BPF (code, jt, jf, k): load the EtherType; if it is ours take the whole frame, else nothing.
-_BPF_PROGRAM = ((0x28, 0, 0, 12), (0x15, 0, 1, ETHERTYPE), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0))
+_BPF_PROGRAM = ((0x28, 0, 0, 12), (0x15, 0, 1, c.ETHERTYPE), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0))
 
 
 def bpf_frames(data: bytes, length_at: int, alignment: int) -> Iterator[bytes]:
@@ -611,7 +481,7 @@ def _receive_batch(receive: Callable[[int], bytes]) -> List[bytes]:
     frames: List[bytes] = []
     try:
         # Room for the largest frame of `lo`, as cheap as for 1500 bytes (KEPT_BYTES). What came before an error stays.
-        frames.extend(map(receive, itertools.repeat(0x1000E, RECEIVE_BATCH)))
+        frames.extend(map(receive, itertools.repeat(0x1000E, c.RECEIVE_BATCH)))
     except BlockingIOError:
         pass
     except OSError:
@@ -704,7 +574,7 @@ def _usable_card(name: str) -> _Card:
         raise SetupError(f"{shown} is a port of {upper}: use {upper}")
     if not card.flags & _IFF_UP:
         raise SetupError(f"{shown} is down: sudo {f'ip link set {shown} up' if _LINUX else f'ifconfig {shown} up'}")
-    if card.mtu < MESH_MTU_MIN:
+    if card.mtu < c.MESH_MTU_MIN:
         raise SetupError(f"{shown}: {_too_narrow(card)}")
     try:
         card.name.encode()
@@ -717,7 +587,7 @@ def _usable_card(name: str) -> _Card:
 def _too_narrow(card: _Card) -> str:
     """Return what is to be said of an interface whose frames carry no stream."""
     shown = quoted(card.name)
-    command = f"ip link set {shown} mtu {MESH_MTU_MIN}" if _LINUX else f"ifconfig {shown} mtu {MESH_MTU_MIN}"
+    command = f"ip link set {shown} mtu {c.MESH_MTU_MIN}" if _LINUX else f"ifconfig {shown} mtu {c.MESH_MTU_MIN}"
     return f"MTU {card.mtu} is too small: sudo {command} or more"
 
 
@@ -761,11 +631,11 @@ def _claim_slot(mac: bytes) -> Optional[_Claim]:
         claiming = _open_locked(os.path.join(_RUN_DIRECTORY, "claiming"), os.O_CREAT, fcntl.LOCK_EX)
         try:
             _remove_unlocked()
-            for slot in range(NO_SLOT):
+            for slot in range(c.NO_SLOT):
                 path = os.path.join(_RUN_DIRECTORY, f"{namespace}-{mac.hex()}-{slot}.lock")
                 with contextlib.suppress(FileExistsError):
                     return _Claim(slot, path, _open_locked(path, os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX))
-            return _Claim(NO_SLOT, "", -1)
+            return _Claim(c.NO_SLOT, "", -1)
         finally:
             os.close(claiming)
     except OSError:
@@ -844,2117 +714,6 @@ _PCAP_MAGIC, _PCAP_SNAPLEN, _PCAP_ETHERNET = 0xA1B2C3D4, 1 << 18, 1
 
 def _numbers(size: int, *numbers: int) -> bytes:
     return b"".join(number.to_bytes(size, "little") for number in numbers)
-
-
-# --- What goes in and out -------------------------------------------------------------------------------------------
-
-
-class Interface(NamedTuple):
-    """One Ethernet interface. `mtu`: largest Ethernet payload; `loopback`: every node on it hears every frame.
-
-    `slot`: which of the programs with this MAC the node is, 0 to 6, NO_SLOT if all are taken, None if it is not known.
-    """
-
-    name: str
-    mac: bytes
-    mtu: int
-    loopback: bool
-    slot: Optional[int] = 0
-
-
-class Transmit(NamedTuple):
-    """A whole Ethernet frame to be sent on the interface of that index."""
-
-    interface: int
-    frame: bytes
-
-
-class Incoming(NamedTuple):
-    """A STREAM payload for this node, perhaps with Ethernet padding at its end."""
-
-    origin: bytes
-    payload: bytes
-
-
-class NodeFound(NamedTuple):
-    """There is a route to a node. `hops`: 1 for a neighbour; `mtu`: of the path; `name`: empty if not known yet."""
-
-    address: bytes
-    hops: int
-    mtu: int
-    name: str
-
-
-class NodeLost(NamedTuple):
-    """There has been no route for LOST_GRACE (`reason` "unreachable"), or the node said goodbye ("left")."""
-
-    address: bytes
-    reason: str
-
-
-class MessageReceived(NamedTuple):
-    """A text for this node (acknowledged already) or, where `dest` is EVERYONE, for all; once per msg_id."""
-
-    origin: bytes
-    dest: bytes
-    msg_id: int
-    data: bytes
-
-
-class Delivered(NamedTuple):
-    """The peer acknowledged a MESSAGE; `rtt` seconds after it was first sent."""
-
-    msg_id: int
-    peer: bytes
-    rtt: float
-
-
-class Undelivered(NamedTuple):
-    """No STATUS came before the message's timeout."""
-
-    msg_id: int
-    peer: bytes
-
-
-class Echoed(NamedTuple):
-    """The answer to `echo`; `name` and `ports` are empty from a v1.0 node."""
-
-    token: int
-    address: bytes
-    hops: int
-    rtt: float
-    name: str
-    ports: Tuple[int, ...]
-
-
-class StrangeNode(NamedTuple):
-    """A v1.0 program with which nothing is possible: told once. `speaks`: "streams", or "group" for its address."""
-
-    address: bytes
-    speaks: str
-
-
-class DuplicateAddress(NamedTuple):
-    """Another node, at that Ethernet address, uses this node's id."""
-
-    mac: bytes
-
-
-class PathChanged(NamedTuple):
-    """A peer that was sent data has another next hop or path MTU now, or is reachable again."""
-
-    peer: bytes
-    mtu: int
-
-
-class RouteChanged(NamedTuple):
-    """There is another way to a node; only if `tells_routes` is set. `next_hop`: id of the neighbour."""
-
-    address: bytes
-    interface: int
-    next_hop: bytes
-    hops: int
-    mtu: int
-
-
-MeshEvent = Union[
-    NodeFound,
-    NodeLost,
-    MessageReceived,
-    Delivered,
-    Undelivered,
-    Echoed,
-    DuplicateAddress,
-    StrangeNode,
-    PathChanged,
-    RouteChanged,
-]
-
-
-class NodeInfo(NamedTuple):
-    """A reachable node. `next_hop`: id of the neighbour; `rtt`: seconds or None; `last_heard`: of or about it."""
-
-    address: bytes
-    interface: int
-    next_hop: bytes
-    hops: int
-    mtu: int
-    name: str
-    ports: Tuple[int, ...]
-    rtt: Optional[float]
-    last_heard: float
-
-
-# --- State ----------------------------------------------------------------------------------------------------------
-
-
-class LinkState(Enum):
-    """What is known of the way to a neighbour and back (section "neighbour state machine")."""
-
-    HEARD = "heard"  # it may not hear us
-    UP = "up"
-    PROBING = "probing"
-    SUSPECT = "suspect"  # missed a probe: used only where nothing else is
-    DEAD = "dead"  # until it answers
-
-
-HEARD, UP, PROBING, SUSPECT, DEAD = LinkState
-LINK_MOVES: Dict[LinkState, FrozenSet[LinkState]] = {
-    HEARD: frozenset((UP,)),
-    UP: frozenset((PROBING, SUSPECT, HEARD)),  # SUSPECT at once: it said BYE
-    PROBING: frozenset((UP, SUSPECT, HEARD)),
-    SUSPECT: frozenset((UP, DEAD, HEARD)),
-    DEAD: frozenset((UP, HEARD)),
-}
-USABLE = frozenset((UP, PROBING, SUSPECT))
-
-
-class Advert(NamedTuple):
-    """What a neighbour said last about a destination, and when."""
-
-    seq: int
-    metric: int
-    mtu: int
-    time: float
-
-
-class Path(NamedTuple):
-    """The chosen way to a destination; `metric` and `mtu` include the first hop."""
-
-    neighbour: "Neighbour"
-    seq: int
-    metric: int
-    mtu: int
-
-
-class Wire:
-    """One interface and who was heard there."""
-
-    def __init__(self, index: int, interface: Interface) -> None:
-        self.index = index
-        self.mac = interface.mac
-        self.mtu = min(interface.mtu, 0xFFFF)
-        self.loopback = interface.loopback
-        self.slot = NO_SLOT if interface.loopback or interface.slot is None else interface.slot
-        self.relays = self.slot != NO_SLOT  # whether what arrives here for others is forwarded
-        self.neighbours: Dict[bytes, Neighbour] = {}
-        self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
-        self.flows: Dict[bytes, Flow] = {}
-        self.told: Dict[bytes, Route] = {}  # what all there were told last, finite routes only
-        # Sets of neighbours of this interface are integers, a bit each: 512 of them are compared in 50 ns
-        self.used_bits = 0
-        self.listening = 0  # those that use our routes
-        self.recent = 0  # those heard for the first time less than MEET_SECONDS ago
-        self.listed: Dict[Heard, Neighbour] = {}  # who is listed so in HEARD
-        self.requests: Dict[bytes, Request] = {}  # to be sent
-        self.review = False  # compare every destination with `told`, for somebody came, went or hears differently
-        self.repeat = False  # tell everything again: a new listener
-        self.bump = False  # tell the new sequence number of this node
-        self.greet = False  # a HANDSHAKE is due
-        self.greet_at = INFINITY
-        self.greeted = -INFINITY
-        self.greetings = 0
-        self.greeting_bytes = 0  # of the last HANDSHAKE to everyone
-        self.news = NEWS_GREETINGS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
-        self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
-        self.twin = self  # the lower interface on the same segment, until `twin_until`
-        self.twin_until = -INFINITY
-
-    def list_as(self, n: "Neighbour", tags: Tuple[Heard, ...]) -> None:
-        """Keep how a neighbour is listed in HEARD now, and which others list it."""
-        for tag in n.tags:
-            self.listed.pop(tag, None)
-        n.tags = tags
-        self.listed.update(dict.fromkeys(tags, n))
-        for other in self.neighbours.values():
-            other.note_hearing(n)
-
-    def take_list(self, n: "Neighbour", heard: FrozenSet[Heard]) -> None:
-        """Keep whom a neighbour hears now."""
-        changed = heard ^ n.heard
-        n.heard = heard
-        n.macs = frozenset(tag.mac for tag in heard)
-        for other in {self.listed[tag] for tag in changed if tag in self.listed}:
-            n.note_hearing(other)
-
-    def drop_bit(self, n: "Neighbour") -> None:
-        """Take a neighbour out of all sets."""
-        rest = ~n.bit
-        for other in self.neighbours.values():
-            other.hears_bits &= rest
-            other.heard_bits &= rest
-        self.used_bits &= rest
-        self.listening &= rest
-        self.recent &= rest
-
-    def segment(self, now: float) -> "Wire":
-        """Return the lowest interface on the same segment: floods are sent only there."""
-        return self.twin if now < self.twin_until else self
-
-    def covered(self, source: bytes, now: float, *, v1: bool) -> bool:
-        """Tell whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
-        return all(n.hears(source, now) for n in self.neighbours.values() if n.usable and (v1 or not n.v1))
-
-
-class Source(NamedTuple):
-    """When a neighbour was last heard with an Ethernet address, and the slot that it has there."""
-
-    heard_at: float
-    slot: int
-
-
-class Neighbour:
-    """A node heard directly on one interface, and the state of the link to it."""
-
-    def __init__(self, wire: Wire, address: bytes, mac: bytes, now: float) -> None:
-        self.wire = wire
-        self.bit = ~wire.used_bits & (wire.used_bits + 1)  # the lowest that is free
-        wire.used_bits |= self.bit
-        self.hears_bits = 0  # those that it lists
-        self.heard_bits = 0  # those that list it
-        self.tags: Tuple[Heard, ...] = ()  # how it is listed in HEARD
-        self.address = address
-        self.mac = mac
-        self.sources: Dict[bytes, Source] = {}  # by Ethernet address: two, if two of its interfaces are here
-        self.state = HEARD
-        self.usable = False
-        self.listed_at = -INFINITY
-        self.offered = 0  # the MTU it advertises
-        self.mtu = ETHERNET_MTU  # what has been seen to reach it
-        self.interval = HANDSHAKE_INTERVAL
-        self.last_heard = now
-        self.overdue = INFINITY
-        self.expires = INFINITY
-        self.sent = -INFINITY  # about when data last went out
-        self.confirm_at = -INFINITY  # when flowing data wants the next PROBE
-        self.misses = 0
-        self.retry = now + ASK_FIRST  # end of the probe's time, or next question to one that is not up
-        self.backoff = ASK_FIRST
-        self.srtt = 0.0
-        self.adverts = 0  # how many destinations it offers a way to
-        self.grows_later = False  # larger frames are tried once it has answered a small one
-        self.repeats_later = False  # it is told everything once it has answered
-        self.is_introduced = False  # others may be told of it
-        self.replies = TokenBucket(REPLIES_PER_SECOND, REPLIES_PER_SECOND)
-        self.deadline = INFINITY  # of the timer in the heap
-        self.restart(-1, now)
-
-    def restart(self, nonce: int, now: float) -> None:
-        """Begin another incarnation: what was learned from the last one does not hold. 0: of a v1.0 node."""
-        self.nonce = nonce
-        self.v1 = nonce == 0
-        self.met = now
-        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
-        self.macs: FrozenSet[bytes] = frozenset()
-        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
-        self.seq = 0  # that was asked for of a v1.0 node, which has none
-        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
-        self.history = 0  # of the last eight: 1 missed
-        self.cost = HOP_COST
-        self.leaving = False
-        self.waiting = 0.0  # when data went out that nothing came back for, else 0
-        self.probes: Dict[int, float] = {}  # token -> when sent
-        self.big_token = 0  # of the padded PROBE
-
-    @property
-    def slot(self) -> int:
-        """Which of the programs with its Ethernet address it is."""
-        return self.sources[self.mac].slot
-
-    def slot_for(self, dest: bytes) -> int:
-        """Return the slot of a routed frame whose next hop it is: nobody forwards what is for the next hop itself."""
-        if self.v1:
-            return 0
-        return NO_SLOT if dest == self.address else self.slot
-
-    def note_hearing(self, other: "Neighbour") -> None:
-        """Keep whether it lists another neighbour on its interface."""
-        if self.heard.isdisjoint(other.tags):
-            self.hears_bits &= ~other.bit
-            other.heard_bits &= ~self.bit
-        else:
-            self.hears_bits |= other.bit
-            other.heard_bits |= self.bit
-
-    @property
-    def linked_bits(self) -> int:
-        """The neighbours on its interface with which it hears each other: see `links`."""
-        linked = self.heard_bits if self.v1 else self.hears_bits & self.heard_bits
-        return -1 if self.bit & self.wire.recent else linked | self.bit | self.wire.recent
-
-    def links(self, other: "Neighbour", now: float) -> bool:
-        """Tell whether this neighbour and another one on the same interface hear each other.
-
-        That is as far as they said; who came a moment ago had no time to say so.
-        """
-        if now < max(self.met, other.met) + MEET_SECONDS:
-            return True
-        heard = not other.heard.isdisjoint(self.tags)
-        return heard and (self.v1 or not self.heard.isdisjoint(other.tags))
-
-    def hears(self, mac: bytes, now: float) -> bool:
-        """Tell whether it hears an Ethernet address, or has it."""
-        overheard = self.overheard.get(mac, -INFINITY)
-        return mac in self.macs or mac in self.sources or now - overheard < HOLD_INTERVALS * HANDSHAKE_INTERVAL
-
-
-class Destination:
-    """A node that somebody spoke of: who offers which way, the way in use, and what must not be forgotten."""
-
-    __slots__ = (
-        "address", "adverts", "ask_at", "asks", "best", "fd", "found", "left_at", "naks", "name", "passed_at",
-        "passed_seq", "passes", "ports", "rtt", "touched", "used", "wanted",
-    )  # fmt: skip
-
-    def __init__(self, address: bytes, now: float) -> None:
-        self.address = address
-        self.adverts: Dict[Neighbour, Advert] = {}
-        self.fd: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
-        self.best: Optional[Path] = None
-        self.used = -INFINITY  # when data last went there
-        self.wanted = -INFINITY  # when a newer sequence number was last asked for
-        self.asks = 0
-        self.ask_at = 0.0
-        self.passed_seq = 0  # of the last REQUEST that was passed on, and when
-        self.passed_at = -INFINITY
-        self.passes = TokenBucket(REQUESTS_PER_SECOND, REQUESTS_PER_SECOND)
-        self.touched = now  # when a neighbour last took back what it had offered
-        self.found = False
-        self.left_at = -INFINITY  # when it said BYE
-        self.naks = TokenBucket(NAKS_PER_SECOND, NAKS_PER_SECOND)
-        self.name = ""
-        self.ports: Tuple[int, ...] = ()
-        self.rtt: Optional[float] = None
-
-    @property
-    def fd_seq(self) -> int:
-        """The newest sequence number ever told, or 0."""
-        return -self.fd[0] if self.fd is not None else 0
-
-    def left(self, now: float) -> bool:
-        """Tell whether the node said BYE lately."""
-        return now - self.left_at < BYE_QUIET
-
-    def in_use(self, now: float) -> bool:
-        """Tell whether data was sent there lately."""
-        return now - self.used < IN_USE_SECONDS
-
-
-class Flow:
-    """The fast path of STREAM frames: a lookup by what does not change from frame to frame, and what then to do.
-
-    `neighbour` is whom such a frame proves alive; `out`, if it goes on, where to, `head` its new beginning.
-    """
-
-    __slots__ = ("destination", "head", "index", "limit", "neighbour", "origin", "out", "reason")
-
-    def __init__(self, origin: bytes, neighbour: Neighbour, reason: str = "") -> None:
-        self.origin = origin
-        self.neighbour = neighbour
-        self.reason = reason  # why it is dropped
-        self.out: Optional[Neighbour] = None
-        self.destination: Optional[Destination] = None
-        self.head = b""
-        self.index = 0
-        self.limit = 0
-
-
-class Message(NamedTuple):
-    """A MESSAGE that waits for its STATUS."""
-
-    frame: Frame
-    sent: float
-    deadline: float
-
-
-class Relay(NamedTuple):
-    """A flooded frame that waits for its turn on `wires` (by index)."""
-
-    frame: Frame
-    wires: Set[int]
-
-
-class Echo(NamedTuple):
-    """An `echo` that waits for its answer; from any relay if its `ttl` does not reach `dest` for sure."""
-
-    dest: bytes
-    sent: float
-    ttl: int
-
-
-class Timer(NamedTuple):
-    """`action(*arguments, now)` at `when`. `serial` keeps equal times in order."""
-
-    when: float
-    serial: int
-    action: Callable[..., None]
-    arguments: Tuple[Any, ...]
-
-
-# --- The router -----------------------------------------------------------------------------------------------------
-
-
-class Router:
-    """One node of the mesh. `seq`: Unix time in seconds at boot; all other times are monotonic seconds.
-
-    Whatever arrives, `receive` does not raise; what is dropped is counted in `drops` by reason.
-    """
-
-    def __init__(
-        self,
-        address: bytes,
-        interfaces: Sequence[Interface],
-        *,
-        rng: random.Random,
-        now: float,
-        seq: int,
-        name: str = "",
-        ports: Iterable[int] = (),
-    ) -> None:
-        self.address = address
-        self.drops: CounterType[str] = Counter()
-        self.tells_routes = False
-        self.takes_texts = True  # whether there is room for one more
-        self._rng = rng
-        self._name = name
-        self._ports = tuple(ports)
-        self._seq = seq if 1 <= seq < SEQ_MAX - 2 * SEQ_JUMP_MAX else 1  # a clock in the next century is none
-        self._epoch = self._seq - now  # Unix time where `now` is 0
-        self._nonce = self._token()
-        self._msg_id = rng.getrandbits(63)
-        self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
-        self._up = list(self._wires)
-        self._routes: Dict[bytes, Destination] = {}
-        self._rumours: Dict[bytes, NodeInfo] = {}  # nodes known only by what v1.0 nodes relayed
-        self._dirty: Dict[bytes, None] = {}  # destinations to compare with what was told; ordered, unlike a set
-        self._flush_at = INFINITY
-        self._flushed = -INFINITY
-        self._lanes: Dict[bytes, Flow] = {}  # fast path of `send_stream`, by destination
-        self._nobody = Neighbour(self._wires[0], EVERYONE, EVERYONE, now)  # transmits what we cannot attribute
-        self._seen = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # floods
-        self._flooded_from: Dict[bytes, Wire] = {}  # where the last new flood of an origin came from
-        self._delivered = SeenSet(SEEN_KEYS_MAX, SEEN_SECONDS)  # texts
-        self._asked: Dict[bytes, float] = {}  # when a directed HANDSHAKE last went to a node
-        self._floods = TokenBucket(FLOODS_PER_SECOND, FLOODS_PER_SECOND)
-        self._lost_floods = TokenBucket(LOST_FLOODS_PER_SECOND, LOST_FLOODS_PER_SECOND)
-        self._answers = TokenBucket(ANSWERS_PER_SECOND, ANSWERS_PER_SECOND)
-        # Newcomers that list us have heard us: they do not wait behind thousands that were only invented.
-        self._newcomers = [TokenBucket(NEWCOMERS_PER_SECOND, NEWCOMERS_AT_ONCE) for _ in (False, True)]
-        self._credit = Credit(CREDIT_BYTES, CREDIT_PER_SECOND, least=CREDIT_MIN, most=CREDIT_MAX)
-        self._relays: Dict[Tuple[bytes, int], Relay] = {}
-        self._messages: Dict[int, Message] = {}
-        self._renamed: Dict[int, int] = {}  # later ids of a MESSAGE to a v1.0 node -> the first one
-        self._strange: Set[StrangeNode] = set()
-        self._echoes: Dict[int, Echo] = {}
-        self._announced = (0, -INFINITY)  # token, time
-        self._jump_at = self._alarm_at = self._afresh_at = -INFINITY
-        self._gone = False
-        self._timers: List[Timer] = []
-        self._serials = itertools.count()
-        self._out: List[Transmit] = []
-        self.events: Deque[MeshEvent] = deque(maxlen=2 * DESTINATIONS_MAX)  # for `next_event`
-        for wire, interface in zip(self._wires, interfaces):
-            self._hurry(wire, now)
-            if interface.slot is None and not wire.loopback:
-                self._at(now + rng.uniform(*SLOT_WAIT), self._choose_slot, wire)
-        self._at(now + SWEEP_SECONDS, self._sweep)
-
-    # What the node calls
-
-    def receive(self, interface: int, frame: bytes, *, now: float) -> Optional[Incoming]:
-        """Take an Ethernet frame; return the payload of a STREAM frame for this node."""
-        wire = self._wires[interface]
-        flow = wire.flows.get(frame[:FLOW_BYTES])
-        if flow is not None and len(frame) > PAYLOAD_OFFSET:
-            flow.neighbour.waiting = 0.0
-            out = flow.out
-            if flow.reason:
-                self.drops[flow.reason] += 1
-                return None
-            if out is None:
-                return _new(Incoming, (flow.origin, frame[PAYLOAD_OFFSET:]))
-            if len(frame) <= flow.limit:
-                if not out.waiting:
-                    self._expect(out, now)
-                flow.destination.used = now  # type: ignore[union-attr]
-                self._out.append(_new(Transmit, (flow.index, flow.head + frame[FLOW_BYTES:])))
-                return None
-        try:
-            return self._receive(wire, frame, now)
-        except FrameError as error:
-            self.drops[error.reason] += 1
-            if error.reason in ("own", "slot") and frame[ETHERNET_HEADER_BYTES + 1] == TYPE_STREAM:
-                sender = self._sender(wire, frame[6:12], frame[16:22])
-                self._open_flow(wire, frame, Flow(EVERYONE, sender, error.reason))  # `lo` has many of these
-            return None
-
-    def receive_all(self, interface: int, frames: Sequence[bytes], *, now: float) -> List[Tuple[bytes, List[bytes]]]:
-        """Take Ethernet frames; return those with STREAM payloads for this node, in order, by the origin.
-
-        Their payloads, from PAYLOAD_OFFSET on, are not copied here: that was a twentieth of all it costs to receive.
-        """
-        runs: List[Tuple[bytes, List[bytes]]] = []
-        flows = self._wires[interface].flows
-        beginning = None  # of frames that go to `run`
-        run: List[bytes] = []
-        for frame in frames:
-            if frame[:FLOW_BYTES] == beginning and len(frame) > PAYLOAD_OFFSET:
-                run.append(frame)
-                continue
-            incoming = self.receive(interface, frame, now=now)
-            beginning = None
-            if incoming is not None:
-                run = [frame]
-                runs.append((incoming.origin, run))
-                if frame[:FLOW_BYTES] in flows:  # not a flooded one
-                    beginning = frame[:FLOW_BYTES]
-        return runs
-
-    def send_stream(self, dest: bytes, payload: bytes, *, now: float) -> Optional[Transmit]:
-        """Return the frame that takes a STREAM payload one hop towards `dest`, or None where it was flooded."""
-        interface, frames = self.send_streams(dest, [(payload, b"")], now=now)
-        return Transmit(interface, frames[0]) if frames else None
-
-    def send_streams(
-        self, dest: bytes, payloads: Sequence[Tuple[bytes, Union[bytes, memoryview]]], *, now: float
-    ) -> Tuple[int, List[bytes]]:
-        """Return the interface, and the frames that take STREAM payloads one hop towards `dest`; none if flooded.
-
-        Each payload is in two parts, so that what it carries is copied once.
-        """
-        lane = self._lanes.get(dest) or self._open_lane(dest)
-        if lane is None:
-            for parts in payloads:
-                self._send_lost(dest, b"".join(parts), now)
-            return 0, []
-        if not lane.neighbour.waiting:
-            self._expect(lane.neighbour, now)
-        lane.destination.used = now  # type: ignore[union-attr]
-        head, first = lane.head, self._msg_id + 1
-        self._msg_id += len(payloads)
-        return lane.index, [
-            b"".join((head, msg_id.to_bytes(8, "big"), start, rest))
-            for msg_id, (start, rest) in enumerate(payloads, first)
-        ]
-
-    def send_message(self, dest: bytes, data: bytes, *, now: float, timeout: float) -> int:
-        """Send a text until it is acknowledged, then say `Delivered`, or `Undelivered` after `timeout`; return its id.
-
-        Raise ValueError if `dest` is this node's or no node's address.
-        """
-        self._check_peer(dest)
-        frame = self._frame(TYPE_MESSAGE, dest, data)
-        if len(self._messages) >= MESSAGES_MAX:
-            self._give_up(next(iter(self._messages)))
-        self._messages[frame.msg_id] = Message(frame, now, now + timeout)
-        self._route(frame, now)
-        self._at(
-            min(now + MESSAGE_RETRY_FIRST, now + timeout), self._repeat_message, frame.msg_id, 2 * MESSAGE_RETRY_FIRST
-        )
-        return frame.msg_id
-
-    def broadcast(self, data: bytes, *, now: float) -> None:
-        """Send a text to every node, unacknowledged."""
-        self._flood(self._frame(TYPE_BROADCAST, EVERYONE, data), now)
-
-    def echo(self, dest: bytes, *, now: float, ttl: int = TTL_ROUTED) -> int:
-        """Ask `dest`, wherever it is, to answer, or the relay that is `ttl` + 1 hops away on the path to it.
-
-        Return the token of the `Echoed` to come. Raise ValueError.
-        """
-        self._check_peer(dest)
-        token = self._token()
-        if len(self._echoes) >= MESSAGES_MAX:
-            del self._echoes[next(iter(self._echoes))]
-        self._echoes[token] = Echo(dest, now, ttl)
-        self._note_asked(dest, now)
-        frame = self._frame(TYPE_HANDSHAKE, dest, self._echo_payload(FLAG_PROBE, token))
-        self._route(frame._replace(ttl=ttl), now)
-        return token
-
-    def announce(self, *, now: float) -> None:
-        """Ask every neighbour to answer at once."""
-        token = self._token()
-        self._announced = (token, now)
-        self._flush_at = now
-        self._flush(now)
-        for wire in self._up:
-            self._send_greeting(wire, now, FLAG_PROBE, token)
-            for n in wire.neighbours.values():
-                if n.v1:
-                    self._send_probe(n, now)
-
-    def hint(self, dest: bytes, *, now: float) -> None:
-        """Probe the next hop towards `dest`: a retransmission timer fired."""
-        path = self.path_to(dest)
-        if path is not None and path.neighbour.state is UP:
-            self._probe(path.neighbour, now)
-
-    def leave(self, *, now: float) -> None:  # noqa: ARG002  the one set of verbs
-        """Say goodbye. What still arrives for others is forwarded, but nothing is said any more."""
-        for wire in self._up:
-            handshake = self._handshake(wire, FLAG_BYE, 0)
-            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
-        for msg_id in list(self._messages):
-            self._give_up(msg_id)
-        self._gone = True
-        self._timers.clear()
-
-    def set_ports(self, ports: Iterable[int]) -> None:
-        """Tell others from now on that this node listens on `ports`."""
-        self._ports = tuple(ports)
-        for wire in self._wires:
-            wire.news = NEWS_GREETINGS
-
-    def interface_changed(
-        self,
-        index: int,
-        *,
-        mac: Optional[bytes] = None,
-        slot: Optional[int] = None,
-        mtu: Optional[int] = None,
-        up: Optional[bool] = None,
-        now: float,
-    ) -> None:
-        """Learn that an interface has another MAC, with its slot there if a lock gave one, another MTU or carrier."""
-        wire = self._wires[index]
-        if mac is not None:
-            wire.mac = mac
-            if slot is None:
-                self._choose_slot(wire, now)
-            else:
-                wire.slot, wire.relays = slot, slot != NO_SLOT
-                self._await_listing(wire, now)
-        if mtu is not None:
-            wire.mtu = min(mtu, 0xFFFF)
-            self._forget_flows()
-            for n in list(wire.neighbours.values()):
-                if not wire.loopback:
-                    n.mtu = min(n.mtu, ETHERNET_MTU)  # whether more gets through is to be found out anew
-                self._reselect(n, now)
-                self._grow(n, now)
-        if up is False and wire in self._up:
-            self._up.remove(wire)
-            for n in list(wire.neighbours.values()):
-                self._forget(n, now)
-            wire.greet_at = INFINITY
-        elif up and wire not in self._up:
-            self._up.append(wire)
-        if wire in self._up:
-            self._hurry(wire, now)
-
-    def path_to(self, dest: bytes) -> Optional[Path]:
-        """Return the way in use to a node, if there is one."""
-        d = self._routes.get(dest)
-        return d.best if d is not None else None
-
-    def knows(self, address: bytes) -> bool:
-        """Tell whether anybody spoke of a node lately, though there may be no way to it at the moment."""
-        return address in self._routes or address in self._rumours
-
-    def mtu_to(self, dest: bytes) -> int:
-        """Return the largest frame (AlexMesh header included) that fits the path, or the interfaces if unknown."""
-        path = self.path_to(dest)
-        return path.mtu if path is not None else min(wire.mtu for wire in self._wires)
-
-    def nodes(self) -> List[NodeInfo]:
-        """Return every node that there is a route to, with the way in use, and those that only floods may reach."""
-        infos = [info for info in self._rumours.values() if self.path_to(info.address) is None]
-        for d in self._routes.values():
-            if d.best is None:
-                continue
-            n = d.best.neighbour
-            direct = n.address == d.address
-            rtt = (n.srtt or None) if direct else d.rtt
-            heard = n.last_heard if direct else d.adverts[n].time
-            hop = (n.wire.index, n.address)
-            infos.append(NodeInfo(d.address, *hop, hops_of(d.best), d.best.mtu, d.name, d.ports, rtt, heard))
-        return infos
-
-    def neighbours(self) -> List[Neighbour]:
-        """Return the state of the link to each neighbour, to be looked at only."""
-        return [n for wire in self._wires for n in wire.neighbours.values()]
-
-    def next_event(self) -> Optional[MeshEvent]:
-        """Return what happened next, or None."""
-        return self.events.popleft() if self.events else None
-
-    # Time
-
-    def next_deadline(self) -> Optional[float]:
-        """Return when `tick` has something to do, or None for never."""
-        timers = self._timers
-        while timers and timers[0].action == self._watch:
-            n, due = timers[0].arguments
-            if due == n.deadline and self._due(n) <= due:
-                break
-            heappop(timers)  # it was heard meanwhile: among fifty nodes this halves the wake-ups
-            if due == n.deadline:
-                n.deadline = INFINITY
-                self._arm(n)
-        return timers[0].when if timers else None
-
-    def tick(self, *, now: float) -> None:
-        """Do what is due."""
-        timers = self._timers
-        while timers and timers[0].when <= now:
-            timer = heappop(timers)
-            timer.action(*timer.arguments, now)
-
-    def frames_to_send(self, *, now: float) -> List[Transmit]:
-        """Do what is due, and return the frames that are to be sent now."""
-        if self._timers and self._timers[0].when <= now:
-            self.tick(now=now)
-        if not self._out:
-            return []
-        out, self._out = self._out, []
-        return out
-
-    def _at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
-        heappush(self._timers, Timer(when, next(self._serials), action, arguments))
-
-    def _sweep(self, now: float) -> None:
-        """Forget what is old: adverts, destinations, echoes."""
-        self._at(now + SWEEP_SECONDS, self._sweep)
-        for d in list(self._routes.values()):
-            for n, advert in list(d.adverts.items()):
-                frames = n.adverts // ROUTES_PER_FRAME + 1
-                if now - advert.time > max(ADVERT_SECONDS, 3 * n.interval * frames):
-                    self._unlearn(n, d.address, now)
-            if not d.adverts and now - d.touched > FD_SECONDS:
-                del self._routes[d.address]
-        hold = HOLD_INTERVALS * HANDSHAKE_INTERVAL
-        self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
-        for token in [token for token, echo in self._echoes.items() if now - echo.sent > ECHO_SECONDS]:
-            del self._echoes[token]
-
-    # Frames in
-
-    def _receive(self, wire: Wire, data: bytes, now: float) -> Optional[Incoming]:
-        """Take a frame the long way: who sent it, is it for us, which kind is it."""
-        destination, source, payload = decode_ethernet(data)
-        flooded = destination == BROADCAST_ADDRESS
-        if not flooded and destination not in (wire.mac, self.address):
-            raise FrameError("foreign")
-        frame = decode_frame(payload)
-        if frame.origin == self.address:
-            self._meet_myself(wire, source, frame, now)
-            raise FrameError("own")
-        if frame.type == TYPE_STATUS and frame.dest == self.address:
-            self._acknowledge(frame, now)
-            return None
-        is_from_group = source[0] & 1 and frame.type != TYPE_STATUS  # v1.0 answers a flood from the broadcast address
-        if not is_unicast(frame.origin) or is_from_group:
-            if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and is_unicast(source):
-                self._tell_strange(frame.origin, "group")
-            raise FrameError("origin")
-        n = wire.neighbours.get(frame.origin)
-        if not n.srtt if n is not None else frame.origin not in self._routes:
-            self._credit.earn(len(data))  # a stranger, or a neighbour that has never answered
-        self._sender(wire, source, frame.origin).waiting = 0.0
-        if frame.type == TYPE_HANDSHAKE and frame.dest in (EVERYONE, self.address):
-            self._receive_handshake(wire, source, frame, flooded, now)
-            return None
-        if frame.dest == EVERYONE or flooded:
-            return self._receive_flood(wire, source, frame, now)
-        if frame.dest == self.address:
-            return self._deliver(wire, source, frame, now, data)
-        self._transit(wire, source, frame, now, data)
-        return None
-
-    def _meet_myself(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """A HANDSHAKE of this node: our own, perhaps through another interface, or that of another node like us."""
-        if frame.type != TYPE_HANDSHAKE:
-            return
-        h = decode_handshake(frame.payload)
-        if h is not None and h.nonce == self._nonce:
-            for other in self._wires:
-                if other.mac == source != wire.mac:
-                    low, high = sorted((wire, other), key=lambda w: w.index)
-                    high.twin, high.twin_until = low, now + SHADOW_SECONDS
-        elif h is None and any(source == other.mac for other in self._wires):
-            return  # one of ours that lost its end
-        elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
-            self._alarm_at = now + DUPLICATE_QUIET
-            self.events.append(DuplicateAddress(source))
-
-    def _receive_handshake(self, wire: Wire, source: bytes, frame: Frame, flooded: bool, now: float) -> None:
-        """Tell a neighbour's HANDSHAKE from an echo, from one that a v1.0 node relayed, and from a v1.0 node's own."""
-        h = decode_handshake(frame.payload)
-        directed = frame.dest == self.address
-        if self._gone:
-            raise FrameError("gone")
-        if h is None:
-            self._receive_v1_handshake(wire, source, frame, directed, now)
-        elif directed and (h.ttl0 == TTL_ROUTED or frame.ttl != h.ttl0):
-            if flooded and not self._seen.add((frame.origin, frame.msg_id), now=now):
-                raise FrameError("seen")
-            self._receive_echo(wire, source, frame, h, now)
-        elif frame.ttl != h.ttl0:
-            self._hear_of(wire, source, frame.origin, h.ttl0 - frame.ttl + 1, now)
-        else:
-            self._hear(wire, source, frame.origin, h, directed, now)
-
-    def _hear_of(self, wire: Wire, source: bytes, origin: bytes, hops: int, now: float) -> None:
-        """A v1.0 node relayed a HANDSHAKE: the node exists, and floods may reach it."""
-        neighbour = wire.neighbours.get(origin)
-        if neighbour is not None and hops == 2:
-            for n in wire.senders.get(source, ()):
-                n.overheard.update(dict.fromkeys(neighbour.sources, now))
-        elif origin in self._rumours or len(self._rumours) < DESTINATIONS_MAX:
-            hop = self._sender(wire, source, origin).address
-            rumour = NodeInfo(origin, wire.index, hop, max(hops, 1), ETHERNET_MTU, "", (), None, now)
-            self._rumours[origin] = rumour
-
-    def _receive_flood(self, wire: Wire, source: bytes, frame: Frame, now: float) -> Optional[Incoming]:
-        """A flooded frame: take it, pass it on, or send it the straight way if we know one."""
-        key = (frame.origin, frame.msg_id)
-        new = self._seen.add(key, now=now)
-        if frame.dest == self.address:
-            if not new and frame.type == TYPE_STREAM:
-                raise FrameError("seen")
-            return self._deliver(wire, source, frame, now)
-        if not new:
-            self._cancel_relay(key, wire, source, now)
-            raise FrameError("seen")
-        if len(self._flooded_from) >= FLOWS_MAX:
-            self._flooded_from.clear()
-        self._flooded_from[frame.origin] = wire
-        if frame.dest == EVERYONE:
-            if frame.type == TYPE_STREAM:
-                raise FrameError("dest")
-            self._deliver(wire, source, frame, now)
-        elif not is_unicast(frame.dest):
-            raise FrameError("dest")
-        elif self._unicast_flood(wire, source, frame, now):
-            return None
-        self._relay(wire, source, frame, now)
-        return None
-
-    def _unicast_flood(self, wire: Wire, source: bytes, frame: Frame, now: float) -> bool:
-        """Send a flooded frame along our route to its destination; return False if it must be flooded on."""
-        path = self.path_to(frame.dest)
-        if path is None or frame.ttl == 0:
-            return False
-        hop = path.neighbour
-        if hop.wire.segment(now) is wire.segment(now):
-            if wire.loopback or hop.hears(source, now):
-                raise FrameError("heard")
-            if hop.v1:
-                return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
-        self._send_via(hop, frame._replace(ttl=frame.ttl - 1), now)
-        return True
-
-    def _deliver(
-        self, wire: Wire, source: bytes, frame: Frame, now: float, data: Optional[bytes] = None
-    ) -> Optional[Incoming]:
-        """Take a frame for this node or for all. `data`: the whole frame, if its like may take the fast path."""
-        if frame.type == TYPE_STREAM:
-            if data is not None:
-                self._open_flow(wire, data, Flow(frame.origin, self._sender(wire, source, frame.origin)))
-            return Incoming(frame.origin, frame.payload)
-        if frame.type == TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
-            return None
-        text = parse_text(frame.payload)
-        if not is_text(text):
-            self._tell_strange(frame.origin, "streams")
-            raise FrameError("text")
-        key = (frame.origin, frame.msg_id)
-        if not self.takes_texts and key not in self._delivered:
-            self.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
-            return None
-        if self._delivered.add(key, now=now):
-            self.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, text))
-        if frame.type == TYPE_MESSAGE and frame.dest == self.address:
-            self._answer(wire, source, self._frame(TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now)
-        return None
-
-    def _tell_strange(self, address: bytes, speaks: str) -> None:
-        strange = StrangeNode(address, speaks)
-        if strange not in self._strange and len(self._strange) < STRANGE_MAX:
-            self._strange.add(strange)
-            self.events.append(strange)
-
-    def _transit(self, wire: Wire, source: bytes, frame: Frame, now: float, data: bytes) -> None:
-        """A routed frame for another node."""
-        if not is_unicast(frame.dest):
-            raise FrameError("dest")
-        if not self._forwards(wire, frame):
-            raise FrameError("slot")
-        if frame.ttl == 0:
-            self._answer_expired(wire, source, frame, now)
-            raise FrameError("ttl")
-        frame = frame._replace(ttl=frame.ttl - 1, slot=0)
-        d = self._routes.get(frame.dest)
-        if not self._may_transit(wire, source):
-            if self._credit.afford(wire.greeting_bytes, now=now):
-                self._hurry(wire, now)
-            self._flood_lost(frame, now)
-        elif d is None or d.best is None:
-            self._nak(wire, source, frame.dest, now)
-            self._flood_lost(frame, now)
-        elif d.best.neighbour.wire is wire and self._has_heard(d.best.neighbour, source, frame):
-            raise FrameError("back")
-        else:
-            d.used = now
-            hop = d.best.neighbour
-            if len(data) > hop.wire.mtu + ETHERNET_HEADER_BYTES:
-                raise FrameError("mtu")
-            self._send_via(hop, frame, now)
-            if frame.type == TYPE_STREAM:
-                flow = Flow(frame.origin, self._sender(wire, source, frame.origin))
-                self._aim(flow, d, hop, frame)
-                self._open_flow(wire, data, flow)
-
-    def _forwards(self, wire: Wire, frame: Frame) -> bool:
-        """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
-        return wire.relays and frame.slot == wire.slot
-
-    def _answer_expired(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """Answer an `echo` that gets no further, in place of the node it is for: so a path is traced."""
-        h = decode_handshake(frame.payload) if frame.type == TYPE_HANDSHAKE else None
-        if h is not None and h.flags & FLAG_PROBE:
-            self._answer_echo(wire, source, frame.origin, h.token, now)
-
-    def _has_heard(self, hop: Neighbour, source: bytes, frame: Frame) -> bool:
-        """Return whether the next hop sent this frame, or got it where we did: it has our MAC and the frame is its."""
-        return source in hop.sources or (hop.mac == hop.wire.mac and hop.address == frame.dest)
-
-    def _may_transit(self, wire: Wire, source: bytes) -> bool:
-        """Tell whether all who send with this MAC have echoed our nonce: then nobody relies on what we said before it.
-
-        Without this rule a restarted node can close a loop (section "why it cannot loop", step 4). A dead one did echo
-        it: a program that was killed does not hold up the others on its card.
-        """
-        senders = wire.senders.get(source, ())
-        return any(n.usable for n in senders) and all(n.usable or n.state is DEAD for n in senders)
-
-    def _nak(self, wire: Wire, source: bytes, dest: bytes, now: float) -> None:
-        """Tell who sent us a frame that we have no route to its destination: it must have missed that."""
-        d = self._routes.get(dest)
-        if not (self._answers if d is None else d.naks).take(now=now):
-            return
-        retraction = Route(dest, d.fd_seq if d is not None else 0, METRIC_UNREACHABLE, 0)
-        for n in wire.senders.get(source, ()):
-            if not n.v1:
-                self._direct(n, routes=(retraction,))
-        if dest in wire.told:
-            self._distrust(wire, dest)
-
-    # Frames out
-
-    def _frame(self, kind: int, dest: bytes, payload: bytes) -> Frame:
-        self._msg_id += 1
-        return Frame(kind, self.address, dest, TTL_ROUTED, self._msg_id, payload)
-
-    def _route(self, frame: Frame, now: float) -> None:
-        """Send a frame of our own along the route, or flood it."""
-        d = self._routes.get(frame.dest)
-        if d is None or d.best is None:
-            self._flood(frame, now)
-        else:
-            d.used = now
-            self._send_via(d.best.neighbour, frame, now)
-
-    def _answer(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """Send a frame along the route; without one, to the Ethernet address that the question came from, as v1.0 does.
-
-        A neighbour of ours would have no route either: then it is flooded, as far as the question pays for that.
-        """
-        size = PAYLOAD_OFFSET + len(frame.payload)
-        path = self.path_to(frame.dest)
-        if path is not None:  # no data: nobody is probed because an answer stays unanswered
-            self._send(
-                path.neighbour.wire, path.neighbour.mac, frame._replace(slot=path.neighbour.slot_for(frame.dest))
-            )
-        elif all(n.v1 for n in wire.senders.get(source, ())):
-            self._credit.owe(size)
-            self._send(wire, source, frame)
-        elif self._credit.afford(size * len(self._up), now=now):
-            self._flood(frame, now)
-        else:
-            self.drops["limit"] += 1
-
-    def _send_via(self, n: Neighbour, frame: Frame, now: float) -> None:
-        """Send data to a neighbour, and see whether it answers."""
-        if not n.waiting:
-            self._expect(n, now)
-        self._send(n.wire, n.mac, frame._replace(slot=n.slot_for(frame.dest)))
-
-    def _send(self, wire: Wire, mac: bytes, frame: Frame) -> None:
-        self._out.append(Transmit(wire.index, encode_ethernet(mac, wire.mac, encode_frame(frame))))
-
-    def _send_lost(self, dest: bytes, payload: bytes, now: float) -> None:
-        """Flood a STREAM frame, rarely if there was a route and it will come back."""
-        bucket = self._lost_floods if dest in self._routes else self._floods
-        if not is_unicast(dest) or dest == self.address:
-            self.drops["dest"] += 1
-        elif bucket.take(now=now):
-            self._flood(self._frame(TYPE_STREAM, dest, payload), now)
-        else:
-            self.drops["limit"] += 1
-
-    def _flood(self, frame: Frame, now: float) -> None:
-        """Flood a frame of our own. v1.0 nodes know no greater ttl than their own."""
-        self._seen.add((frame.origin, frame.msg_id), now=now)
-        v1 = any(n.v1 for wire in self._wires for n in wire.neighbours.values())
-        for wire in self._up:
-            if wire is wire.segment(now):
-                self._send(wire, BROADCAST_ADDRESS, frame._replace(ttl=TTL_V1 if v1 else TTL_ROUTED))
-
-    def _flood_lost(self, frame: Frame, now: float) -> None:
-        """Flood the frame of another node that came the straight way and finds it closed."""
-        if not self._lost_floods.take(now=now) or not self._may_spread(frame, len(self._up), now):
-            raise FrameError("limit")
-        self._seen.add((frame.origin, frame.msg_id), now=now)
-        for wire in self._up:
-            if wire is wire.segment(now) and self._is_listened(wire, frame):
-                self._send(wire, BROADCAST_ADDRESS, frame)
-
-    def _is_listened(self, wire: Wire, frame: Frame) -> bool:
-        """Return whether a flood may find somebody on an interface: also the node it is for, whom nobody knows yet."""
-        return self._flooded_from.get(frame.dest) is wire or any(n.usable for n in wire.neighbours.values())
-
-    def _relay(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
-        if frame.ttl == 0:
-            raise FrameError("ttl")
-        targets = set()
-        for other in self._up:
-            if other is wire.segment(now):
-                needed = not other.loopback and not other.covered(source, now, v1=True)
-            else:
-                needed = other is other.segment(now) and self._is_listened(other, frame)
-            if needed:
-                targets.add(other.index)
-        if not targets:
-            return
-        if not self._floods.take(now=now) or not self._may_spread(frame, len(targets), now):
-            raise FrameError("limit")
-        key = (frame.origin, frame.msg_id)
-        relay = self._relays[key] = Relay(frame._replace(ttl=frame.ttl - 1, slot=0), targets)
-        self._at(now + self._rng.uniform(*RELAY_DELAY), self._relay_now, key, relay)
-
-    def _may_spread(self, frame: Frame, copies: int, now: float) -> bool:
-        """Return whether a frame may be sent on so many interfaces: a stranger's must be paid for."""
-        known = frame.origin in self._routes
-        return known or self._credit.afford(copies * (PAYLOAD_OFFSET + len(frame.payload)), now=now)
-
-    def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
-        self._relays.pop(key, None)
-        for wire in self._up:
-            if wire.index in relay.wires:
-                self._send(wire, BROADCAST_ADDRESS, relay.frame)
-
-    def _cancel_relay(self, key: Tuple[bytes, int], wire: Wire, source: bytes, now: float) -> None:
-        """Somebody else passed the frame on here: enough, if all others hear that one."""
-        relay = self._relays.get(key)
-        if relay is not None and wire.covered(source, now, v1=False):
-            relay.wires.discard(wire.index)
-
-    # The fast path
-
-    def _open_lane(self, dest: bytes) -> Optional[Flow]:
-        """Prepare the beginning of all STREAM frames to `dest`; None if there is no route."""
-        d = self._routes.get(dest)
-        if d is None or d.best is None:
-            return None
-        hop = d.best.neighbour
-        lane = self._lanes[dest] = Flow(self.address, hop)
-        self._aim(lane, d, hop, Frame(TYPE_STREAM, self.address, dest, TTL_ROUTED, 0, b""))
-        return lane
-
-    def _open_flow(self, wire: Wire, data: bytes, flow: Flow) -> None:
-        if len(wire.flows) >= FLOWS_MAX:
-            wire.flows.clear()
-        wire.flows[data[:FLOW_BYTES]] = flow
-
-    def _aim(self, flow: Flow, d: Destination, hop: Neighbour, frame: Frame) -> None:
-        header = encode_frame(frame._replace(slot=hop.slot_for(frame.dest)))
-        flow.out = hop
-        flow.destination = d
-        flow.head = encode_ethernet(hop.mac, hop.wire.mac, header)[:FLOW_BYTES]
-        flow.index = hop.wire.index
-        flow.limit = hop.wire.mtu + ETHERNET_HEADER_BYTES
-
-    def _forget_flows(self) -> None:
-        """A route or a neighbour is not what it was."""
-        self._lanes.clear()
-        for wire in self._wires:
-            wire.flows.clear()
-
-    def _sender(self, wire: Wire, source: bytes, origin: bytes) -> Neighbour:
-        """Return the neighbour who sent a frame, as far as its MAC tells."""
-        senders = wire.senders.get(source, ())
-        if len(senders) == 1 and not wire.loopback:
-            return senders[0]
-        return next((n for n in senders if n.address == origin), self._nobody)
-
-    # Neighbours
-
-    def _hear(self, wire: Wire, source: bytes, origin: bytes, h: Handshake, directed: bool, now: float) -> None:
-        """A HANDSHAKE straight from a node on this segment."""
-        knows_us = h.heard is not None and Heard(wire.mac, self._nonce) in h.heard
-        n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now, knows_us=knows_us)
-        if n.nonce != h.nonce:
-            self._flush_node(origin, h.nonce, now)
-        if n.leaving:
-            return
-        self._note_source(n, source, h.slot, now)
-        if h.flags & FLAG_BYE:
-            self._say_bye(n, now)
-            return
-        if source == wire.mac and h.slot == wire.slot != NO_SLOT and (h.seq, origin) < (self._seq, self.address):
-            self._choose_slot(wire, now)  # the other program has run for longer
-        self._note(n, h, now)
-        self._listen(n, h.heard, directed, now)
-        self._learn_table(n, h, now)
-        self._take_requests(n, h.requests, now)
-        if h.flags & FLAG_REPLY:
-            self._confirm(n, h.token, now)
-        elif h.flags & FLAG_PROBE and n.replies.take(now=now):
-            self._direct(n, FLAG_REPLY, h.token)
-            self._credit.owe(0 if n.srtt else PROBE_BYTES)
-        if n.state is DEAD and n.retry > now and n.replies.take(now=now):
-            self._send_probe(n, now)  # it is there, so ask again now
-        self._arm(n)
-
-    def _receive_v1_handshake(self, wire: Wire, source: bytes, frame: Frame, directed: bool, now: float) -> None:
-        """An empty HANDSHAKE. With a full ttl it comes straight from a v1.0 node on this segment."""
-        origin = frame.origin
-        if frame.ttl == TTL_V1:
-            n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
-            if not n.v1:
-                self._flush_node(origin, 0, now)
-            self._note_source(n, source, NO_SLOT, now)
-            self._note(n, None, now)
-            if n.state is HEARD:
-                self._move(n, UP, now)
-            elif directed:
-                self._confirm(n, next(iter(n.probes), 0), now)
-            self._learn(n, Route(origin, max(n.seq, int(self._epoch + now) // V1_SEQ_SECONDS, 1), 0, n.mtu), now)
-            self._arm(n)
-        else:
-            self._hear_of(wire, source, origin, TTL_V1 - frame.ttl + 1, now)
-        if not directed:
-            self._receive_flood(wire, source, frame, now)
-            return
-        for token, echo in list(self._echoes.items()):
-            if echo.dest == origin:
-                del self._echoes[token]
-                hops = max(TTL_V1 - frame.ttl, 0) + 1
-                self.events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
-        payload = self._echo_payload(FLAG_REPLY, 0, is_short=True)
-        is_asked = now - self._asked.get(origin, -INFINITY) < ASK_QUIET  # else two answerers might never end
-        if not is_asked and self._credit.afford(PAYLOAD_OFFSET + len(payload), now=now) and self._answers.take(now=now):
-            self._note_asked(origin, now)
-            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, payload), now)
-
-    def _meet(self, wire: Wire, source: bytes, origin: bytes, now: float, *, knows_us: bool = False) -> Neighbour:
-        """Enter a neighbour in the table, if need be in place of one that is not up or a v1.0 node."""
-        if not (self._newcomers[knows_us].take(now=now) and self._credit.afford(NEWCOMER_BYTES, now=now)):
-            raise FrameError("newcomers")
-        if len(wire.neighbours) >= NEIGHBOURS_MAX:
-            oldest = min(wire.neighbours.values(), key=lambda n: (n.usable and not n.v1, n.usable, n.last_heard))
-            if oldest.usable and not oldest.v1:
-                raise FrameError("neighbours")
-            self._forget(oldest, now)
-        n = wire.neighbours[origin] = Neighbour(wire, origin, source, now)
-        self._forget_flows()
-        return n
-
-    def _note_asked(self, address: bytes, now: float) -> None:
-        """A directed HANDSHAKE goes to a node."""
-        if len(self._asked) >= DESTINATIONS_MAX:
-            self._asked.clear()
-        self._asked[address] = now
-
-    def _note_source(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
-        """Note the Ethernet address that the neighbour sent with, and its slot there."""
-        known = n.sources.get(source)
-        n.sources[source] = Source(now, slot)
-        if known is None:
-            n.wire.senders[source] = (*n.wire.senders.get(source, ()), n)
-            n.wire.list_as(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
-            self._hurry_for(n, now)
-        self._move_to(n, source, now)
-        if known is None or known.slot != slot:
-            self._take_slot(n, source, slot, now)
-            self._forget_flows()
-            self._reselect(n, now)
-
-    def _move_to(self, n: Neighbour, source: bytes, now: float) -> None:
-        """Send to another Ethernet address of the neighbour from now on if the one used so far is silent."""
-        if source != n.mac and (not n.usable or now - n.sources[n.mac].heard_at > n.interval * OVERDUE_INTERVALS[1]):
-            self._drop_source(n, n.mac)
-            n.mac = source
-        elif len(n.sources) > SOURCES_MAX:
-            self._drop_source(n, next(mac for mac in n.sources if mac not in (n.mac, source)))
-
-    def _take_slot(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
-        """A neighbour says its slot at an Ethernet address: the program that had it before has ended."""
-        for other in n.wire.senders[source]:
-            if other is not n and other.sources[source].slot == slot != NO_SLOT:
-                self._forget(other, now)
-
-    def _choose_slot(self, wire: Wire, now: float) -> None:
-        """Take the lowest slot that no other program with this MAC has; for where a lock file cannot tell.
-
-        Others may still send to a dead program that had it. So this is another incarnation: nothing is forwarded for a
-        neighbour before it lists the new nonce, and has therefore heard of the slot.
-        """
-        taken = {n.sources[wire.mac].slot for n in wire.senders.get(wire.mac, ())}
-        before, wire.slot = wire.slot, min(set(range(NO_SLOT + 1)) - (taken - {NO_SLOT}))
-        if wire.slot == before:
-            return
-        wire.relays = False
-        self._at(now + SLOT_HELD, self._hold_slot, wire, wire.slot)
-        self._nonce = self._token()
-        for each in self._wires:
-            self._await_listing(each, now)
-
-    def _hold_slot(self, wire: Wire, slot: int, now: float) -> None:
-        """A chosen slot was announced: unless another program chose it too, and for longer, it is ours."""
-        if wire.slot == slot != NO_SLOT:
-            wire.relays = True
-            self._review(wire, now)
-
-    def _await_listing(self, wire: Wire, now: float) -> None:
-        """What identifies us on an interface is new: no link there is up until the neighbour lists it."""
-        for n in wire.neighbours.values():
-            if n.state is not HEARD and not n.v1:
-                self._move(n, HEARD, now)
-        wire.review = True
-        self._forget_flows()
-        self._hurry(wire, now)
-
-    def _drop_source(self, n: Neighbour, mac: bytes) -> None:
-        del n.sources[mac]
-        n.wire.list_as(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
-        others = tuple(m for m in n.wire.senders[mac] if m is not n)
-        if others:
-            n.wire.senders[mac] = others
-        else:
-            del n.wire.senders[mac]
-        self._forget_flows()
-
-    def _flush_node(self, address: bytes, nonce: int, now: float) -> None:
-        """A node restarted: forget all that its former self said, on every interface."""
-        for wire in self._wires:
-            n = wire.neighbours.get(address)
-            if n is not None and n.nonce != nonce:
-                self._reset(n, nonce, now)
-
-    def _reset(self, n: Neighbour, nonce: int, now: float) -> None:
-        wire = n.wire
-        wire.take_list(n, frozenset())
-        n.restart(nonce, now)
-        wire.list_as(n, tuple(Heard(mac, nonce) for mac in n.sources))
-        wire.recent |= n.bit
-        if n.state is not HEARD:
-            self._move(n, HEARD, now)
-        self._unlearn_all(n, now)
-        if n.sources:  # else its source is noted next
-            self._hurry_for(n, now)
-        self._at(now + MEET_SECONDS, self._settle, n)
-
-    def _settle(self, n: Neighbour, now: float) -> None:
-        """A newcomer has had time to say whom it hears."""
-        if now >= n.met + MEET_SECONDS and n.wire.neighbours.get(n.address) is n:
-            n.wire.recent &= ~n.bit
-            self._review(n.wire, now)
-
-    def _hurry_for(self, n: Neighbour, now: float, delay: Optional[float] = None) -> None:
-        """Say soon whom we hear, because of a neighbour; a stranger must have paid for that."""
-        wire = n.wire
-        wire.news = NEWS_GREETINGS
-        is_soon = wire.greet_at <= now + START_DELAY[1]  # one HANDSHAKE answers all newcomers
-        if n.srtt or is_soon or self._credit.afford(wire.greeting_bytes, now=now):
-            self._hurry(wire, now, delay)
-
-    def _unlearn_all(self, n: Neighbour, now: float) -> None:
-        for dest in self._routes if n.adverts else ():
-            self._unlearn(n, dest, now)
-
-    def _forget(self, n: Neighbour, now: float) -> None:
-        """Take a neighbour out of the table."""
-        wire = n.wire
-        del wire.neighbours[n.address]
-        for mac in list(n.sources):
-            self._drop_source(n, mac)
-        wire.drop_bit(n)
-        n.usable = False
-        n.deadline = INFINITY
-        self._unlearn_all(n, now)
-        wire.review = True
-        wire.news = NEWS_GREETINGS
-        self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
-
-    def _say_bye(self, n: Neighbour, now: float) -> None:
-        """A node leaves. It still forwards for a moment, so its routes are the last choice until then."""
-        d = self._routes.get(n.address)
-        if d is not None:
-            d.left_at = now
-        for wire in self._wires:
-            m = wire.neighbours.get(n.address)
-            if m is None or m.leaving:
-                continue
-            if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
-                self._forget(m, now)
-                continue
-            m.leaving = True
-            m.retry = INFINITY
-            m.expires = now + BYE_GRACE
-            if m.state in (UP, PROBING):
-                self._move(m, SUSPECT, now)
-            self._unlearn(m, n.address, now)
-            self._arm(m)
-
-    def _note(self, n: Neighbour, h: Optional[Handshake], now: float) -> None:
-        """Keep what a HANDSHAKE says about the neighbour itself. None: a v1.0 node's."""
-        n.last_heard = now
-        n.interval = h.interval if h is not None and h.interval else HANDSHAKE_INTERVAL
-        n.overdue = now + n.interval * self._rng.uniform(*OVERDUE_INTERVALS)
-        n.expires = now + n.interval * HOLD_INTERVALS
-        if h is None or h.ttl0 == TTL_V1:
-            self._count_missed(n, now)
-        offered = ETHERNET_MTU if h is None else max(h.mtu, MESH_MTU_MIN)
-        if offered != n.offered:
-            n.offered = offered
-            n.mtu = min(offered, n.wire.mtu if n.wire.loopback else ETHERNET_MTU)
-            self._reselect(n, now)
-            self._grow(n, now)
-        d = self._routes.get(n.address)
-        if h is not None and d is not None:
-            d.name = d.name if h.name is None else h.name
-            d.ports = d.ports if h.ports is None else h.ports
-
-    def _count_missed(self, n: Neighbour, now: float) -> None:
-        """Count the periodic HANDSHAKEs that should have come since the last one; a lossy link costs more."""
-        missed = min(8, max(0, int((now - n.greeted_at) / n.interval - 0.1))) if n.greeted_at > -INFINITY else 0
-        n.greeted_at = now
-        n.history = (n.history << missed | (1 << missed) - 1) << 1 & 0xFF
-        cost = LOSSY_COST if bin(n.history).count("1") >= LOSSY_MISSES else HOP_COST
-        if cost != n.cost:
-            n.cost = cost
-            self._reselect(n, now)
-
-    def _listen(self, n: Neighbour, heard: Optional[Tuple[Heard, ...]], directed: bool, now: float) -> None:
-        """Whom does the neighbour hear? Only if this incarnation of ours is among them may the link be used."""
-        if heard is None:
-            return
-        wire = n.wire
-        us = Heard(wire.mac, self._nonce)
-        listed = frozenset(heard)
-        if directed:
-            listed = n.heard | listed & {us}  # no list of all
-        elif now - n.listed_at < HEARD_GATHER and len(n.heard) < NEIGHBOURS_MAX:
-            listed |= n.heard  # the second frame of a long list
-        else:
-            n.listed_at = now
-        if listed != n.heard:
-            wire.take_list(n, listed)
-            wire.review = True
-            self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
-        if us in listed and n.state is HEARD:
-            self._move(n, UP, now)
-        elif us not in listed and n.usable:
-            self._move(n, HEARD, now)
-
-    def _move(self, n: Neighbour, state: LinkState, now: float) -> None:
-        """Change the state of a link, and draw the consequences for routes and for what is told."""
-        if state not in LINK_MOVES[n.state]:
-            raise RuntimeError(f"a neighbour goes from {n.state} to {state}")
-        before, n.state = n.state, state
-        was_usable, n.usable = n.usable, state in USABLE
-        if state is UP:
-            n.misses = 0
-            n.waiting = 0.0
-            n.confirm_at = now + CONFIRM_SECONDS
-            n.backoff = ASK_FIRST
-        elif not n.usable:
-            n.backoff = ASK_FIRST
-            n.retry = now + n.backoff
-        if n.usable != was_usable or before is DEAD:
-            self._forget_flows()
-        if n.usable != was_usable:
-            wire = n.wire
-            wire.listening = wire.listening | n.bit if n.usable and not n.v1 else wire.listening & ~n.bit
-            wire.review = True
-            if n.usable:
-                self._repeat_for(n, now)
-            self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
-            if DEAD in (before, state):
-                self._hurry_for(n, now, delay=0.0)  # HEARD changes
-            if n.usable:
-                self._grow(n, now)
-        if n.usable != was_usable or SUSPECT in (before, state):
-            self._reselect(n, now)
-
-    def _repeat_for(self, n: Neighbour, now: float) -> None:
-        """Tell everything again, as a neighbour listens from now on; a large table only once it has answered."""
-        if n.srtt or self._credit.afford(ROUTE_BYTES * len(n.wire.told), now=now):
-            n.wire.repeat = True
-        else:
-            n.repeats_later = True
-            self._send_probe(n, now)
-
-    # Probes
-
-    def _expect(self, n: Neighbour, now: float) -> None:
-        """Data goes out to a neighbour: if nothing comes back for DELAY_SECONDS, it is probed."""
-        n.waiting = n.sent = now
-        if n.confirm_at < now:
-            n.confirm_at = now + CONFIRM_SECONDS
-        if n.deadline > now + DELAY_SECONDS:
-            self._arm(n)
-
-    def _due(self, n: Neighbour) -> float:
-        """Return when something must be done about the neighbour if nothing happens before."""
-        if n.state is not UP:
-            return min(n.expires, n.retry)
-        due = min(n.expires, n.overdue)
-        if n.waiting:
-            due = min(due, n.waiting + DELAY_SECONDS)
-        if n.sent > n.confirm_at - CONFIRM_SECONDS:
-            due = min(due, n.confirm_at)
-        return due
-
-    def _arm(self, n: Neighbour) -> None:
-        due = self._due(n)
-        if due < n.deadline and not self._gone:
-            n.deadline = due
-            self._at(due, self._watch, n, due)
-
-    def _watch(self, n: Neighbour, due: float, now: float) -> None:
-        """The neighbour's timer: probe it, count what it missed, ask again, forget it."""
-        if due != n.deadline:
-            return  # another timer was set for earlier
-        n.deadline = INFINITY
-        if now >= n.expires:
-            self._forget(n, now)
-            return
-        if now >= self._due(n):
-            if n.state is UP:
-                self._probe(n, now)
-            elif n.state in (HEARD, DEAD):
-                n.backoff = min(2 * n.backoff, HANDSHAKE_INTERVAL)
-                self._send_probe(n, now)
-            elif now > n.retry + LATE_SECONDS:
-                n.retry = now + LATE_SECONDS  # we were held up ourselves; its answer may wait to be read
-            else:
-                self._miss(n, now)
-        self._arm(n)
-
-    def _probe(self, n: Neighbour, now: float) -> None:
-        self._move(n, PROBING, now)
-        self._send_probe(n, now)
-
-    def _miss(self, n: Neighbour, now: float) -> None:
-        """A PROBE went unanswered."""
-        n.misses += 1
-        latest = max(n.sources, key=lambda mac: n.sources[mac].heard_at)
-        if latest != n.mac:  # its interface may have got another Ethernet address
-            self._drop_source(n, n.mac)
-            n.mac = latest
-        if n.misses == 1:
-            self._move(n, SUSPECT, now)
-        if n.misses < PROBE_TRIES:
-            self._send_probe(n, now)
-        else:
-            self._move(n, DEAD, now)
-
-    def _send_probe(self, n: Neighbour, now: float) -> None:
-        """Ask the neighbour to answer. One that never has, and to which nothing is sent, must have paid for that."""
-        token = self._token()
-        n.retry = now + (n.backoff if n.state in (HEARD, DEAD) else max(PROBE_TIMEOUT, 4 * n.srtt))
-        if n.srtt or n.sent > -INFINITY or self._credit.afford(PROBE_BYTES, now=now):
-            n.probes[token] = now
-            if len(n.probes) > PROBE_TRIES:
-                del n.probes[next(iter(n.probes))]
-            self._note_asked(n.address, now)
-            self._direct(n, FLAG_PROBE, token)
-        self._arm(n)
-
-    def _confirm(self, n: Neighbour, token: int, now: float) -> None:
-        """A REPLY: if it answers a question of ours, the link works both ways."""
-        if token and token == n.big_token:
-            n.big_token = 0
-            n.mtu = min(n.offered, n.wire.mtu)
-            self._reselect(n, now)
-            return
-        sent = n.probes.get(token)
-        if sent is None:
-            announced, sent = self._announced
-            if token != announced or now - sent > HANDSHAKE_INTERVAL:
-                return
-        n.srtt = (7 * n.srtt + now - sent) / 8 if n.srtt else now - sent
-        n.probes.clear()
-        if n.state not in (HEARD, UP):
-            self._move(n, UP, now)
-        if n.grows_later:
-            n.grows_later = False
-            self._grow(n, now)
-        if n.repeats_later:
-            n.repeats_later = False
-            n.wire.repeat = True
-            self._flush_in(0.0, now)
-        if not n.is_introduced:
-            n.is_introduced = True
-            self._dirty[n.address] = None
-            self._flush_in(0.0, now)
-
-    def _grow(self, n: Neighbour, now: float) -> None:
-        """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour.
-
-        It answers a small one first: else a few bytes of anybody would send thousands to a third.
-        """
-        size = min(n.offered, n.wire.mtu)
-        if n.mtu < size and not n.big_token and not n.srtt:
-            n.grows_later = True
-            self._send_probe(n, now)
-        elif n.mtu < size and not n.big_token:
-            n.big_token = self._token()
-            self._send_big(n, n.big_token, size, PROBE_TRIES, now)
-
-    def _send_big(self, n: Neighbour, token: int, size: int, tries: int, now: float) -> None:
-        if token != n.big_token:
-            return  # it was answered
-        if not tries or not n.usable:
-            n.big_token = 0
-            return
-        pad = size - MESH_HEADER_BYTES - HANDSHAKE_FIXED_BYTES - 2 * TLV_BYTES - HEARD_BYTES * len(n.tags)
-        self._direct(n, FLAG_PROBE, token, pad=pad)
-        self._at(now + max(PROBE_TIMEOUT, 4 * n.srtt), self._send_big, n, token, size, tries - 1)
-
-    # HANDSHAKEs out
-
-    def _handshake(self, wire: Wire, flags: int, ttl0: int, token: int = 0) -> Handshake:
-        handshake = Handshake(flags, ttl0, HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token)
-        return handshake._replace(slot=wire.slot)
-
-    def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Handshake) -> None:
-        frame = self._frame(TYPE_HANDSHAKE, dest, encode_handshake(handshake))
-        self._send(wire, mac, frame._replace(ttl=handshake.ttl0))
-
-    def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
-        """Send a HANDSHAKE to one neighbour."""
-        handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
-        if n.state is not DEAD and not n.v1:
-            handshake = handshake._replace(heard=n.tags)
-        if flags & FLAG_REPLY and n.usable:
-            handshake = handshake._replace(name=self._name, ports=self._ports)
-        self._send_handshake(n.wire, n.mac, n.address, handshake)
-
-    def _hurry(self, wire: Wire, now: float, delay: Optional[float] = None) -> None:
-        """There is somebody to be greeted: send the next HANDSHAKE soon."""
-        wire.news = NEWS_GREETINGS
-        when = now + (self._rng.uniform(*START_DELAY) if delay is None else delay)
-        self._greet_at(wire, max(when, wire.greeted + GREET_GAP))
-
-    def _greet_at(self, wire: Wire, when: float) -> None:
-        if when < wire.greet_at and not self._gone:
-            wire.greet_at = when
-            self._at(when, self._greet, wire, when)
-
-    def _greet(self, wire: Wire, when: float, now: float) -> None:
-        """The timer of the periodic HANDSHAKE."""
-        if when == wire.greet_at:
-            wire.greet_at = INFINITY
-            wire.greet = wire.review = True
-            self._flush_at = now
-            self._flush(now)
-
-    def _send_greeting(self, wire: Wire, now: float, flags: int = 0, token: int = 0) -> bool:
-        """Send the HANDSHAKE to everyone; return True if it held all routes that this interface is told."""
-        wire.greetings += 1
-        wire.greeted = now
-        wire.greet = wire.repeat = wire.bump = False
-        wire.greet_at = INFINITY
-        self._greet_at(wire, now + HANDSHAKE_INTERVAL * self._rng.uniform(*JITTER))
-        handshake = self._handshake(wire, flags, TTL_V1, token)
-        room = routes_room(wire)
-        lists = wire.news or wire.greetings % HEARD_EVERY == 0
-        if wire.news:
-            wire.news -= 1
-            handshake = handshake._replace(name=self._name, ports=self._ports)
-            room -= 2 * TLV_BYTES + len(self._name.encode("utf-8", "replace")) + 2 * len(self._ports)
-        if lists:
-            heard = self._list_heard(wire, (room - TLV_BYTES) // HEARD_BYTES)
-            handshake = handshake._replace(heard=heard)
-            room -= TLV_BYTES + HEARD_BYTES * len(heard)
-        fit = max(room // ROUTE_BYTES, 0)
-        routes = list(wire.told.values()) if wire.listening else []
-        full = len(routes) <= fit
-        if full:
-            handshake = handshake._replace(flags=flags | FLAG_FULL)
-        else:
-            start = wire.cursor % len(routes)
-            wire.cursor = start + fit
-            routes = (routes[start:] + routes[:start])[:fit]
-        self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake._replace(routes=tuple(routes)))
-        wire.greeting_bytes = len(self._out[-1].frame)
-        return full
-
-    def _list_heard(self, wire: Wire, most: int) -> Tuple[Heard, ...]:
-        """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
-        heard = [tag for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving for tag in n.tags]
-        part = max(routes_room(wire) // HEARD_BYTES, 1)
-        while len(heard) > max(most, 0):
-            handshake = self._handshake(wire, 0, TTL_V1)._replace(heard=tuple(heard[:part]))
-            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
-            del heard[:part]
-        return tuple(heard)
-
-    def _send_update(self, wire: Wire, routes: List[Route]) -> None:
-        """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
-        requests = list(wire.requests.values())
-        wire.requests.clear()
-        if not (routes or requests or wire.bump):
-            return
-        wire.bump = False
-        fit = max(routes_room(wire) // ROUTE_BYTES, 1)  # a REQUEST is smaller than a ROUTE
-        for start in range(0, max(len(routes) + len(requests), 1), fit):
-            first = start - len(routes)
-            handshake = self._handshake(wire, 0, 0)._replace(
-                routes=tuple(routes[start : start + fit]),
-                requests=tuple(requests[max(first, 0) : max(first + fit, 0)]),
-            )
-            self._send_handshake(wire, BROADCAST_ADDRESS, EVERYONE, handshake)
-
-    def _echo_payload(self, flags: int, token: int, *, is_short: bool = False) -> bytes:
-        """Return the payload of a HANDSHAKE that is routed like data; a short answer has neither name nor ports."""
-        handshake = self._handshake(self._wires[0], flags, TTL_ROUTED, token)._replace(slot=0)
-        if flags & FLAG_REPLY and not is_short:
-            handshake = handshake._replace(name=self._name, ports=self._ports)
-        return encode_handshake(handshake)
-
-    # Routes in
-
-    def _learn_table(self, n: Neighbour, h: Handshake, now: float) -> None:
-        """Take the routes of a HANDSHAKE."""
-        self._learn(n, Route(n.address, h.seq, 0, n.offered), now)
-        for route in h.routes:
-            if route.dest == self.address:
-                self._meet_own_past(route, now)
-            elif route.dest == n.address or not is_unicast(route.dest):
-                self.drops["route"] += 1
-            elif route.metric >= METRIC_UNREACHABLE:
-                self._unlearn(n, route.dest, now)
-            else:
-                self._learn(n, route, now)
-        if h.flags & FLAG_FULL:
-            listed = {route.dest for route in h.routes}
-            for d in self._routes.values():
-                if n in d.adverts and d.address not in listed and d.address != n.address:
-                    self._unlearn(n, d.address, now)
-
-    def _learn(self, n: Neighbour, route: Route, now: float) -> None:
-        """The neighbour has a route, or is the destination itself (metric 0)."""
-        d = self._routes.get(route.dest) or self._add_destination(route.dest, n, now)
-        if d is None:
-            self.drops["destinations"] += 1
-            return
-        old = d.adverts.get(n)
-        n.adverts += old is None
-        d.adverts[n] = Advert(route.seq, route.metric, route.mtu, now)
-        if route.metric == 0:
-            d.left_at = -INFINITY
-        if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
-            if d.best is None or d.asks:
-                self._seek(d, now)
-        elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
-            self._select(d, now)
-
-    def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
-        """Return whether a next hop is better than the one in use, or that one must not be used any more."""
-        rank, other = self._rank(d, n), self._rank(d, than)
-        return other is None or (rank is not None and rank < other)
-
-    def _unlearn(self, n: Neighbour, dest: bytes, now: float) -> None:
-        d = self._routes.get(dest)
-        if d is not None and d.adverts.pop(n, None) is not None:
-            n.adverts -= 1
-            d.touched = now
-            if d.best is None or d.best.neighbour is n:
-                self._select(d, now)
-
-    def _add_destination(self, dest: bytes, n: Neighbour, now: float) -> Optional[Destination]:
-        """Enter a destination in the table; if it is full, in place of one that was not used for long.
-
-        A neighbour that filled half of the table itself gets no more.
-        """
-        if len(self._routes) >= DESTINATIONS_MAX:
-            if n.adverts >= DESTINATIONS_MAX // 2:
-                return None
-            for _ in range(EVICT_TRIES):  # the front of the table; what is in use goes back to its end
-                oldest = self._routes.pop(next(iter(self._routes)))
-                direct = oldest.best is not None and oldest.best.neighbour.address == oldest.address
-                if not direct and not oldest.in_use(now):
-                    break
-                self._routes[oldest.address] = oldest
-            else:
-                return None
-            self._evict(oldest, now)
-        d = self._routes[dest] = Destination(dest, now)
-        return d
-
-    def _evict(self, d: Destination, now: float) -> None:
-        """Forget a destination, told ones with a retraction."""
-        for n in d.adverts:
-            n.adverts -= 1
-        d.adverts.clear()
-        d.best = None
-        self._forget_flows()
-        self._dirty[d.address] = None
-        self._flush_in(self._rng.uniform(*UPDATE_DELAY), now)
-        self._lose(d, now)
-
-    def _meet_own_past(self, route: Route, now: float) -> None:
-        """Somebody has a route to this node that is newer than it: it restarted without a clock."""
-        is_newer = self._seq < route.seq < self._highest_seq(now)
-        if is_newer and route.metric < METRIC_UNREACHABLE and now >= self._jump_at:
-            self._jump_at = now + HANDSHAKE_INTERVAL  # two nodes with one address must not chase each other
-            self._bump(route.seq + 1, now)
-
-    def _highest_seq(self, now: float) -> int:
-        """Return the highest sequence number that others may move this node to: never near the end of all numbers."""
-        clock = int(self._epoch + now)
-        return (clock if clock > CLOCK_MIN else SEQ_MAX - 2 * SEQ_JUMP_MAX) + SEQ_JUMP_MAX
-
-    def _start_afresh(self, now: float) -> None:
-        """Be another incarnation, which has advertised nothing yet: so every route that is offered is feasible.
-
-        For where a destination's number once was so far ahead that it does not come again: somebody has lied. It is as
-        safe as a restart: nothing is forwarded for a neighbour before it lists the new nonce, and has forgotten what
-        was advertised before.
-        """
-        if now < self._afresh_at:
-            return
-        self._afresh_at = now + AFRESH_SECONDS
-        self._nonce = self._token()
-        for d in self._routes.values():
-            d.fd = None
-        for wire in self._wires:
-            wire.told.clear()
-            self._await_listing(wire, now)
-        for d in list(self._routes.values()):
-            self._select(d, now)
-
-    def _bump(self, seq: int, now: float) -> None:
-        """Take a newer sequence number, or the same again, and tell everybody at once."""
-        self._seq = max(self._seq, seq)
-        for wire in self._up:
-            wire.bump = True
-        self._flush_in(0.0, now)
-
-    def _feasible(self, d: Destination, n: Neighbour) -> bool:
-        """Return whether the neighbour's route is feasible: that keeps routes free of loops ("why it cannot loop").
-
-        Sequence numbers are plain integers here: the proof wants a total order, and seconds fit u32 until 2106.
-        """
-        advert = d.adverts[n]
-        return d.fd is None or (-advert.seq, advert.metric) < d.fd
-
-    def _rank(self, d: Destination, n: Neighbour) -> Optional[Tuple[Any, ...]]:
-        """Return how good the way through a neighbour is, lowest best, or None if it must not be used."""
-        advert = d.adverts[n]
-        metric = advert.metric + n.cost
-        if not n.usable or metric >= METRIC_UNREACHABLE or not self._feasible(d, n):
-            return None
-        if n.slot == NO_SLOT and n.address != d.address:
-            return None  # it forwards for nobody
-        known = -d.fd[0] if d.fd is not None else advert.seq
-        far = advert.metric > 0 and advert.seq > known + SEQ_JUMP_MAX  # believed only if there is nothing else
-        new = d.best is None or n is not d.best.neighbour
-        mtu = min(advert.mtu, n.mtu, n.wire.mtu)
-        return n.state is SUSPECT, far, metric, -mtu, new, -advert.seq, n.mac, n.address
-
-    def _select(self, d: Destination, now: float) -> None:
-        """Choose the best of the feasible ways."""
-        old = d.best
-        best: Optional[Neighbour] = None
-        best_rank: Tuple[Any, ...] = ()
-        for n in d.adverts:
-            rank = self._rank(d, n)
-            if rank is not None and (best is None or rank < best_rank):
-                best, best_rank = n, rank
-        d.best = Path(best, d.adverts[best].seq, best_rank[2], -best_rank[3]) if best is not None else None
-        if d.best != old:
-            self._path_changed(d, old, now)
-        self._seek(d, now)
-
-    def _reselect(self, n: Neighbour, now: float) -> None:
-        """Choose again wherever the neighbour is a candidate."""
-        for d in self._routes.values() if n.adverts else ():
-            if n in d.adverts:
-                self._select(d, now)
-
-    def _path_changed(self, d: Destination, old: Optional[Path], now: float) -> None:
-        """Tell whom it concerns that there is another way to a destination, or none."""
-        best = d.best
-        if best is not None and old is None:
-            for message in [each for each in self._messages.values() if each.frame.dest == d.address]:
-                self._send_again(message, now)  # its flood may have come before the relays knew this node
-        if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
-            self._forget_flows()
-            if best is not None and d.used > -INFINITY:
-                self.events.append(PathChanged(d.address, best.mtu))
-        if best is None:
-            self._at(now + (0.0 if d.left(now) else LOST_GRACE), self._lose, d)
-        elif not d.found:
-            d.found = True
-            self.events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
-        if self.tells_routes and best is not None and (old is None or best._replace(seq=old.seq) != old):
-            hop = best.neighbour
-            self.events.append(RouteChanged(d.address, hop.wire.index, hop.address, hops_of(best), best.mtu))
-        self._dirty[d.address] = None
-        urgent = (best is None and d.in_use(now)) or now - d.wanted <= REQUEST_FRESH
-        self._flush_in(0.0 if urgent else self._rng.uniform(*UPDATE_DELAY), now)
-
-    def _lose(self, d: Destination, now: float) -> None:
-        if d.best is None and d.found:
-            d.found = False
-            self.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
-
-    # Requests: no feasible route, yet somebody has one
-
-    def _holders(self, d: Destination, now: float) -> List[Neighbour]:
-        """Return the neighbours to be asked for a newer route; none if the one we have will do."""
-        if d.left(now) or (d.best is not None and not (d.best.neighbour.state is SUSPECT and d.in_use(now))):
-            return []
-        return [n for n in d.adverts if n.usable and (d.best is None or n is not d.best.neighbour)]
-
-    def _seek(self, d: Destination, now: float) -> None:
-        """See whether a route must be asked for; a few times in a row, then once a second at most."""
-        if not self._holders(d, now):
-            d.asks = 0
-        elif d.asks == 0 or now >= d.ask_at:
-            self._ask(d, 0.0, now)
-
-    def _ask(self, d: Destination, due: float, now: float) -> None:
-        """Ask all holders for a route with a newer sequence number. `due`: of the timer, 0 if it is not that."""
-        holders = self._holders(d, now)
-        if (due and due != d.ask_at) or not holders:
-            return
-        d.asks += 1
-        d.wanted = now
-        again = d.asks < REQUEST_TRIES
-        d.ask_at = now + (REQUEST_RETRY if again else REQUEST_AGAIN)
-        if again:
-            self._at(d.ask_at, self._ask, d, d.ask_at)
-        seq = d.fd_seq + 1
-        if not again and d.fd_seq > max(d.adverts[n].seq for n in holders) + SEQ_JUMP_MAX:
-            self._start_afresh(now)
-        elif seq <= SEQ_MAX:
-            for n in holders:
-                n.wire.requests[d.address] = Request(d.address, seq, REQUEST_HOPS)
-            self._flush_in(0.0 if d.in_use(now) else self._rng.uniform(*UPDATE_DELAY), now)
-
-    def _take_requests(self, n: Neighbour, requests: Tuple[Request, ...], now: float) -> None:
-        """Answer or pass on what the neighbour asks for."""
-        onward: Dict[Neighbour, List[Request]] = {}
-        for request in requests:
-            d = self._routes.get(request.dest)
-            if request.dest == self.address:
-                if request.seq <= self._highest_seq(now) and self._answers.take(now=now):
-                    self._bump(request.seq, now)
-            elif d is not None:
-                to = self._request_target(d, n, request, now)
-                again = d.passed_seq == request.seq and now - d.passed_at < REQUEST_AGAIN
-                if to is not None and request.hops and not again and d.passes.take(now=now):
-                    d.wanted = d.passed_at = now
-                    d.passed_seq = request.seq
-                    onward.setdefault(to, []).append(request._replace(hops=request.hops - 1))
-        for to, passed in onward.items():
-            for start in range(0, len(passed), ROUTES_PER_FRAME):
-                self._direct(to, requests=tuple(passed[start : start + ROUTES_PER_FRAME]))
-
-    def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
-        """Return to whom a request goes on; None if it is answered here or nobody knows better."""
-        best = d.best
-        if best is None or best.neighbour is n:
-            return next((m for m in d.adverts if m.usable and m is not n), None)
-        if best.seq < request.seq:
-            if not best.neighbour.v1:
-                return best.neighbour
-            if request.seq > best.seq + SEQ_JUMP_MAX:
-                return None
-            best.neighbour.seq = request.seq  # we speak for it
-            self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
-        self._distrust(n.wire, d.address)
-        self._flush_in(0.0, now)
-        return None
-
-    # Routes out
-
-    def _flush_in(self, delay: float, now: float) -> None:
-        when = max(now + delay, self._flushed + UPDATE_GAP)
-        if when < self._flush_at and not self._gone:
-            self._flush_at = when
-            self._at(when, self._flush)
-
-    def _flush(self, now: float) -> None:
-        """Tell each interface what has changed for it."""
-        if now < self._flush_at:
-            return
-        self._flush_at = INFINITY
-        self._flushed = now
-        dirty, self._dirty = self._dirty, {}
-        for wire in self._up:
-            routes = self._changes(wire, dirty, now)
-            if wire.repeat and wire.told:
-                retractions = [route for route in routes if route.metric == METRIC_UNREACHABLE]
-                routes = retractions + list(wire.told.values())
-                wire.greet = True
-            if wire.greet and self._send_greeting(wire, now):
-                routes = []  # its table was complete
-            wire.repeat = False
-            self._send_update(wire, routes)
-
-    def _review(self, wire: Wire, now: float) -> None:
-        wire.review = True
-        self._flush_in(0.0, now)
-
-    def _changes(self, wire: Wire, dirty: Dict[bytes, None], now: float) -> List[Route]:
-        """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
-        if not wire.listening:
-            return []
-        changes = []
-        for address in {**dict.fromkeys(wire.told), **dict.fromkeys(self._routes)} if wire.review else dirty:
-            d = self._routes.get(address)
-            route = self._view(wire, d, now) if d is not None else None
-            told = wire.told.get(address)
-            if route == told:
-                continue
-            if d is None or route is None:
-                del wire.told[address]
-                changes.append(Route(address, d.fd_seq if d is not None else 0, METRIC_UNREACHABLE, 0))
-                continue
-            if told is None and not self._may_introduce(d, now):
-                continue
-            urgent = told is None or told != route._replace(seq=told.seq) or now - d.wanted < REQUEST_FRESH
-            if urgent or wire.greet:  # a mere newer sequence number waits for the periodic HANDSHAKE
-                wire.told[address] = route
-                rank = (-route.seq, route.metric)
-                d.fd = rank if d.fd is None else min(d.fd, rank)
-            if urgent:
-                changes.append(route)
-        wire.review = False
-        return changes
-
-    def _may_introduce(self, d: Destination, now: float) -> bool:
-        """Return whether others may be told of a node; of a neighbour that never answered only if it paid for that."""
-        n = d.best.neighbour if d.best is not None else None
-        if n is None or n.address != d.address or n.is_introduced:
-            return True
-        n.is_introduced = self._credit.afford(INTRODUCTION_BYTES * len(self._up), now=now)
-        if not n.is_introduced and not n.probes:
-            self._send_probe(n, now)
-        return n.is_introduced
-
-    def _view(self, wire: Wire, d: Destination, now: float) -> Optional[Route]:
-        """Return the route that an interface is to be told; None if nobody there needs it, or we do not forward there.
-
-        If the next hop is on that LAN, only those that do not hear it need the route (split horizon).
-        """
-        if d.best is None or not wire.relays:
-            return None
-        hop, direct = d.best.neighbour, wire.neighbours.get(d.address)
-        needy = wire.listening & ~direct.bit if direct is not None else wire.listening
-        if hop.wire is wire:
-            needy &= ~hop.linked_bits
-        elif needy and hop.wire.segment(now) is wire.segment(now):
-            listeners = [n for n in wire.neighbours.values() if n.bit & needy]
-            needy = not all(hop.links(n, now) for n in listeners)
-        return Route(d.address, d.best.seq, d.best.metric, d.best.mtu) if needy else None
-
-    def _distrust(self, wire: Wire, dest: bytes) -> None:
-        """Tell an interface again about `dest`, whatever it was told: a finite route, or its retraction."""
-        wire.told[dest] = Route(dest, 0, 0, 0)
-        self._dirty[dest] = None
-
-    # Text and echoes
-
-    def _repeat_message(self, msg_id: int, wait: float, now: float) -> None:
-        message = self._messages.get(msg_id)
-        if message is None:
-            return
-        if now >= message.deadline:
-            self._give_up(msg_id)
-            return
-        self._send_again(message, now)
-        when = min(now + wait, message.deadline)
-        self._at(when, self._repeat_message, msg_id, min(2 * wait, MESSAGE_RETRY_MAX))
-
-    def _send_again(self, message: Message, now: float) -> None:
-        """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
-        frame, path = message.frame, self.path_to(message.frame.dest)
-        if path is not None and path.neighbour.v1 and path.neighbour.address == frame.dest:
-            frame = frame._replace(msg_id=self._frame(TYPE_MESSAGE, frame.dest, b"").msg_id)
-            self._renamed[frame.msg_id] = message.frame.msg_id
-        self._route(frame, now)
-
-    def _give_up(self, msg_id: int) -> None:
-        message = self._end_message(msg_id)
-        self.events.append(Undelivered(msg_id, message.frame.dest))
-
-    def _acknowledge(self, frame: Frame, now: float) -> None:
-        """A STATUS for this node, from whatever Ethernet address."""
-        msg_id = parse_status(frame.payload)
-        first = -1 if msg_id is None else self._renamed.get(msg_id, msg_id)
-        message = self._messages.get(first)
-        if message is None or message.frame.dest != frame.origin:
-            self.drops["status"] += 1
-            return
-        self._end_message(first)
-        self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
-
-    def _end_message(self, msg_id: int) -> Message:
-        """Forget a MESSAGE and all its ids."""
-        self._renamed = {later: first for later, first in self._renamed.items() if first != msg_id}
-        return self._messages.pop(msg_id)
-
-    def _receive_echo(self, wire: Wire, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
-        """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
-        if h.flags & FLAG_REPLY:
-            echo = self._echoes.get(h.token)
-            if echo is None or (echo.dest != frame.origin and echo.ttl == TTL_ROUTED):
-                raise FrameError("echo")
-            del self._echoes[h.token]
-            hops = max(h.ttl0 - frame.ttl, 0) + 1
-            name, ports, rtt = h.name or "", h.ports or (), now - echo.sent
-            d = self._routes.get(frame.origin)
-            if d is not None:
-                d.name, d.ports, d.rtt = name, ports, rtt
-            self.events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
-        elif h.flags & FLAG_PROBE:
-            self._answer_echo(wire, source, frame.origin, h.token, now)
-
-    def _answer_echo(self, wire: Wire, source: bytes, origin: bytes, token: int, now: float) -> None:
-        if self._answers.take(now=now):
-            payload = self._echo_payload(FLAG_REPLY, token)
-            extra = len(payload) - HANDSHAKE_FIXED_BYTES
-            if self.path_to(origin) is None and not self._credit.afford(extra, now=now):
-                payload = self._echo_payload(FLAG_REPLY, token, is_short=True)
-            self._answer(wire, source, self._frame(TYPE_HANDSHAKE, origin, payload), now)
-
-    def _token(self) -> int:
-        return self._rng.getrandbits(32) or 1
-
-    def _check_peer(self, dest: bytes) -> None:
-        if not is_unicast(dest) or dest == self.address:
-            raise ValueError("not the address of another node")
-
-
-def hops_of(path: Path) -> int:
-    """Return about how many hops a path has: lossy links count twice."""
-    return max(path.metric // HOP_COST, 1)
-
-
-def routes_room(wire: Wire) -> int:
-    """Return the bytes for TLVs in one HANDSHAKE, before the routes."""
-    return min(wire.mtu, ETHERNET_MTU) - MESH_HEADER_BYTES - HANDSHAKE_FIXED_BYTES - TLV_BYTES
 
 
 # --- Node -----------------------------------------------------------------------------------------------------------
@@ -3087,7 +846,7 @@ class Output:
     @property
     def is_full(self) -> bool:
         """Whether a program had better wait before it writes more."""
-        return self.waiting > OUTPUT_BYTES
+        return self.waiting > c.OUTPUT_BYTES
 
 
 class _Port:
@@ -3100,7 +859,7 @@ class _Port:
         self.retry_at = INFINITY
         self.backlog: Deque[bytes] = deque()  # the oldest frame first
         self.blocked_since = INFINITY
-        self.delay = BLOCKED_RETRY
+        self.delay = c.BLOCKED_RETRY
         self.refusals = 0  # of the frame that blocks the link
         self.refused = INFINITY  # the length of a frame that did not get through while shorter ones did
 
@@ -3130,13 +889,13 @@ class Node:
         self._endpoint = Endpoint(address, rng=rng, mtu=max(link.mtu for link in links))  # paths may have less
         self._ports = [_Port(link) for link in links]
         self._notices = [link.notices for link in links if link.notices >= 0]
-        self._look_at = self.now() + HANDSHAKE_INTERVAL  # at the interfaces
+        self._look_at = self.now() + c.HANDSHAKE_INTERVAL  # at the interfaces
         self._drops: Counter[str] = Counter()
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
         self._events: Deque[NodeEvent] = deque()
         self.on_event: Optional[Callable[[NodeEvent], None]] = None  # who takes events in place of `next_event`
-        self._changes = TokenBucket(CHANGES_PER_SECOND, CHANGES_AT_ONCE)
+        self._changes = TokenBucket(c.CHANGES_PER_SECOND, c.CHANGES_AT_ONCE)
         self._omitted = 0
         self._strange: Dict[bytes, str] = {}  # v1.0 programs with which nothing is possible, and why
         self.shows_texts = False  # whether the application reads events, and texts must not get lost
@@ -3152,7 +911,7 @@ class Node:
         self._closing = False
         # One large block taken and given back makes glibc keep twice as much of what is freed later (mallopt(3),
         # M_MMAP_THRESHOLD). Else each batch gives its memory back and gets it page by page: half the speed on `lo`.
-        bytes(KEPT_BYTES // 2)
+        bytes(c.KEPT_BYTES // 2)
 
     # Life
 
@@ -3170,9 +929,9 @@ class Node:
                 self._router.leave(now=self.now())
                 self._step()
                 # A reset or farewell that waits for a full card would be lost with the backlog.
-                self._wait(lambda: not any(port.backlog for port in self._ports), BLOCKED_PATIENCE)
+                self._wait(lambda: not any(port.backlog for port in self._ports), c.BLOCKED_PATIENCE)
                 if len(self.links) > 1 and self._router.neighbours():
-                    self._wait(lambda: False, LEAVE_SECONDS)
+                    self._wait(lambda: False, c.LEAVE_SECONDS)
         finally:
             self._fail("the node is closed")
             for link in self.links:
@@ -3184,7 +943,7 @@ class Node:
     def _end_streams(self, abort: bool) -> None:
         for session, stream in list(self._streams.items()):
             stream.abort() if abort and session.state in _UNFINISHED else stream.finish()
-        self._wait(lambda: not self._streams, CLOSE_SECONDS)
+        self._wait(lambda: not self._streams, c.CLOSE_SECONDS)
         for stream in list(self._streams.values()):
             stream.abort()
 
@@ -3281,7 +1040,7 @@ class Node:
             self._omitted = 0
         is_time_to_look = self._look_at <= now
         if is_time_to_look:
-            self._look_at = now + HANDSHAKE_INTERVAL
+            self._look_at = now + c.HANDSHAKE_INTERVAL
         for index, port in enumerate(self._ports):
             if is_time_to_look:
                 port.refused = INFINITY
@@ -3296,16 +1055,16 @@ class Node:
         processor up takes longer than most answers. But not while data flows and another program, perhaps the relay
         that is to bring the next frames, waits for the processor.
         """
-        if now - self._received_at < SPIN_RECENT and now >= self._crowded_until and _yield_processor is not None:
-            spin_until = min(now + SPIN_SECONDS, wake_at)
+        if now - self._received_at < c.SPIN_RECENT and now >= self._crowded_until and _yield_processor is not None:
+            spin_until = min(now + c.SPIN_SECONDS, wake_at)
             while now < spin_until:
                 ready = wait_for_files(reading, 0, writing)
                 if ready:
                     return ready
                 _yield_processor()
                 began, now = now, self.now()
-                if now - began > SPIN_CROWDED and self._batch >= CROWDED_BATCH:
-                    self._crowded_until = now + CROWDED_SECONDS
+                if now - began > c.SPIN_CROWDED and self._batch >= c.CROWDED_BATCH:
+                    self._crowded_until = now + c.CROWDED_SECONDS
                     break
         return wait_for_files(reading, None if wake_at == INFINITY else max(0.0, wake_at - now), writing)
 
@@ -3326,7 +1085,7 @@ class Node:
     def _step(self) -> None:
         """Send at once what a caller has asked for. One that never waits looks for frames too, every LOOK_SECONDS."""
         now = self.now()
-        if now - self._looked_at > LOOK_SECONDS and not self._closing:
+        if now - self._looked_at > c.LOOK_SECONDS and not self._closing:
             self._round(now)
         else:
             with INTERRUPTS:
@@ -3363,7 +1122,7 @@ class Node:
     def _send(self, index: int, frame: bytes, now: float) -> None:
         port = self._ports[index]
         if port.retry_at < INFINITY:
-            if port.up and len(port.backlog) < BACKLOG_FRAMES:
+            if port.up and len(port.backlog) < c.BACKLOG_FRAMES:
                 port.backlog.append(frame)
             else:
                 self._drops["backlog" if port.up else "link down"] += 1
@@ -3386,7 +1145,7 @@ class Node:
             return
         self._drops[f"send: {error.strerror}"] += 1
         self._look(index, now)
-        if error.errno == errno.EMSGSIZE and len(frame) <= port.mtu + ETHERNET_HEADER_BYTES:
+        if error.errno == errno.EMSGSIZE and len(frame) <= port.mtu + c.ETHERNET_HEADER_BYTES:
             self._refuse_size(index, frame, now)
 
     def _refuse_size(self, index: int, frame: bytes, now: float) -> None:
@@ -3409,7 +1168,7 @@ class Node:
         port = self._ports[index]
         port.refusals += 1
         shortest = min(port.backlog, key=len, default=frame)
-        if port.refusals >= BLOCKED_TRIES and len(shortest) < len(frame):
+        if port.refusals >= c.BLOCKED_TRIES and len(shortest) < len(frame):
             with contextlib.suppress(OSError):
                 port.link.send(shortest)
                 port.backlog.remove(shortest)
@@ -3419,8 +1178,8 @@ class Node:
         port.backlog.appendleft(frame)
         port.blocked_since = min(port.blocked_since, now)
         port.retry_at = now + port.delay
-        port.delay = min(2 * port.delay, BLOCKED_RETRY_MAX)
-        if now - port.blocked_since > BLOCKED_PATIENCE:
+        port.delay = min(2 * port.delay, c.BLOCKED_RETRY_MAX)
+        if now - port.blocked_since > c.BLOCKED_PATIENCE:
             self._drops["blocked"] += len(port.backlog) - 1
             port.backlog = deque([frame])  # to go on trying with
             self._look(index, now)
@@ -3432,7 +1191,7 @@ class Node:
             port.backlog.clear()
             self._router.interface_changed(index, up=False, now=now)
             self._add_event(LinkChanged(port.name, False, reason))
-        port.retry_at = now + LINK_RETRY
+        port.retry_at = now + c.LINK_RETRY
 
     def _retry(self, index: int, now: float) -> None:
         """Send what waits for a blocked link; look whether one that was down is back."""
@@ -3445,7 +1204,7 @@ class Node:
         while port.backlog and port.retry_at == INFINITY:
             self._send(index, port.backlog.popleft(), now)
         if len(port.backlog) < waiting:
-            port.blocked_since, port.delay, port.refusals = INFINITY, BLOCKED_RETRY, 0
+            port.blocked_since, port.delay, port.refusals = INFINITY, c.BLOCKED_RETRY, 0
 
     def _look(self, index: int, now: float) -> None:
         """Look at an interface: whether it can be used, and what of it has changed."""
@@ -3559,7 +1318,7 @@ class Node:
             self.on_event(event)
             return
         self._events.append(event)
-        if len(self._events) > EVENTS_MAX:
+        if len(self._events) > c.EVENTS_MAX:
             kept = (MessageReceived,) if self.shows_texts else ()
             spare = next((index for index, old in enumerate(self._events) if not isinstance(old, kept)), None)
             if spare is not None:
@@ -3568,7 +1327,7 @@ class Node:
 
     def _count_texts(self) -> None:
         texts = sum(isinstance(event, MessageReceived) for event in self._events) if self.shows_texts else 0
-        self._router.takes_texts = texts < EVENTS_MAX
+        self._router.takes_texts = texts < c.EVENTS_MAX
 
     def _call(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a method of a machine now, and send at once what comes of it."""
@@ -3621,17 +1380,17 @@ class Node:
         Raises ValueError for an address that cannot be a peer's, ConnectionRefusedError, and TimeoutError when nobody
         answers within `timeout` seconds (SYN_TIMEOUT; NO_SUCH_NODE_SECONDS if nobody knows the node).
         """
-        timeout = SYN_TIMEOUT if timeout is None else timeout
+        timeout = c.SYN_TIMEOUT if timeout is None else timeout
         stream = self.open(peer, port)
         try:
-            first = min(timeout, NO_SUCH_NODE_SECONDS)
+            first = min(timeout, c.NO_SUCH_NODE_SECONDS)
             answered = self._wait(lambda: stream.connected or stream.ended or peer in self._strange, first)
             if not answered and self.knows(peer):
                 answered = self._wait(lambda: stream.connected or stream.ended, timeout - first)
             if not answered or peer in self._strange:
                 raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
             # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
-            self._wait(lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
+            self._wait(lambda: self._router.path_to(peer) or stream.ended, c.SETTLE_SECONDS)
             if stream.error is not None:
                 raise stream.error
         except BaseException:
@@ -3659,12 +1418,12 @@ class Node:
         """
         if dest == self.address or not is_unicast(dest):
             raise ValueError(f"{format_address(dest)} is not the address of another node")
-        data = text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
-        size = MESH_HEADER_BYTES + len(data)
+        data = text_payload(text, self._router.mtu_to(dest) - c.MESH_HEADER_BYTES)
+        size = c.MESH_HEADER_BYTES + len(data)
         number = self._call(self._router.send_message, dest, data, timeout=timeout)
         self._wait(lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
         if number not in self._receipts:  # the path is known by now, and narrower than our own cards
-            text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
+            text_payload(text, self._router.mtu_to(dest) - c.MESH_HEADER_BYTES)
         receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):
             raise self._silence(dest, f"no acknowledgement from {format_address(dest)} within {timeout:g} s")
@@ -3672,7 +1431,7 @@ class Node:
 
     def broadcast(self, text: str) -> None:
         """Send a text to every node, unacknowledged; raise ValueError if it does not fit one frame."""
-        self._call(self._router.broadcast, text_payload(text, self.mtu - MESH_HEADER_BYTES))
+        self._call(self._router.broadcast, text_payload(text, self.mtu - c.MESH_HEADER_BYTES))
 
     def echo(self, dest: bytes, *, timeout: float) -> Echoed:
         """Ask a node whether it is there, and what runs on it; raise TimeoutError."""
@@ -3687,12 +1446,12 @@ class Node:
         Yield (number from 1 on, None) when one has been sent, and (number, answer) when its answer comes. The last one
         has `wait` seconds for that.
         """
-        self._wait(lambda: self._router.path_to(dest), min(SETTLE_SECONDS, wait))
+        self._wait(lambda: self._router.path_to(dest), min(c.SETTLE_SECONDS, wait))
         asked: Dict[int, int] = {}  # token -> number
         send_at = self.now()
         for number in range(1, count + 1) if count else itertools.count(1):
             asked[self._call(self._router.echo, dest)] = number
-            if len(asked) > MESSAGES_MAX:
+            if len(asked) > c.MESSAGES_MAX:
                 del asked[next(iter(asked))]
             yield number, None
             is_last = number == count
@@ -3704,12 +1463,12 @@ class Node:
 
         Yield (number from 1 on, answer), with None for one that does not answer. Raises TimeoutError without a route.
         """
-        if not self._wait(lambda: self._router.path_to(dest), max(SETTLE_SECONDS, wait)):
+        if not self._wait(lambda: self._router.path_to(dest), max(c.SETTLE_SECONDS, wait)):
             raise self._silence(dest, f"there is no route to {format_address(dest)}")
-        for number in range(1, TTL_ROUTED + 1):
+        for number in range(1, c.TTL_ROUTED + 1):
             asked: Dict[int, int] = {}
             answer = None
-            for _ in range(TRACE_TRIES):
+            for _ in range(c.TRACE_TRIES):
                 asked[self._call(self._router.echo, dest, ttl=number - 1)] = number
                 answer = next((come for _, come in self._answers(asked, self.now() + wait, True)), None)
                 if answer is not None:
@@ -3735,12 +1494,12 @@ class Node:
         self._echoes.clear()
         self._call(self._router.announce)
         found: List[NodeInfo] = []
-        while self.now() < started + wait and not (self.now() >= started + SETTLE_SECONDS and enough(found)):
+        while self.now() < started + wait and not (self.now() >= started + c.SETTLE_SECONDS and enough(found)):
             answered = {node.address for node in found}
             for node in self._router.nodes():
                 if node.address not in answered:
                     self._call(self._router.echo, node.address)
-            self._wait(lambda: False, min(ECHO_RETRY, started + wait - self.now()))
+            self._wait(lambda: False, min(c.ECHO_RETRY, started + wait - self.now()))
             found = self._answered()
         return found
 
@@ -3923,7 +1682,7 @@ class Stream(io.RawIOBase):
             if not self._blocking:
                 self.has_news = False
                 return taken or None
-            self._wait(functools.partial(self._has_room, min(len(view) - taken, WRITE_STEP)))
+            self._wait(functools.partial(self._has_room, min(len(view) - taken, c.WRITE_STEP)))
 
     def _has_room(self, count: int) -> bool:
         return self._session.writable >= count
@@ -3960,7 +1719,7 @@ class Stream(io.RawIOBase):
             return
         try:
             self.finish()
-            if self._blocking and not self._wait(lambda: self._deserted, CLOSE_SECONDS):
+            if self._blocking and not self._wait(lambda: self._deserted, c.CLOSE_SECONDS):
                 self.abort()
         finally:
             super().close()
@@ -4057,7 +1816,7 @@ class Listener:
         if self.only and peer != self.only:
             return False
         waiting = sum(stream.peer == peer for stream in self.arrived)
-        return waiting < STREAMS_PER_PEER and len(self.arrived) < STREAMS_MAX
+        return waiting < c.STREAMS_PER_PEER and len(self.arrived) < c.STREAMS_MAX
 
     def close(self) -> None:
         """Take no more streams, and reset those that nobody has taken."""
@@ -4220,7 +1979,7 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
     for scripts that do not take the node's events themselves.
     """
     links = _open_links(arguments.interface.split(","))
-    node = Node(links, name=arguments.name[:NAME_CHARACTERS])
+    node = Node(links, name=arguments.name[: c.NAME_CHARACTERS])
     try:
         # Nothing has been read from the network until then, and no file opened.
         user = "" if arguments.keep_root else drop_privileges()
@@ -4342,7 +2101,7 @@ def _find_name(text: str, node: Node) -> bytes:
         labels = label_names(said, node.names)
         return [address for address, label in labels.items() if text in (label, printable_name(said[address]))]
 
-    found = node.discover(FIND_SECONDS, enough=called)
+    found = node.discover(c.FIND_SECONDS, enough=called)
     addresses = called(found)
     if len(addresses) == 1:
         return addresses[0]
@@ -4354,7 +2113,7 @@ def _find_name(text: str, node: Node) -> bytes:
         for address, label in labels.items()
         if address in addresses or (label and not addresses)
     )
-    shown[CANDIDATES_MAX:] = ["..."] * (len(shown) > CANDIDATES_MAX)
+    shown[c.CANDIDATES_MAX :] = ["..."] * (len(shown) > c.CANDIDATES_MAX)
     problem = f"several nodes are called {text}, choose one:" if addresses else f"nobody is called {text}, but:"
     raise SetupError(f"{problem} {', '.join(shown) or _command('send_handshake.py', node.links) + ' lists addresses'}")
 

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 import argparse
 from typing import List, Optional
 
-from constants import TRACE_SILENT_MAX
+import constants as c
 from node import (
     Echoed,
     Node,
@@ -148,7 +148,7 @@ def trace(node: Node, peer: bytes, arguments: argparse.Namespace) -> int:
         if answer is not None and answer.address == peer:
             return 0
         silent = silent + 1 if answer is None else 0
-        if silent == TRACE_SILENT_MAX:
+        if silent == c.TRACE_SILENT_MAX:
             break
     print(f"{format_address(peer)} does not answer", file=sys.stderr)
     return 1

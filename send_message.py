@@ -10,7 +10,7 @@ if __name__ == "__main__":
 
 import argparse
 
-from constants import BROADCAST_ADDRESS
+import constants as c
 from node import (
     Node,
     SetupError,
@@ -25,7 +25,7 @@ from node import (
 )
 from utils import format_address
 
-EVERYBODY = format_address(BROADCAST_ADDRESS)
+EVERYBODY = format_address(c.BROADCAST_ADDRESS)
 EXAMPLES = f"""\
 The text has to fit one frame (1477 bytes of UTF-8 on ordinary Ethernet); longer ones: alexstream_client.py.
 -q: the exit status alone is the answer.
@@ -41,7 +41,7 @@ def send(node: Node, arguments: argparse.Namespace) -> int:
     """Send the text, and say whether it was delivered; return the exit status."""
     if arguments.node.lower() == EVERYBODY:
         node.broadcast(arguments.text)
-        tell(node, arguments, "sent", BROADCAST_ADDRESS, "sent to everybody who listens")
+        tell(node, arguments, "sent", c.BROADCAST_ADDRESS, "sent to everybody who listens")
         return 0
     peer = peer_address(arguments.node, node)
     try:

@@ -27,8 +27,18 @@ from constants import (
     TYPE_STATUS,
     TYPE_STREAM,
 )
-from node import Delivered, Echoed, Interface, Router
-from protocol import Frame, Handshake, Heard, encode_ethernet, encode_frame, encode_handshake
+from protocol import (
+    Delivered,
+    Echoed,
+    Frame,
+    Handshake,
+    Heard,
+    Interface,
+    Router,
+    encode_ethernet,
+    encode_frame,
+    encode_handshake,
+)
 
 ME = mac_of(1)
 VICTIM = mac_of(77)  # the Ethernet source that strangers pretend to have

@@ -15,7 +15,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import alexchat_client as chat
 from constants import CHAT_LINE_BYTES
-from node import INFINITY, run
+from node import run
+from protocol import INFINITY
 from utils import LineSplitter
 
 

@@ -23,8 +23,7 @@ from typing import Any, DefaultDict, Dict, Iterator, List, NamedTuple, Optional,
 from meshsim import BOOT_SEQ, FAR_AHEAD, Network, Port, Segment, SimNode, mac_of
 
 from constants import FLAG_FULL, LOST_GRACE, TTL_ROUTED, TYPE_STREAM
-from node import Destination, Neighbour, NodeFound, NodeLost, RouteChanged, Router, Wire
-from protocol import Frame
+from protocol import Destination, Frame, Neighbour, NodeFound, NodeLost, RouteChanged, Router, Wire
 
 CHECK_EVERY = 0.004
 CHURN = 25.0

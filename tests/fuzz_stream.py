@@ -55,14 +55,16 @@ from constants import (
     TYPE_STATUS,
     TYPE_STREAM,
 )
-from node import Interface, MessageReceived, Router
 from protocol import (
     Frame,
     FrameError,
     Handshake,
     Heard,
+    Interface,
+    MessageReceived,
     Request,
     Route,
+    Router,
     decode_ethernet,
     decode_frame,
     decode_handshake,

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from v1 import V1Node
 
-from node import Delivered, Interface, MeshEvent, MessageReceived, Router
+from protocol import Delivered, Interface, MeshEvent, MessageReceived, Router
 
 BROADCAST = b"\xff" * 6
 HANDSHAKE, MESSAGE, TEXT, STATUS, STREAM = 1, 2, 3, 4, 5

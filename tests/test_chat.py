@@ -40,7 +40,8 @@ from alexchat_client import (
 )
 from alexchat_server import ServerRoom
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT
-from node import INFINITY, BusyError, DuplicateAddress, MessageReceived, NodeFound, SetupError
+from node import BusyError, SetupError
+from protocol import INFINITY, DuplicateAddress, MessageReceived, NodeFound
 from utils import format_address
 
 FAKES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes.py")

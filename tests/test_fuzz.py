@@ -7,7 +7,7 @@ from fuzz_stream import RULES, TARGETS, run_randomly, scramble, starting_inputs
 from test_stream_machine import StreamMachine
 
 import alexstream
-import node
+import protocol
 
 COUNTS = {"segment": 4000, "frame": 4000, "endpoint": 1000, "router": 1000, "schedule": 400}
 
@@ -36,7 +36,7 @@ def test_mutated_inputs_reach_what_is_behind_the_checksum(name: str, monkeypatch
     if name == "endpoint":
         monkeypatch.setattr(alexstream.Session, "_hear", lambda self, now: reached.append(now))
     else:
-        monkeypatch.setattr(node.Router, "_note", lambda self, n, h, now: reached.append(now))
+        monkeypatch.setattr(protocol.Router, "_note", lambda self, n, h, now: reached.append(now))
     inputs = starting_inputs(name)
     for _ in range(200):
         target.run(target.mutate(rng.choice(inputs), rng, lambda part: scramble(part, rng)))

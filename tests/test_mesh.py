@@ -8,7 +8,16 @@ from fuzz_mesh import CommonVeto
 from meshsim import BOOT_SEQ, HANDSHAKE, MESSAGE, STATUS, STREAM, TEXT, Network, Segment, SimNode, V1SimNode, mac_of
 
 from constants import FLOODS_PER_SECOND, LOST_FLOODS_PER_SECOND
-from node import DuplicateAddress, Echoed, MessageReceived, NodeFound, NodeLost, PathChanged, RouteChanged, Undelivered
+from protocol import (
+    DuplicateAddress,
+    Echoed,
+    MessageReceived,
+    NodeFound,
+    NodeLost,
+    PathChanged,
+    RouteChanged,
+    Undelivered,
+)
 
 Build = Callable[[Network], List[SimNode]]
 SHAPES: List[Tuple[str, Build]] = [

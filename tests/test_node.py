@@ -46,12 +46,8 @@ from node import (
     EthernetLink,
     Link,
     LinkChanged,
-    MessageReceived,
     Node,
-    NodeFound,
-    RouteChanged,
     SetupError,
-    StrangeNode,
     Stream,
     argument_parser,
     bpf_frames,
@@ -67,7 +63,7 @@ from node import (
     read_names,
     wait_for_files,
 )
-from protocol import Frame, encode_ethernet, encode_frame
+from protocol import Frame, MessageReceived, NodeFound, RouteChanged, StrangeNode, encode_ethernet, encode_frame
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -186,7 +182,7 @@ def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams that one side never finishes are given up sooner than by CLOSE_SECONDS."""
-    monkeypatch.setattr("node.CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr("constants.CLOSE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -258,7 +254,7 @@ def test_messages_that_an_application_does_not_take_are_refused_not_lost(
     next_event(one, NodeFound)
     next_event(two, NodeFound)
     two.shows_texts = True
-    monkeypatch.setattr("node.EVENTS_MAX", 3)
+    monkeypatch.setattr("constants.EVENTS_MAX", 3)
     for text in ("1", "2"):
         one.send_message(two.address, text, timeout=SECONDS)
     for _ in range(5):  # what nobody was promised makes room
@@ -275,7 +271,7 @@ def test_messages_that_an_application_does_not_take_are_refused_not_lost(
 def test_a_program_that_wants_no_events_keeps_the_newest_and_answers(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.EVENTS_MAX", 3)
+    monkeypatch.setattr("constants.EVENTS_MAX", 3)
     one, two = pair.nodes
     for number in range(5):
         one.send_message(two.address, str(number), timeout=SECONDS)
@@ -912,7 +908,7 @@ def test_streams_of_others_are_refused_before_anything_is_delivered(pair: Pair) 
 def test_too_many_streams_of_our_own_are_an_error_of_the_system(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which its callers catch, as they do with others of streams."""
     near, far = pair.nodes
-    monkeypatch.setattr("alexstream.STREAMS_MAX", 2)
+    monkeypatch.setattr("constants.STREAMS_MAX", 2)
     with far.listen(1):
         near.open(far.address, 1), near.open(far.address, 1)
         with pytest.raises(OSError, match="too many streams") as caught:
@@ -922,7 +918,7 @@ def test_too_many_streams_of_our_own_are_an_error_of_the_system(pair: Pair, monk
 
 def test_streams_that_wait_are_limited_over_all_peers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     near, far = pair.nodes
-    monkeypatch.setattr("node.STREAMS_MAX", 2)
+    monkeypatch.setattr("constants.STREAMS_MAX", 2)
     with far.listen(1):
         reset(near, far, b"1")
         reset(near, far, b"2")
@@ -1221,7 +1217,7 @@ def test_another_name_and_ethernet_address_are_taken_and_told(pair: Pair, why: s
     address, new = one.address, address_of(0x77)
     link.slots[new] = 3
     if why == "interval":
-        monkeypatch.setattr("node.HANDSHAKE_INTERVAL", 0.2)
+        monkeypatch.setattr("constants.HANDSHAKE_INTERVAL", 0.2)
         one._look_at = one.now() + 0.2
     one.send_message(two.address, "good day", timeout=SECONDS)
     link.real_mac, link.real_name = new, "wan\x1b[0m"
@@ -1361,7 +1357,7 @@ def test_a_name_is_waited_for() -> None:
 
 
 def test_nobody_answers_to_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.FIND_SECONDS", 0.1)
+    monkeypatch.setattr("constants.FIND_SECONDS", 0.1)
     with Node([MemoryLink(Cable(), 1)]) as node, pytest.raises(TimeoutError, match=r"nobody .* called ann"):
         peer_address("ann", node)
 

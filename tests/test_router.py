@@ -38,11 +38,14 @@ from constants import (
     TYPE_STREAM,
     V1_SEQ_SECONDS,
 )
-from node import (
+from protocol import (
     LINK_MOVES,
     Delivered,
     DuplicateAddress,
     Echoed,
+    Frame,
+    Handshake,
+    Heard,
     Interface,
     LinkState,
     MessageReceived,
@@ -50,17 +53,12 @@ from node import (
     NodeFound,
     NodeLost,
     PathChanged,
+    Request,
+    Route,
     RouteChanged,
     Router,
     StrangeNode,
     Undelivered,
-)
-from protocol import (
-    Frame,
-    Handshake,
-    Heard,
-    Request,
-    Route,
     decode_ethernet,
     decode_frame,
     decode_handshake,
@@ -261,8 +259,8 @@ def two() -> Desk:
 @pytest.fixture
 def everybody_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let in as many newcomers as there are."""
-    monkeypatch.setattr("node.NEWCOMERS_AT_ONCE", 10000)
-    monkeypatch.setattr("node.CREDIT_BYTES", 1 << 20)
+    monkeypatch.setattr("constants.NEWCOMERS_AT_ONCE", 10000)
+    monkeypatch.setattr("constants.CREDIT_BYTES", 1 << 20)
 
 
 # --- Greeting --------------------------------------------------------------------------------------------------------

@@ -25,8 +25,24 @@ from constants import (
     TYPE_MESSAGE,
     TYPE_STREAM,
 )
-from node import PAYLOAD_OFFSET, Echoed, Interface, LinkState, MessageReceived, NodeLost, RouteChanged, Router
-from protocol import Handshake, Heard, Request, Route, decode_handshake, encode_ethernet, encode_frame, encode_handshake
+from protocol import (
+    PAYLOAD_OFFSET,
+    Echoed,
+    Handshake,
+    Heard,
+    Interface,
+    LinkState,
+    MessageReceived,
+    NodeLost,
+    Request,
+    Route,
+    RouteChanged,
+    Router,
+    decode_handshake,
+    encode_ethernet,
+    encode_frame,
+    encode_handshake,
+)
 
 
 def test_interface_that_is_up_already_and_says_so_again_floods_once() -> None:
@@ -1346,8 +1362,8 @@ def test_first_route_is_told_without_a_greeting() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are full with 40 destinations, 8 neighbours."""
-    monkeypatch.setattr("node.DESTINATIONS_MAX", 40)
-    monkeypatch.setattr("node.NEIGHBOURS_MAX", 8)
+    monkeypatch.setattr("constants.DESTINATIONS_MAX", 40)
+    monkeypatch.setattr("constants.NEIGHBOURS_MAX", 8)
 
 
 def offer(desk: Desk, peer: Peer, first: int, count: int = 18) -> List[bytes]:

@@ -15,7 +15,8 @@ import send_handshake
 import send_message
 from alexstream_client import Transfer
 from alexstream_server import Server, Shown
-from node import BusyError, Echoed, NodeInfo, Output, SetupError, peer_address
+from node import BusyError, Output, SetupError, peer_address
+from protocol import Echoed, NodeInfo
 
 # --- send_handshake and send_message ---------------------------------------------------------------------------------
 
