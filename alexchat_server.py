@@ -34,8 +34,7 @@ from alexchat_client import (
     is_sound,
     open_console,
 )
-from node import Listener, Node, Stream, open_node, run
-from protocol import INFINITY
+from node import INFINITY, Listener, Node, Stream, open_node, run
 from utils import format_address, safe_file_name, with_tail
 
 AWAY_MAX = 64  # clients whose return is waited for; each may miss a megabyte

@@ -34,7 +34,7 @@ FILES = {name + ".py" for name in ALLOWED} | {"tests", "README.md", "requirement
 CORE_LIBRARY: Dict[str, Set[str]] = {
     "constants": set(),
     "utils": {"bisect", "collections", "re", "typing", "unicodedata"},
-    "protocol": {"collections", "itertools", "re", "struct", "typing"},
+    "protocol": {"collections", "enum", "heapq", "itertools", "random", "re", "struct", "typing"},
     "alexstream": {
         "bisect", "collections", "enum", "hashlib", "heapq", "itertools", "math", "operator", "random", "struct",
         "typing", "zlib",
