@@ -2226,7 +2226,8 @@ class Router:
         if again:
             self._at(d.ask_at, self._ask, d, d.ask_at)
         seq = d.fd_seq + 1
-        if not again and d.fd_seq > max(d.adverts[n].seq for n in holders) + c.SEQ_JUMP_MAX:
+        is_in_vain = seq > c.SEQ_MAX or not again
+        if is_in_vain and d.fd_seq > max(d.adverts[n].seq for n in holders) + c.SEQ_JUMP_MAX:
             self._start_afresh(now)
         elif seq <= c.SEQ_MAX:
             for n in holders:

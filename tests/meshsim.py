@@ -369,9 +369,10 @@ class Network:
                 return None
             segment = way[-1].ports[path.neighbour.wire.index].segment
             near = [port.node for port in segment.ports if port.mac == path.neighbour.mac]
-            way.append(next(node for node in near if node.address == path.neighbour.address))
-            if not way[-1].up:
+            hop = next((node for node in near if node.address == path.neighbour.address and node.up), None)
+            if hop is None:
                 return None
+            way.append(hop)
         return way
 
     def converged(self) -> bool:

@@ -2432,3 +2432,71 @@ def test_idle_router_needs_few_words() -> None:
     size = sum(14 + len(encode_frame(s.frame)) for s in sent if s.destination == BROADCAST_ADDRESS)
     assert len(sent) / 570 <= 0.22
     assert size / 570 <= 14.2
+
+
+# --- Slots where locks cannot be had ---------------------------------------------------------------------------------
+
+
+def on_our_card(desk: Desk, *slots: int) -> List[Peer]:
+    """Other programs on our card, with these slots, older than we are."""
+    peers = [Peer(number, seq=BOOT_SEQ - number) for number in range(2, 2 + len(slots))]
+    for peer, slot in zip(peers, slots):
+        peer.mac, peer.slot = ME, slot
+        desk.hear(peer)
+    return peers
+
+
+def said_slot(sent: Sequence[Sent]) -> int:
+    return [s.handshake.slot for s in sent if s.handshake and s.frame.ttl == TTL_V1][-1]
+
+
+def test_eighth_program_on_a_card_has_no_slot() -> None:
+    desk = Desk(slot=None)
+    nonce = desk.router._nonce
+    on_our_card(desk, *range(7))
+    assert said_slot(desk.run(0.5)) == NO_SLOT
+    assert desk.router._nonce == nonce
+
+
+def test_slot_that_is_lost_again_at_once_forwards_nothing() -> None:
+    desk = Desk(slot=None)
+    (wire,) = desk.router._wires
+    while wire.slot == NO_SLOT:
+        desk.run(0.01)
+    assert (wire.slot, wire.relays) == (0, False)
+    on_our_card(desk, 0)
+    assert (wire.slot, wire.relays) == (1, False)
+    desk.run(0.2)
+    assert wire.relays
+    assert said_slot(desk.run(6)) == 1
+
+
+def test_new_mac_without_a_lock_takes_the_lowest_slot_that_is_not_heard_there() -> None:
+    desk = Desk(slot=3)
+    desk.up(5)
+    desk.macs[0] = mac_of(77)
+    other = Peer(2)
+    other.mac = mac_of(77)
+    desk.hear(other)
+    nonce = desk.router._nonce
+    desk.router.interface_changed(0, mac=mac_of(77), now=desk.now)
+    assert said_slot(desk.run(0.1)) == 1
+    assert desk.router._nonce != nonce
+
+
+def test_mtu_of_lo_may_change() -> None:
+    desk = Desk(loopback=True, mtu=65536)
+    (peer,) = lo_peers(desk, 2)
+    peer.mtu = 65535
+    desk.hear(peer)
+    desk.router.interface_changed(0, mtu=9000, now=desk.now)
+    assert desk.router.mtu_to(peer.address) == 9000
+
+
+def test_nodes_that_were_asked_are_forgotten_when_they_are_too_many(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("constants.DESTINATIONS_MAX", 10)
+    for number in range(100, 130):
+        desk.router.echo(mac_of(number), now=desk.now)
+    assert len(desk.router._asked) <= 10

@@ -7,7 +7,7 @@ from typing import Callable, List, Sequence
 import pytest
 from bench_strangers import CONVERSATIONS, Talk, crowd_of_512, flush_seconds, storm
 from fuzz_mesh import check_no_cycle
-from meshsim import BOOT_SEQ, Network, SimNode, mac_of
+from meshsim import BOOT_SEQ, Network, Port, SimNode, mac_of
 from test_router import Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
 
 from constants import (
@@ -22,7 +22,7 @@ from constants import (
     TYPE_MESSAGE,
     TYPE_STATUS,
 )
-from protocol import Frame, Handshake, Request, Route, encode_ethernet, encode_frame, encode_handshake
+from protocol import Frame, Handshake, Heard, Request, Route, encode_ethernet, encode_frame, encode_handshake
 
 VICTIM = mac_of(77)
 
@@ -155,35 +155,38 @@ MSG_IDS = itertools.count(1)
 LIAR = mac_of(66)
 
 
-def lie(routes: Sequence[Route] = (), requests: Sequence[Request] = ()) -> bytes:
-    """A HANDSHAKE of somebody who offers or wants routes."""
-    handshake = Handshake(0, TTL_V1, 5.0, 1500, 66, 1)
-    return to_everyone(LIAR, LIAR, handshake._replace(routes=tuple(routes), requests=tuple(requests)))
-
-
 def to_everyone(source: bytes, origin: bytes, handshake: Handshake) -> bytes:
     frame = Frame(TYPE_HANDSHAKE, origin, EVERYONE, TTL_V1, next(MSG_IDS), encode_handshake(handshake))
     return encode_ethernet(BROADCAST_ADDRESS, source, encode_frame(frame))
 
 
-Attack = Callable[[SimNode], List[bytes]]
+def lie(port: Port, routes: Sequence[Route] = (), requests: Sequence[Request] = ()) -> bytes:
+    """A HANDSHAKE of a neighbour that offers or wants routes."""
+    heard = (Heard(port.mac, port.node.router._nonce),)
+    handshake = Handshake(0, TTL_V1, 5.0, 1500, 66, 1, heard=heard)
+    return to_everyone(LIAR, LIAR, handshake._replace(routes=tuple(routes), requests=tuple(requests)))
 
 
-def ask_for_the_last(victim: SimNode) -> List[bytes]:
-    return [lie(requests=[Request(victim.address, SEQ_MAX, 64)])]
+Attack = Callable[[Port, SimNode], List[bytes]]
 
 
-def offer_the_last(victim: SimNode) -> List[bytes]:
-    return [lie(routes=[Route(victim.address, SEQ_MAX, 10, 1500)])]
+def ask_for_the_last(port: Port, victim: SimNode) -> List[bytes]:
+    return [lie(port, requests=[Request(victim.address, SEQ_MAX, 64)])]
 
 
-def walk_to_the_end(victim: SimNode) -> List[bytes]:
+def offer_the_last(port: Port, victim: SimNode) -> List[bytes]:
+    return [lie(port, routes=[Route(victim.address, SEQ_MAX, 10, 1500)])]
+
+
+def walk_to_the_end(port: Port, victim: SimNode) -> List[bytes]:
     steps = range(BOOT_SEQ, SEQ_MAX, SEQ_JUMP_MAX - 1)
-    return [lie(requests=[Request(victim.address, seq, 64)]) for seq in steps]
+    asked = [lie(port, requests=[Request(victim.address, seq, 64)]) for seq in steps]
+    return asked + [lie(port, routes=[Route(victim.address, seq, 10, 1500)]) for seq in steps]
 
 
-def pose_as_it(victim: SimNode) -> List[bytes]:
-    return [to_everyone(LIAR, victim.address, Handshake(0, TTL_V1, 5.0, 1500, 66, SEQ_MAX))]
+def pose_as_it(port: Port, victim: SimNode) -> List[bytes]:
+    heard = (Heard(port.mac, port.node.router._nonce),)
+    return [to_everyone(LIAR, victim.address, Handshake(0, TTL_V1, 5.0, 1500, 66, SEQ_MAX, heard=heard))]
 
 
 @pytest.mark.parametrize("attack", [ask_for_the_last, offer_the_last, walk_to_the_end, pose_as_it])
@@ -199,11 +202,10 @@ def test_victim_that_restarts_is_reached_within_ten_seconds(attack: Attack, has_
         victim.crash()
         net.run(3)
     for _ in range(5):
-        for node in net.alive():
-            for port in node.ports:
-                for frame in attack(victim):
-                    node.receive(port, frame)
-                    net.pump(node)
+        for port in [port for node in net.alive() for port in node.ports]:
+            for frame in attack(port, victim):
+                port.node.receive(port, frame)
+                net.pump(port.node)
         net.run(0.5)
     if not is_down:
         victim.crash()
@@ -227,10 +229,10 @@ def test_random_lies_close_no_circle() -> None:
         if rng.random() < 0.2:
             victim.crash()
             net.at(net.now + 0.2, victim.start)
-        for frame in rng.choice(attacks)(victim):
-            if liar_hears.up:
-                liar_hears.receive(rng.choice(liar_hears.ports), frame)
-                net.pump(liar_hears)
+        port = rng.choice(liar_hears.ports)
+        for frame in rng.choice(attacks)(port, victim) if liar_hears.up else ():
+            liar_hears.receive(port, frame)
+            net.pump(liar_hears)
         for _ in range(40):
             net.run(0.02)
             check_no_cycle(net)
