@@ -92,35 +92,6 @@ from utils import (
     wrapped_rows,
 )
 
-READ_BYTES = 4096  # of stdin at once: what a terminal gives, and in the shortest lines 0.1 MB of JSON
-RECEIVE_BYTES = 64 << 10  # of one stream before the others get their turn
-QUEUE_BYTES = 64 << 10  # waiting for one stream; above it nothing more is read that would be sent to it
-SLOW_SECONDS = 5.0  # with that much waiting and nothing taken, a client is dropped: it would hold up the others
-FROM_BYTES = 256  # room for the name that the server adds
-c.LEAVE_SECONDS = 3.0  # to get the last lines and the farewell across
-LINGER_SECONDS = 5.0
-DISCOVER_SECONDS = 1.0
-LOBBY_SECONDS = 1.0  # between two questions to all nodes while a server is being chosen
-WHO_SECONDS = 1.0  # for the answers to /who
-WAITING_BYTES = 1 << 20  # said to one who is away, and not held by his node: then typed lines are refused
-RETURN_SECONDS = c.USER_TIMEOUT  # to call a restarted program again: as long as a stream waits for a silent one
-RETRY_SECONDS = 0.5  # between two calls
-CROSSING_SECONDS = 2.0  # after our call has succeeded, his may come: openers ask twice a second
-ANSWER_SECONDS = 1.0  # after our call was refused, his may come
-PEOPLE_MAX = 1024  # whom a server may tell of
-BELL_SECONDS = 5.0  # between two rings
-OFFERS_MAX, OFFERS_PER_NODE = 32, 8  # files offered and not decided about
-UPLOADS_MAX = 16
-REQUEST_BYTES, REQUEST_SECONDS = 1024, 10.0
-UPLOAD_SECONDS = 600.0  # without progress: also the largest file is checked by then
-RESUME_SECONDS = 15.0  # to open a new stream for the rest of a file
-c.PIECE_BYTES, PIECES_PER_TURN = 64 << 10, 16
-HASH_BYTES = 1 << 20
-NAMES_TRIED = 1000
-HISTORY_MAX = 500
-SEQUENCE_MAX = 32  # characters; no key sends a longer escape sequence
-
-
 # --- The line editor ------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +161,7 @@ class LineEditor:
         """Act on the next key or run of characters; return False when it is not complete yet."""
         token = _TOKEN.match(self._keys)
         if token is None:
-            if len(self._keys) <= SEQUENCE_MAX:
+            if len(self._keys) <= c.SEQUENCE_MAX:
                 return False
             self._keys = self._keys[1:]  # no sequence: forget its escape character
             return True
@@ -240,7 +211,7 @@ class LineEditor:
         if not text:
             return None
         if self._history[-1:] != [text]:
-            self._history = [*self._history, text][-HISTORY_MAX:]
+            self._history = [*self._history, text][-c.HISTORY_MAX :]
         self._recalled = len(self._history)
         self._draft = ""
         self._set("")
@@ -566,7 +537,7 @@ class Console:
     def show(self, text: str) -> None:
         """Show a line of the talk."""
         now = self._clock()
-        if self._bell and abs(now - self._rang) >= timedelta(seconds=BELL_SECONDS):
+        if self._bell and abs(now - self._rang) >= timedelta(seconds=c.BELL_SECONDS):
             self._rang = now
             if self.screen:
                 self.screen.ring()
@@ -651,7 +622,7 @@ class Console:
 
     def _read(self) -> None:
         try:
-            data = os.read(0, READ_BYTES)
+            data = os.read(0, c.READ_BYTES)
         except OSError:  # the terminal is gone
             data = b""
         self.at_end = not data
@@ -714,7 +685,7 @@ class Console:
                 undo.callback(signal.signal, number, signal.signal(number, lambda *_: None))
 
     def _take_signals(self) -> None:
-        for number in os.read(self._signals, READ_BYTES):
+        for number in os.read(self._signals, c.READ_BYTES):
             if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._leaving = True
                 raise SystemExit(128 + number)
@@ -878,7 +849,7 @@ class Chat:
     @property
     def is_full(self) -> bool:
         """Whether the other does not take what is queued for him."""
-        return self.queued > QUEUE_BYTES or self.waiting > WAITING_BYTES
+        return self.queued > c.QUEUE_BYTES or self.waiting > c.WAITING_BYTES
 
     @property
     def is_settled(self) -> bool:
@@ -917,7 +888,7 @@ class Chat:
         """Give the stream what it takes."""
         try:
             while self._queue:
-                taken = self.stream.write(bytes(self._queue[:RECEIVE_BYTES]))
+                taken = self.stream.write(bytes(self._queue[: c.RECEIVE_BYTES]))
                 if not taken:
                     break
                 self.moved = now
@@ -933,7 +904,7 @@ class Chat:
     def receive(self) -> List[Record]:
         """Return what arrived, at most RECEIVE_BYTES of it."""
         try:
-            data = self.stream.read(RECEIVE_BYTES)
+            data = self.stream.read(c.RECEIVE_BYTES)
         except OSError:  # the stream has failed; it says so itself
             data = None
         self.is_hungry = bool(data)
@@ -988,7 +959,7 @@ def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:
     digest, offset = hashlib.sha256(), 0
     try:
         while offset < size:
-            piece = read_piece(descriptor, offset, min(HASH_BYTES, size - offset))
+            piece = read_piece(descriptor, offset, min(c.HASH_BYTES, size - offset))
             offset += len(piece)
             digest.update(piece)
         if to_disk:
@@ -1024,15 +995,15 @@ class Upload:
         self.is_held = False  # the other has all of it
         self.file: Optional[Outgoing] = None
         self.offset = 0
-        self.deadline = now + REQUEST_SECONDS  # for the next sign of life
-        self._splitter = LineSplitter(REQUEST_BYTES)
+        self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life
+        self._splitter = LineSplitter(c.REQUEST_BYTES)
         self._piece = b""
 
     def turn(self, shared: Dict[str, Outgoing], *, now: float) -> str:
         """Go on as far as the stream lets; return what to tell the person. Never raises."""
         try:
             ended = self.stream.ended  # looked at before, or the last word could come in between
-            data = self.stream.read(REQUEST_BYTES)
+            data = self.stream.read(c.REQUEST_BYTES)
             for line in self._splitter.feed(data or b""):
                 if self.file is None:
                     self._begin(line, shared, now)
@@ -1062,19 +1033,19 @@ class Upload:
         file = shared.get(token) if isinstance(token, str) else None
         if file is None or type(offset) is not int or not 0 <= offset <= file.size:
             raise ConnectionRefusedError("no such file")
-        self.file, self.offset, self.deadline = file, offset, now + UPLOAD_SECONDS
+        self.file, self.offset, self.deadline = file, offset, now + c.UPLOAD_SECONDS
 
     def _send(self, file: Outgoing, now: float) -> None:
-        for _ in range(PIECES_PER_TURN):
+        for _ in range(c.PIECES_PER_TURN):
             if not self._piece:
-                self._piece = read_piece(file.descriptor, self.offset, min(c.PIECE_BYTES, file.size - self.offset))
+                self._piece = read_piece(file.descriptor, self.offset, min(c.FILE_PIECE_BYTES, file.size - self.offset))
             if not self._piece:
                 self.stream.finish()
                 return
             taken = self.stream.write(self._piece)
             if not taken:
                 return
-            self.deadline = now + UPLOAD_SECONDS
+            self.deadline = now + c.UPLOAD_SECONDS
             self.offset += taken
             self._piece = self._piece[taken:]
 
@@ -1158,8 +1129,8 @@ class Download:
 
     def _receive(self, stream: Stream) -> None:
         self._is_hungry = False
-        for _ in range(PIECES_PER_TURN):
-            data = stream.read(c.PIECE_BYTES)
+        for _ in range(c.PIECES_PER_TURN):
+            data = stream.read(c.FILE_PIECE_BYTES)
             if data is None:
                 return
             if not data:
@@ -1185,8 +1156,8 @@ class Download:
         if not isinstance(error, (ConnectionError, TimeoutError)) or now >= self._lost_at:
             self._stop()
             return f"stopped at {self.percent}: {error.strerror or error}; /accept goes on there"
-        self._lost_at = min(self._lost_at, now + RESUME_SECONDS)
-        self.call_at = now + RETRY_SECONDS
+        self._lost_at = min(self._lost_at, now + c.RESUME_SECONDS)
+        self.call_at = now + c.RETRY_SECONDS
         if self._stream is not None:
             self._stream.abort()
             self._stream = None
@@ -1209,7 +1180,7 @@ class Download:
         stem, dot, ending = self.incoming.name.rpartition(".")
         if not stem:
             stem, dot, ending = self.incoming.name, "", ""
-        for number in range(NAMES_TRIED):
+        for number in range(c.NAMES_TRIED):
             name = f"{stem}-{number}{dot}{ending}" if number else self.incoming.name
             path = os.path.join(self._folder, name)
             try:
@@ -1224,7 +1195,7 @@ class Download:
                 os.unlink(path)  # still the empty one
                 raise
             return path
-        raise FileExistsError(errno.EEXIST, f"{NAMES_TRIED} files are called {self.incoming.name}")
+        raise FileExistsError(errno.EEXIST, f"{c.NAMES_TRIED} files are called {self.incoming.name}")
 
     def _say_goodbye(self, *, ok: bool) -> None:
         if self._stream is not None:
@@ -1281,8 +1252,8 @@ class Files:
 
     def send(self, path: str) -> None:
         """Open a file to be offered; raise OSError, ValueError."""
-        if len(self._shared) + len(self._hashing) >= OFFERS_MAX:
-            raise ValueError(f"{OFFERS_MAX} files are offered already")
+        if len(self._shared) + len(self._hashing) >= c.OFFERS_MAX:
+            raise ValueError(f"{c.OFFERS_MAX} files are offered already")
         path = os.path.expanduser(path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         status = os.fstat(descriptor)
@@ -1338,7 +1309,7 @@ class Files:
         if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
             return
         same = [incoming.address for incoming in self.incoming.values()].count(address)
-        if same >= OFFERS_PER_NODE or len(self.incoming) >= OFFERS_MAX:
+        if same >= c.OFFERS_PER_NODE or len(self.incoming) >= c.OFFERS_MAX:
             if not self._is_full:
                 self._console.note(f"{sender} offers more files than are shown: /accept or /decline some")
             self._is_full = True
@@ -1407,7 +1378,7 @@ class Files:
         """Let every file go on."""
         now = self._node.now()
         for stream in arrivals(self._listener):
-            if len(self._uploads) < UPLOADS_MAX:
+            if len(self._uploads) < c.UPLOADS_MAX:
                 self._uploads.append(Upload(stream, now=now))
             else:
                 stream.abort()
@@ -1700,7 +1671,7 @@ class Room:
     def who(self, _: str) -> None:
         """Ask everybody's node for an answer, to be shown in a moment."""
         self.node.ask(self._addresses().values())
-        self._who_at = self.node.now() + WHO_SECONDS
+        self._who_at = self.node.now() + c.WHO_SECONDS
 
     def _addresses(self) -> Dict[str, bytes]:
         found = {name: parse_address(address) for name, address in self.members().items() if address}
@@ -1748,10 +1719,10 @@ class Room:
 
     def _say(self, text: str, to: str = "") -> None:
         message = Say(text, next(self._idents), "", to)
-        if len(encode_record(message)) > c.CHAT_LINE_BYTES - FROM_BYTES:
+        if len(encode_record(message)) > c.CHAT_LINE_BYTES - c.FROM_BYTES:
             self._refuse(f"a message of {len(text)} characters: too long")
             return
-        if self.console.is_interactive and any(chat.waiting > WAITING_BYTES for chat in self.chats):
+        if self.console.is_interactive and any(chat.waiting > c.WAITING_BYTES for chat in self.chats):
             self._refuse(f"too much is waiting already: {printable(text)}")
             return
         takers = sum(chat.put(message) for chat in (self.audience(to) if to else self.chats))
@@ -1800,7 +1771,7 @@ class Room:
     def leave(self, _: str = "") -> None:
         """Say goodbye to everybody, and wait a little for their answer."""
         self._lingering = False
-        self.leave_at = min(self.leave_at, self.node.now() + c.LEAVE_SECONDS)
+        self.leave_at = min(self.leave_at, self.node.now() + c.CHAT_LEAVE_SECONDS)
         for chat in self.chats:
             chat.put(Bye())
             chat.finish()
@@ -2052,7 +2023,7 @@ class ClientRoom(Room):
     def __init__(self, node: Node, console: Console, *, listener: Optional[Listener] = None, **settings: Any) -> None:
         super().__init__(node, console, **settings)
         self._listener = listener
-        self._listens_until = node.now() + CROSSING_SECONDS if listener else INFINITY
+        self._listens_until = node.now() + c.CROSSING_SECONDS if listener else INFINITY
 
     def next_deadline(self) -> float:
         """Return also when to call a restarted peer again."""
@@ -2088,7 +2059,7 @@ class ClientRoom(Room):
             self.tell("notice", text=record.text)
         elif isinstance(record, Joined):
             name, address = shown_name(record.name), shown_name(record.address)
-            if name in self.people or len(self.people) >= PEOPLE_MAX:
+            if name in self.people or len(self.people) >= c.PEOPLE_MAX:
                 return
             if address != record.address.lower() or not is_node(address):
                 return
@@ -2110,7 +2081,7 @@ class ClientRoom(Room):
         elif chat.stream.restarted and chat.lost_at == INFINITY and not chat.at_end and not chat.has_left:
             self.console.note(f"{chat.name}'s program was restarted: calling again")
             self.tell("restarted", name=chat.name, address=chat.stream.peer)
-            chat.call_at, chat.lost_at = now, now + RETURN_SECONDS
+            chat.call_at, chat.lost_at = now, now + c.RETURN_SECONDS
         if chat.lost_at == INFINITY or now >= chat.lost_at:
             super().part(chat)
         elif now >= chat.call_at:
@@ -2119,11 +2090,11 @@ class ClientRoom(Room):
             except OSError as error:
                 if error.errno != errno.EMFILE:
                     raise
-                chat.call_at = now + RETRY_SECONDS
+                chat.call_at = now + c.RETRY_SECONDS
                 return
             self.chats.remove(chat)
             again = self.join(stream)
-            again.call_at, again.lost_at = now + RETRY_SECONDS, chat.lost_at
+            again.call_at, again.lost_at = now + c.RETRY_SECONDS, chat.lost_at
             self.settle_held(chat)
             again.succeed(chat)
             again.is_finishing = chat.is_finishing
@@ -2174,7 +2145,7 @@ def choose_server(node: Node, console: Console) -> bytes:
 
     Without a person raises SetupError with the commands to choose from if there are several, TimeoutError if none.
     """
-    servers = [found for found in node.discover(DISCOVER_SECONDS) if c.PORT_CHAT in (found.ports or ())]
+    servers = [found for found in node.discover(c.DISCOVER_SECONDS) if c.PORT_CHAT in (found.ports or ())]
     if len(servers) == 1:
         return servers[0].address
     if console.is_interactive:
@@ -2233,14 +2204,14 @@ class Lobby:
             elif c.PORT_CHAT not in answer.ports and answer.address in self._names:
                 self._forget(answer.address)
         if self._node.now() >= self._ask_at:
-            self._ask_at = self._node.now() + LOBBY_SECONDS
+            self._ask_at = self._node.now() + c.LOBBY_SECONDS
             self._node.ask(present)
         for event in news(self._node):
             if isinstance(event, MessageReceived):
                 self._console.note(told_message(event))
 
     def _add(self, answer: Echoed) -> None:
-        if answer.address not in self._numbers and len(self._numbers) >= PEOPLE_MAX:
+        if answer.address not in self._numbers and len(self._numbers) >= c.PEOPLE_MAX:
             return
         number = self._numbers.setdefault(answer.address, len(self._numbers) + 1)
         self._said[answer.address] = answer.name
@@ -2282,7 +2253,7 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
             pass
         return open_stream(node, peer, c.PORT_CALL, "alexchat_server.py"), listener
     except (ConnectionRefusedError, TimeoutError):
-        deadline = node.now() + ANSWER_SECONDS
+        deadline = node.now() + c.ANSWER_SECONDS
         while node.now() < deadline:
             answer = listener.accept(timeout=deadline - node.now())
             if answer is not None and answer.peer == peer:
@@ -2320,7 +2291,7 @@ def main() -> int:
     parser.add_argument(
         "--linger",
         type=linger_argument,
-        default=LINGER_SECONDS,
+        default=c.LINGER_SECONDS,
         metavar="SECONDS",
         help="after the last line of a pipe, listen until the other ends or is silent for so long (%(default)g; inf)",
     )

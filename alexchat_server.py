@@ -13,8 +13,6 @@ from typing import Any, Dict, Iterator, List, Optional
 import constants as c
 from alexchat_client import (
     JSON_EVENTS,
-    RETURN_SECONDS,
-    SLOW_SECONDS,
     TYPING,
     Chat,
     Console,
@@ -36,8 +34,6 @@ from alexchat_client import (
 )
 from node import INFINITY, Listener, Node, Stream, open_node, run
 from utils import format_address, safe_file_name, with_tail
-
-AWAY_MAX = 64  # clients whose return is waited for; each may miss a megabyte
 
 
 class ServerRoom(Room):
@@ -65,7 +61,7 @@ class ServerRoom(Room):
 
     def next_deadline(self) -> float:
         """Return also when somebody will have held up the others, or stayed away, for too long."""
-        slow = [chat.moved + SLOW_SECONDS for chat in self.chats if chat.is_full]
+        slow = [chat.moved + c.SLOW_SECONDS for chat in self.chats if chat.is_full]
         return min([super().next_deadline(), *slow, *(chat.lost_at for chat in self._away.values())])
 
     def run(self) -> int:
@@ -85,7 +81,7 @@ class ServerRoom(Room):
         """Let in who has come, give up who does not come back, then serve all."""
         for stream in self._arrivals():
             self.enter(stream)
-        too_many = len(self._away) - AWAY_MAX
+        too_many = len(self._away) - c.AWAY_MAX
         for number, chat in enumerate(list(self._away.values())):
             if self.node.now() >= chat.lost_at or number < too_many:
                 del self._away[chat.stream.peer]
@@ -132,7 +128,7 @@ class ServerRoom(Room):
         if chat.stream.restarted and chat.unheld and self.leave_at == INFINITY:
             self.chats.remove(chat)
             self._away[chat.stream.peer] = chat
-            chat.lost_at = self.node.now() + RETURN_SECONDS
+            chat.lost_at = self.node.now() + c.RETURN_SECONDS
             self.console.note(f"{chat.name}'s program has ended; if it comes back it gets what it missed")
             self.tell("restarted", name=chat.name, address=chat.stream.peer)
         else:
@@ -195,7 +191,7 @@ class ServerRoom(Room):
 
     def serve(self, chat: Chat) -> None:
         """Drop who holds up the others; finish where nobody is left who could say anything to this one."""
-        if chat.is_full and self.node.now() >= chat.moved + SLOW_SECONDS:
+        if chat.is_full and self.node.now() >= chat.moved + c.SLOW_SECONDS:
             self.console.note(f"{chat.name} takes nothing any more: dropped", is_error=True)
             chat.stream.abort()
         silent = self.console.at_end and all(other.at_end for other in self.chats if other is not chat)

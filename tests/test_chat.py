@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import alexchat_client as chat
+import constants
 from alexchat_client import (
     CAN,
     Bye,
@@ -331,7 +332,7 @@ def test_client_exit_typed_peer_does_not_answer(person: Client) -> None:
     """What the peer does not hold by then is named."""
     person.peer.stream.other.holding = True
     person.turn("last words", "exit")
-    person.room.node.time += chat.LEAVE_SECONDS  # type: ignore[attr-defined]
+    person.room.node.time += constants.CHAT_LEAVE_SECONDS  # type: ignore[attr-defined]
     assert person.room.is_over()
     assert person.room.run() == 0
     assert person.console.notes == ["NOT delivered to bob: last words"]
@@ -612,7 +613,7 @@ def test_server_slow_client(hub: Server) -> None:
     waiting = len(hub.console.shown)
     assert waiting < 3
     deadline = hub.room.next_deadline()
-    assert node.time < deadline <= node.time + chat.SLOW_SECONDS
+    assert node.time < deadline <= node.time + constants.SLOW_SECONDS
     node.time = deadline
     for _ in range(5):
         hub.turn()
@@ -693,7 +694,7 @@ def test_server_slow_client_whose_stream_takes_it_all(hub: Server) -> None:
     while hub.room.may_listen():
         ann.say(Say("x" * 60000))
         hub.turn()
-    assert node.time < hub.room.next_deadline() <= node.time + chat.SLOW_SECONDS
+    assert node.time < hub.room.next_deadline() <= node.time + constants.SLOW_SECONDS
     ann.say(Say("still there?"))
     bob.stream.other.acknowledge()  # takes a little: everything, that is
     hub.turn()
@@ -800,7 +801,7 @@ def test_server_slow_client_takes_a_little(hub: Server) -> None:
     hub.peers[1].stream.other.room = 0
     hub.turn(*["x" * 60000] * 3)
     for _ in range(5):
-        node.time += chat.SLOW_SECONDS - 1
+        node.time += constants.SLOW_SECONDS - 1
         hub.peers[1].stream.other.room = 1
         hub.turn()
     assert hub.console.notes == []
@@ -916,8 +917,8 @@ def test_who(member: Client) -> None:
     node.found = [Known(b"\2\0\0\0\0\x08", 988.0)]
     member.turn("/who")
     assert member.console.notes == []
-    assert member.room.next_deadline() == node.time + chat.WHO_SECONDS
-    node.time += chat.WHO_SECONDS
+    assert member.room.next_deadline() == node.time + constants.WHO_SECONDS
+    node.time += constants.WHO_SECONDS
     member.turn()
     (table,) = member.console.notes
     assert table.splitlines() == [
@@ -1015,11 +1016,11 @@ def test_members_come_and_go(member: Client) -> None:
 
 
 def test_members_are_bounded(member: Client) -> None:
-    for number in range(chat.PEOPLE_MAX + 10):
+    for number in range(constants.PEOPLE_MAX + 10):
         member.peer.say(Joined(f"n{number}", "02:00:00:00:00:09"))
     for _ in range(10):
         member.turn()
-    assert len(member.room.people) == chat.PEOPLE_MAX
+    assert len(member.room.people) == constants.PEOPLE_MAX
 
 
 def test_message_for_one_alone(member: Client) -> None:
@@ -1160,8 +1161,8 @@ def test_client_calls_a_restarted_peer_again(person: Client, refusals: int) -> N
         for _ in range(refusals):
             person.turn()
             assert person.console.prompt == "bob: link lost, retrying> "
-            assert person.room.next_deadline() <= node.time + chat.RETRY_SECONDS
-            node.time += chat.RETRY_SECONDS
+            assert person.room.next_deadline() <= node.time + constants.RETRY_SECONDS
+            node.time += constants.RETRY_SECONDS
         listener = again.listen(1)
         person.turn("four")
         person.turn("five")
@@ -1182,9 +1183,9 @@ def test_client_gives_up_a_peer_that_does_not_come_back(person: Client) -> None:
     person.turn("one")
     person.peer.stream.other.restart()
     person.turn("two")
-    for _ in range(int(chat.RETURN_SECONDS / chat.RETRY_SECONDS) + 5):
+    for _ in range(int(constants.RETURN_SECONDS / constants.RETRY_SECONDS) + 5):
         person.turn()
-        node.time += chat.RETRY_SECONDS
+        node.time += constants.RETRY_SECONDS
     assert person.console.notes[-2:] == ["NOT delivered to bob: one", "NOT delivered to bob: two"]
     assert person.console.own == {1: False, 2: False}
     assert person.room.run() == 1
@@ -1215,7 +1216,7 @@ def test_restarted_peer_is_called_later_while_there_are_too_many_streams(person:
     usual, node.open = node.open, fail
     person.turn()
     assert len(person.room.chats) == 1
-    assert node.time < person.room.next_deadline() <= node.time + chat.RETRY_SECONDS
+    assert node.time < person.room.next_deadline() <= node.time + constants.RETRY_SECONDS
     node.time = person.room.next_deadline()
     node.open = usual
     with FakeNode(2) as again:
@@ -1275,7 +1276,7 @@ def test_server_client_restarted_does_not_come_back(hub: Server) -> None:
 
 
 def test_server_remembers_only_so_many(hub: Server) -> None:
-    from alexchat_server import AWAY_MAX
+    from constants import AWAY_MAX
 
     node: Any = hub.room.node
     with contextlib.ExitStack() as nodes:
@@ -1323,7 +1324,7 @@ def test_two_who_call_each_other_have_one_conversation(first: int) -> None:
             ]
             assert len(rooms[index].chats) == 1
         for node in nodes:
-            node.time += chat.CROSSING_SECONDS
+            node.time += constants.CROSSING_SECONDS
         for room in rooms:
             room.turn()
         assert all(listener.closed for listener in listeners)
@@ -1430,7 +1431,7 @@ def test_call_refused_while_the_other_calls() -> None:
     node = Calling(busy_port=PORT_CHAT)
     with pytest.raises(ConnectionRefusedError, match="busy; try again later"):
         call(node, node.stream.peer)
-    assert node.time == chat.ANSWER_SECONDS
+    assert node.time == constants.ANSWER_SECONDS
 
 
 # --- finding a server ------------------------------------------------------------------------------------------------
@@ -1527,7 +1528,7 @@ def test_servers_listed_live() -> None:
         )
 
         def change() -> None:
-            node.time += chat.LOBBY_SECONDS
+            node.time += constants.LOBBY_SECONDS
             node.answering = next(steps, [Answer(BOB, name="bob")])
             node.found = [Found(answer.address) for answer in node.answering]
 

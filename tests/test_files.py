@@ -10,6 +10,7 @@ import pytest
 from fakes import FakeConsole, FakeNode, FakeStream, Peer, connect
 
 import alexchat_client as chat
+import constants
 from alexchat_client import CAN, ClientRoom, Decline, Offer, Say
 from alexchat_server import ServerRoom
 from constants import PORT_CHAT, PORT_FILE
@@ -285,7 +286,7 @@ def test_file_resumed_after_a_break(world: World, file: str) -> None:
     ann, bob = world.enter("ann"), world.enter("bob")
     half(world, ann, bob, file).abort()
     world.run()
-    bob.node.time += chat.RETRY_SECONDS
+    bob.node.time += constants.RETRY_SECONDS
     bob.room.turn()
     (stream,) = ann.node.listeners[PORT_FILE].arrived
     world.run()
@@ -299,8 +300,8 @@ def test_file_resumed_by_hand(world: World, file: str) -> None:
     stream = half(world, ann, bob, file)
     bob.node.others = {}
     stream.abort()
-    for _ in range(int(chat.RESUME_SECONDS / chat.RETRY_SECONDS) + 3):
-        bob.node.time += chat.RETRY_SECONDS
+    for _ in range(int(constants.RESUME_SECONDS / constants.RETRY_SECONDS) + 3):
+        bob.node.time += constants.RETRY_SECONDS
         bob.room.turn()
     assert bob.told[-1] == "photo.jpg from ann: stopped at 50 %: refused; /accept goes on there"
     ann.room.turn()
@@ -366,7 +367,7 @@ def test_file_that_becomes_shorter_after_the_offer(world: World, file: str) -> N
     bob.type("/accept")
     for _ in range(40):
         world.run(2)
-        bob.node.time += chat.RETRY_SECONDS
+        bob.node.time += constants.RETRY_SECONDS
     assert "stopped at 0 %" in bob.told[-1]
     assert "photo.jpg" not in bob.files()
 
@@ -478,14 +479,14 @@ def test_many_offers_are_bounded(evil: Evil) -> None:
     """By node and in all, said once."""
     for number in range(100):
         evil.offer(token=format(number, "016x"))
-    assert len(evil.bob.room.files.incoming) == chat.OFFERS_PER_NODE
+    assert len(evil.bob.room.files.incoming) == constants.OFFERS_PER_NODE
     for number in range(1000):
         evil.offer(token=format(number, "016x"), address=format_address(bytes((2, 0, 0, 1, number >> 8, number & 255))))
-    assert len(evil.bob.room.files.incoming) == chat.OFFERS_MAX
+    assert len(evil.bob.room.files.incoming) == constants.OFFERS_MAX
     assert sum("offers more files" in line for line in evil.bob.told) == 1
     evil.bob.type("/decline 1")
     evil.turn()
-    assert len(evil.bob.room.files.incoming) == chat.OFFERS_MAX - 1
+    assert len(evil.bob.room.files.incoming) == constants.OFFERS_MAX - 1
 
 
 def test_the_same_offer_twice_is_one(evil: Evil) -> None:
@@ -515,7 +516,7 @@ def test_less_than_was_said_is_asked_for_a_while(evil: Evil) -> None:
     evil.offer()
     evil.serve(CONTENT[:100])
     for _ in range(40):
-        evil.bob.node.time += chat.RETRY_SECONDS
+        evil.bob.node.time += constants.RETRY_SECONDS
         evil.turn()
         for stream in evil.listener.arrived:
             stream.finish()
@@ -558,7 +559,7 @@ def test_a_full_disk_is_told_and_the_part_kept(evil: Evil, monkeypatch: Any) -> 
 
 
 def test_a_name_that_is_always_taken(evil: Evil, monkeypatch: Any) -> None:
-    monkeypatch.setattr(chat, "NAMES_TRIED", 2)
+    monkeypatch.setattr(constants, "NAMES_TRIED", 2)
     for name in ("photo.jpg", "photo-1.jpg"):
         with open(os.path.join(evil.bob.folder, name), "w"):
             pass
@@ -655,7 +656,7 @@ def test_next_try_of_a_download_is_due_even_if_the_turn_took_long(fetching: Any)
     node, files, stream = fetching
     stream.abort()
     files.turn(str)
-    node.time += chat.RETRY_SECONDS + 1
+    node.time += constants.RETRY_SECONDS + 1
     assert files.next_deadline() <= node.time
 
 
@@ -695,10 +696,10 @@ def test_a_disk_that_fails_at_closing_too_ends_only_the_download(fetching: Any, 
 def test_fetcher_that_says_nothing(world: World, file: str) -> None:
     ann = world.enter("ann")
     offer(world, ann, file)
-    streams = [connect(FakeNode(77), ann.node) for _ in range(chat.UPLOADS_MAX + 1)]
+    streams = [connect(FakeNode(77), ann.node) for _ in range(constants.UPLOADS_MAX + 1)]
     ann.node.listeners[PORT_FILE].arrived.extend(stream.other for stream in streams)
     world.run(1)
-    assert [stream.ended for stream in streams] == [False] * chat.UPLOADS_MAX + [True]
+    assert [stream.ended for stream in streams] == [False] * constants.UPLOADS_MAX + [True]
     ann.node.time = ann.room.next_deadline()
     world.run(1)
     assert all(stream.ended for stream in streams)
@@ -707,10 +708,10 @@ def test_fetcher_that_says_nothing(world: World, file: str) -> None:
 
 def test_own_offers_are_bounded(world: World, file: str) -> None:
     ann = world.enter("ann")
-    ann.type(*["/send " + file] * (chat.OFFERS_MAX + 1))
-    world.run(chat.OFFERS_MAX * 4)
-    assert f"{chat.OFFERS_MAX} files are offered already" in ann.told
-    assert len(world.people[0].room.files.incoming) == chat.OFFERS_PER_NODE
+    ann.type(*["/send " + file] * (constants.OFFERS_MAX + 1))
+    world.run(constants.OFFERS_MAX * 4)
+    assert f"{constants.OFFERS_MAX} files are offered already" in ann.told
+    assert len(world.people[0].room.files.incoming) == constants.OFFERS_PER_NODE
 
 
 def test_decline_of_a_file_that_is_not_ours(world: World) -> None:

@@ -114,7 +114,7 @@ BUGS = [
     ),
     Bug(
         "pieces uncapped",
-        [Plant(Receiver, "take", "len(self._pieces) >= PIECES_MAX", "False")],
+        [Plant(Receiver, "take", "len(self._pieces) >= c.PIECES_MAX", "False")],
         scripts.test_established_at_most_1024_pieces,
     ),
     Bug(
