@@ -4,8 +4,10 @@ A node has no thread, so a test that waits for one must let its peers go on. `Co
 nodes sleep. A test may also wait in several threads at once (`in_thread`): only one of them runs at any moment.
 """
 
+import contextlib
 import threading
-from typing import Any, Callable, List, Sequence
+import time
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 from node import Node, wait_for_files
 
@@ -29,24 +31,59 @@ class Company:
 
         setattr(Node, "__init__", join)
         setattr(Node, "_sleep", lambda *arguments: self._sleep(*arguments))
+        self._plain_pause = time.sleep
+        setattr(time, "sleep", self.pause)
+
+    def pause(self, seconds: float) -> None:
+        """Let all nodes go on for a while; in place of `time.sleep`."""
+        until = time.monotonic() + seconds
+        while True:
+            is_mine = self._turn.acquire(blocking=False)  # not by a thread that has nothing to do with nodes
+            if is_mine:
+                self._drive(None)
+                self._turn.release()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            with self._given_away(is_mine):
+                self._plain_pause(min(left, SLICE))
+
+    def until(self, ready: Callable[[], object]) -> None:
+        """Let all nodes go on until something has happened."""
+        deadline = time.monotonic() + SECONDS
+        while not ready():
+            assert time.monotonic() < deadline, "did not happen"
+            self.pause(SLICE)
+
+    def _drive(self, besides: Optional[Node]) -> None:
+        """Let all nodes do what they can at once."""
+        self._is_driving = True
+        try:
+            for node in self._nodes:
+                if node is not besides and not node._closing:
+                    node._round(node.now())
+        finally:
+            self._is_driving = False
+
+    @contextlib.contextmanager
+    def _given_away(self, is_mine: bool) -> Iterator[None]:
+        """Let other threads run inside."""
+        if is_mine:
+            self._turn.release()
+        try:
+            yield
+        finally:
+            if is_mine:
+                self._turn.acquire()
 
     def _sleep(
         self, node: Node, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float
     ) -> List[int]:
         if self._is_driving:
             return wait_for_files(reading, 0, writing)
-        self._is_driving = True
-        try:
-            for other in self._nodes:
-                if other is not node and not other._closing:
-                    other._round(other.now())
-        finally:
-            self._is_driving = False
-        self._turn.release()
-        try:
+        self._drive(node)
+        with self._given_away(is_mine=True):
             return wait_for_files(reading, max(0.0, min(wake_at - node.now(), SLICE)), writing)
-        finally:
-            self._turn.acquire()
 
     def in_thread(self, function: Callable[[], Any]) -> Callable[[], Any]:
         """Start a call in a thread of its own; what is returned waits for its result, or raises what it raised."""
@@ -64,11 +101,9 @@ class Company:
         thread.start()
 
         def result() -> Any:
-            self._turn.release()
-            try:
-                thread.join(SECONDS)
-            finally:
-                self._turn.acquire()
+            deadline = time.monotonic() + SECONDS
+            while thread.is_alive() and time.monotonic() < deadline:
+                self.pause(SLICE)
             assert not thread.is_alive(), "still waiting"
             if errors:
                 raise errors[0]

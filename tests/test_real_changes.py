@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import select
@@ -12,6 +13,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
+from company import Company
 from lab import Host, Lab, RawPort, inside
 from test_real_frames import address_of, finish, one_line, start
 from test_real_frames import lab as lab_fixture
@@ -22,6 +24,18 @@ from node import LinkChanged, Node
 
 pytestmark = pytest.mark.root
 lab = lab_fixture
+
+
+@pytest.fixture(autouse=True)
+def in_company(monkeypatch: pytest.MonkeyPatch) -> Company:
+    """Let all nodes of this process go on while a test waits for one of them."""
+    global company
+    company = Company(monkeypatch.setattr)
+    return company
+
+
+company: Company
+
 
 SECONDS = 10.0
 AT_ONCE = 1.0  # a transfer that stood still is on its way again
@@ -45,9 +59,7 @@ class Transfer:
         self.received = 0
         self._is_over = False
         self.problem = ""
-        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._write, self._read)]
-        for thread in self._threads:
-            thread.start()
+        self._works = [company.in_thread(functools.partial(self._guarded, work)) for work in (self._write, self._read)]
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -80,9 +92,8 @@ class Transfer:
     def end(self) -> None:
         """Everything that was written has arrived."""
         self._is_over = True
-        for thread in self._threads:
-            thread.join(SECONDS)
-            assert not thread.is_alive(), "still under way"
+        for work in self._works:
+            work()
         assert not self.problem, self.problem
         assert self.received % len(PATTERN) == 0
         self._near.close()
