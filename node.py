@@ -34,6 +34,7 @@ import select
 import shlex
 import socket
 import stat
+import struct
 import threading
 import time
 import types
@@ -401,11 +402,10 @@ class EthernetLink(Link):
         import ctypes
 
         lines = linux_filter(self.mac, loopback=self.loopback)
-        code = b"".join(_native(2, line[0]) + bytes(line[1:3]) + _native(4, line[3]) for line in lines)
+        code = b"".join(struct.pack("=HBBI", *line) for line in lines)
         program = ctypes.create_string_buffer(code, len(code))
-        pointer = ctypes.sizeof(ctypes.c_void_p)
-        head = _native(2, len(lines)).ljust(pointer, b"\0")
-        port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head + _native(pointer, ctypes.addressof(program)))
+        sock_fprog = struct.pack("HP", len(lines), ctypes.addressof(program))
+        port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
 
     def _use_bpf(self, port: Any) -> None:
         """BSD and macOS: many frames a read, of every EtherType unless a filter is set, our own among them."""
@@ -658,8 +658,8 @@ def _find_card(name: str) -> Tuple[int, int]:
         return socket.if_nametoindex(name), 0
     text = os.fsencode(name) + b"\0"
     kind = _IFLA_IFNAME if len(text) <= _IFNAME_BYTES else _IFLA_ALT_IFNAME
-    question = bytes(16) + _native(2, 4 + len(text), kind) + text
-    head = _native(4, 16 + len(question)) + _native(2, _RTM_GETLINK, _NLM_F_REQUEST) + bytes(8)
+    question = bytes(16) + struct.pack("=HH", 4 + len(text), kind) + text
+    head = struct.pack("=IHH8x", 16 + len(question), _RTM_GETLINK, _NLM_F_REQUEST)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
         kernel.send(head + question)
         answer = kernel.recv(0x10000)
@@ -675,14 +675,10 @@ def _attributes(data: bytes) -> Dict[int, bytes]:
     """Return the values of netlink attributes by type: u16 length with these four bytes, u16 type, value, padding."""
     found: Dict[int, bytes] = {}
     while len(data) >= 4:
-        length, kind = int.from_bytes(data[:2], sys.byteorder), int.from_bytes(data[2:4], sys.byteorder)
+        length, kind = struct.unpack_from("=HH", data)
         found[kind & 0x3FFF] = data[4:length]
         data = data[max(4, length + 3 & ~3) :]
     return found
-
-
-def _native(size: int, *numbers: int) -> bytes:
-    return b"".join(number.to_bytes(size, sys.byteorder) for number in numbers)
 
 
 _NOT_UTF_8 = "its name is not UTF-8"
@@ -704,22 +700,25 @@ def _usable_card(name: str) -> _Card:
     if upper:
         raise SetupError(f"{shown} is a port of {upper}: use {upper}")
     if not card.flags & _IFF_UP:
-        raise SetupError(f"{shown} is down: sudo {f'ip link set {shown} up' if _LINUX else f'ifconfig {shown} up'}")
+        raise SetupError(f"{shown} is down: sudo {_set_command(card, 'up')}")
     if card.mtu < MESH_MTU_MIN:
         raise SetupError(f"{shown}: {_too_narrow(card)}")
     try:
         card.name.encode()
     except UnicodeEncodeError:
-        command = f"sudo ip link set {shown} name lan{card.number}"
-        raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: {command}") from None
+        command = _set_command(card, f"name lan{card.number}")
+        raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: sudo {command}") from None
     return card
 
 
 def _too_narrow(card: _Card) -> str:
     """Return what is to be said of an interface whose frames carry no stream."""
-    shown = quoted(card.name)
-    command = f"ip link set {shown} mtu {MESH_MTU_MIN}" if _LINUX else f"ifconfig {shown} mtu {MESH_MTU_MIN}"
-    return f"MTU {card.mtu} is too small: sudo {command} or more"
+    return f"MTU {card.mtu} is too small: sudo {_set_command(card, f'mtu {MESH_MTU_MIN}')} or more"
+
+
+def _set_command(card: _Card, what: str) -> str:
+    """Return the command that sets something of an interface."""
+    return f"{'ip link set' if _LINUX else 'ifconfig'} {quoted(card.name)} {what}"
 
 
 def quoted(name: str) -> str:
@@ -1865,9 +1864,7 @@ class Router:
         size = PAYLOAD_OFFSET + len(frame.payload)
         path = self.path_to(frame.dest)
         if path is not None:  # no data: nobody is probed because an answer stays unanswered
-            self._send(
-                path.neighbour.wire, path.neighbour.mac, frame._replace(slot=path.neighbour.slot_for(frame.dest))
-            )
+            self._send_to(path.neighbour, frame)
         elif all(n.v1 for n in wire.senders.get(source, ())):
             self._credit.owe(size)
             self._send(wire, source, frame)
@@ -1880,6 +1877,10 @@ class Router:
         """Send data to a neighbour, and see whether it answers."""
         if not n.waiting:
             self._expect(n, now)
+        self._send_to(n, frame)
+
+    def _send_to(self, n: Neighbour, frame: Frame) -> None:
+        """Send a routed frame to the neighbour that is its next hop."""
         self._send(n.wire, n.mac, frame._replace(slot=n.slot_for(frame.dest)))
 
     def _send(self, wire: Wire, mac: bytes, frame: Frame) -> None:
@@ -2431,8 +2432,7 @@ class Router:
     # HANDSHAKEs out
 
     def _handshake(self, wire: Wire, flags: int, ttl0: int, token: int = 0) -> Handshake:
-        handshake = Handshake(flags, ttl0, HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token)
-        return handshake._replace(slot=wire.slot)
+        return Handshake(flags, ttl0, HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token, slot=wire.slot)
 
     def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Handshake) -> None:
         frame = self._frame(TYPE_HANDSHAKE, dest, encode_handshake(handshake))
