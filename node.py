@@ -4521,14 +4521,17 @@ def _flush_output() -> None:
 
 
 def _on_signal(number: int, frame: Optional[FrameType]) -> None:
-    """Interrupt the main thread, but not in the middle of a machine or of a hand-over: their state would be torn."""
+    """Interrupt the main thread, but not in the middle of a machine or of a hand-over: their state would be torn.
+
+    Nor while this function puts it off, for that stands in the middle of one.
+    """
     inner = frame
     hands_over = frame is not None and frame.f_code is Node._round.__code__  # while it sleeps that is not the innermost
     while inner is not None:
-        if hands_over or isinstance(inner.f_locals.get("self"), (Router, Endpoint, Session)):
-            again = threading.Timer(SIGNAL_RETRY, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+        is_put_off = hands_over or inner.f_code is _on_signal.__code__
+        if is_put_off or isinstance(inner.f_locals.get("self"), (Router, Endpoint, Session)):
+            signal.signal(signal.SIGALRM, lambda _, interrupted: _on_signal(number, interrupted))
+            signal.setitimer(signal.ITIMER_REAL, SIGNAL_RETRY)
             return
         inner = inner.f_back
     if number == signal.SIGINT:
