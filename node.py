@@ -4178,7 +4178,7 @@ class Parser(argparse.ArgumentParser):
         for word in rest:
             if word == "--":
                 words += [word, *rest]
-            elif word.startswith("-") and word != "-":
+            elif self._is_option(word):
                 options.append(word)
                 meant = [action for name, action in self._option_string_actions.items() if name.startswith(word)]
                 if meant and meant[0].nargs != 0:
@@ -4186,6 +4186,13 @@ class Parser(argparse.ArgumentParser):
             else:
                 words.append(word)
         return super().parse_args([*options, *words], namespace)
+
+    def _is_option(self, word: str) -> bool:
+        """Return whether argparse takes a word for an option: a negative number, or a text with a blank, is none."""
+        if not word.startswith("-") or word == "-":
+            return False
+        is_known = any(name.startswith(word.partition("=")[0]) for name in self._option_string_actions)
+        return is_known or not (" " in word or self._negative_number_matcher.match(word))
 
 
 def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:

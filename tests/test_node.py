@@ -435,6 +435,22 @@ def test_options_may_stand_anywhere(words: str) -> None:
     assert (arguments.interface, arguments.node, arguments.name) == ("eth0", "N", "x")
 
 
+@pytest.mark.parametrize("text", ["-5", "-5 degrees outside", "- a list", "-0.5", ""])
+@pytest.mark.parametrize("words", ["eth0 -q {}", "eth0 {} -q", "-q eth0 {}"])
+def test_texts_that_begin_with_a_dash_stay_where_they_are(words: str, text: str) -> None:
+    parser = argument_parser("x", "y")
+    parser.add_argument("text")
+    arguments = parser.parse_args([text if word == "{}" else word for word in words.split()])
+    assert (arguments.interface, arguments.text, arguments.quiet) == ("eth0", text, True)
+
+
+def test_an_option_with_a_blank_in_its_value_is_one() -> None:
+    parser = argument_parser("x", "y")
+    assert parser.parse_args(["--name=Bob Bobson", "eth0"]).name == "Bob Bobson"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["eth0", "-x"])
+
+
 def test_words_after_two_dashes_are_no_options() -> None:
     parser = argument_parser("x", "y")
     parser.add_argument("text")
