@@ -333,6 +333,10 @@ class EthernetLink(Link):
     """
 
     def __init__(self, name: str) -> None:
+        clock = time.time()
+        if clock > SEQ_MAX:  # more than scapy's netlink can say
+            year = time.gmtime(clock).tm_year
+            raise SetupError(f"this machine's clock says {year}; set it: sudo date -s 'YYYY-MM-DD HH:MM'")
         card = _usable_card(name)
         self._number, self.name, self.mac, self.mtu = card.number, card.name, card.mac, card.mtu
         self.loopback = bool(card.flags & _IFF_LOOPBACK)
