@@ -1326,7 +1326,7 @@ class Router:
         self._seq = seq if 1 <= seq < SEQ_MAX - 2 * SEQ_JUMP_MAX else 1  # a clock in the next century is none
         self._epoch = self._seq - now  # Unix time where `now` is 0
         self._nonce = self._token()
-        self._msg_id = rng.getrandbits(63)
+        self._msg_id = self._first_id = rng.getrandbits(63)
         self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
         self._up = list(self._wires)
         self._routes: Dict[bytes, Destination] = {}
@@ -1650,7 +1650,7 @@ class Router:
             return None
         is_from_group = source[0] & 1 and frame.type != TYPE_STATUS  # v1.0 answers a flood from the broadcast address
         if not is_unicast(frame.origin) or is_from_group:
-            if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and is_unicast(source):
+            if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and frame.origin[0] & 1 and is_unicast(source):
                 self._tell_strange(frame.origin, "group")
             raise FrameError("origin")
         n = wire.neighbours.get(frame.origin)
@@ -1677,7 +1677,7 @@ class Router:
                 if other.mac == source != wire.mac:
                     low, high = sorted((wire, other), key=lambda w: w.index)
                     high.twin, high.twin_until = low, now + SHADOW_SECONDS
-        elif h is None and any(source == other.mac for other in self._wires):
+        elif h is None and self._first_id < frame.msg_id <= self._msg_id:
             return  # one of ours that lost its end
         elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
             self._alarm_at = now + DUPLICATE_QUIET
@@ -2902,7 +2902,7 @@ class Router:
         self._route(frame, now)
 
     def _give_up(self, msg_id: int) -> None:
-        message = self._end_message(msg_id)
+        message = self.end_message(msg_id)
         self.events.append(Undelivered(msg_id, message.frame.dest))
 
     def _acknowledge(self, frame: Frame, now: float) -> None:
@@ -2913,10 +2913,10 @@ class Router:
         if message is None or message.frame.dest != frame.origin:
             self.drops["status"] += 1
             return
-        self._end_message(first)
+        self.end_message(first)
         self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
 
-    def _end_message(self, msg_id: int) -> Message:
+    def end_message(self, msg_id: int) -> Message:
         """Forget a MESSAGE and all its ids."""
         self._renamed = {later: first for later, first in self._renamed.items() if first != msg_id}
         return self._messages.pop(msg_id)
@@ -3600,13 +3600,12 @@ class Node:
             stream = self.open(peer, port)
             try:
                 first = min(timeout, NO_SUCH_NODE_SECONDS)
-                answered = self._wait(
-                    stream.changed, lambda: stream.connected or stream.ended or peer in self._strange, first
-                )
-                if not answered and self.knows(peer):
+                answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, first)
+                if not answered and self.knows(peer) and peer not in self._strange:
                     answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, timeout - first)
-                if not answered or peer in self._strange:
+                if not answered:
                     raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
+                self._strange.pop(peer, None)  # it speaks ours now, or a forger said otherwise
                 # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
                 self._wait(self._changed, lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
                 if stream.error is not None:
@@ -3643,6 +3642,7 @@ class Node:
             self._step(self.now())
             self._wait(self._changed, lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
             if number not in self._receipts:  # the path is known by now, and narrower than our own cards
+                self._router.end_message(number)
                 text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
             receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):

@@ -1345,11 +1345,28 @@ def test_v1_node_with_the_address_of_a_group_is_told_once_and_ignored(desk: Desk
     assert desk.router.neighbours() == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 20, 30])
-def test_own_handshake_that_comes_back_without_its_end_raises_no_alarm(desk: Desk, size: int) -> None:
-    payload = encode_handshake(Handshake(0, TTL_V1, 5.0, 1500, desk.router._nonce, BOOT_SEQ, heard=(desk.me(),)))
-    frame = desk.frame(TYPE_HANDSHAKE, ME, EVERYONE, payload[:size].ljust(23, b"\0"), TTL_V1)
-    desk.put(0, BROADCAST_ADDRESS, ME, frame)
+@pytest.mark.parametrize("source", [ME, mac_of(66)])
+@pytest.mark.parametrize("size", [0, 1, 10, 19])
+def test_own_handshake_that_comes_back_without_its_end_raises_no_alarm(desk: Desk, size: int, source: bytes) -> None:
+    (sent, *_) = of_type(desk.run(6), TYPE_HANDSHAKE)
+    assert sent.frame.dest == EVERYONE
+    assert sent.frame.ttl == TTL_V1
+    payload = sent.frame.payload[:size].ljust(23, b"\0")
+    desk.put(0, BROADCAST_ADDRESS, source, sent.frame._replace(payload=payload))
+    assert sum(desk.router.drops.values()) == 1
+    assert desk.events() == []
+
+
+def test_v1_program_on_this_very_card_raises_an_alarm(desk: Desk) -> None:
+    """It takes the card's MAC as its id, as this node does."""
+    desk.run(6)
+    desk.put(0, BROADCAST_ADDRESS, ME, desk.frame(TYPE_HANDSHAKE, ME, EVERYONE, bytes(23), TTL_V1))
+    assert desk.events() == [DuplicateAddress(ME)]
+
+
+def test_origin_of_zeros_is_not_told_as_a_group(desk: Desk) -> None:
+    desk.put(0, BROADCAST_ADDRESS, mac_of(7), desk.frame(TYPE_HANDSHAKE, EVERYONE, EVERYONE, bytes(23), TTL_V1))
+    assert desk.router.drops["origin"] == 1
     assert desk.events() == []
 
 
