@@ -40,6 +40,7 @@ from constants import (
     TYPE_MESSAGE,
 )
 from node import (
+    _KINDS,
     BusyError,
     ChangesOmitted,
     EthernetLink,
@@ -397,6 +398,8 @@ def test_more_changes_than_anybody_reads_are_counted(pair: Pair, monkeypatch: py
     assert told < 300
     assert told + event.number == 1000
     assert describe_event(event) == f"and {event.number} more changes"
+    line = json_line(one, _KINDS[type(event)], event._asdict())
+    assert json.loads(line) == {"type": "more changes", "number": event.number}
 
 
 def test_a_text_too_long_for_the_far_end_is_refused_once_that_is_known(pair: Pair) -> None:
