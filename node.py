@@ -9,11 +9,12 @@
 As a program it keeps this machine visible in the mesh, reports nodes that come and go, and prints raw messages.
 """
 
+import os
 import signal
 import sys
 
 if __name__ == "__main__":
-    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python3 -I leaves it out
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
@@ -27,7 +28,6 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import pwd
 import random
 import select
@@ -2895,11 +2895,20 @@ class Router:
 
     def _send_again(self, message: Message, now: float) -> None:
         """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
-        frame, path = message.frame, self.path_to(message.frame.dest)
-        if path is not None and path.neighbour.v1 and path.neighbour.address == frame.dest:
+        frame = message.frame
+        if self._is_v1(frame.dest):
             frame = frame._replace(msg_id=self._frame(TYPE_MESSAGE, frame.dest, b"").msg_id)
             self._renamed[frame.msg_id] = message.frame.msg_id
         self._route(frame, now)
+
+    def _is_v1(self, dest: bytes) -> bool:
+        """Return whether a destination is a v1.0 node, near or far, as far as its route tells."""
+        path = self.path_to(dest)
+        if path is None:
+            return False
+        # Who hears it says Unix time // 64 for it, which is no number of ours: those begin at Unix time, or at 1.
+        is_far = CLOCK_MIN // V1_SEQ_SECONDS <= path.seq <= SEQ_MAX // V1_SEQ_SECONDS
+        return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
 
     def _give_up(self, msg_id: int) -> None:
         message = self.end_message(msg_id)

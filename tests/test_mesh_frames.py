@@ -436,6 +436,19 @@ def test_text_for_a_v1_node_is_acknowledged_over_a_bridge(lab: Lab) -> None:
     node.expect("good day$")
 
 
+def test_text_for_a_v1_node_over_a_bridge_behind_a_relay_is_acknowledged(lab: Lab) -> None:
+    """The relay has just started: it floods the first copy, and the bridge drops the answer to that."""
+    relay, old, third = lab.bridge(3)
+    near = lab.host()
+    lab.cable(near, relay)
+    node = start_v1(old)
+    met, _ = start_all([relay, third], "--json")
+    met.expect('"type": "found"')
+    sent = finish(near, "send_message.py", "eth0", old.ports[0].address, "good day", "--timeout", "8", timeout=30)
+    assert sent.out.startswith(f"delivered to {old.ports[0].address} in ")
+    node.expect("good day$")
+
+
 @pytest.mark.parametrize("name", ["alexstream_client.py", "alexchat_client.py"])
 def test_v1_chat_server_is_told_from_one_of_ours(lab: Lab, name: str) -> None:
     """It takes everything for a segment of its own streams; nothing of that is shown, and nothing goes on for ever."""

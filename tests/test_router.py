@@ -1318,6 +1318,38 @@ def test_message_to_a_v1_node_is_repeated_under_other_ids_and_any_of_them_counts
     assert desk.router._renamed == {}
 
 
+def test_message_to_a_v1_node_behind_a_relay_is_repeated_under_other_ids_too(desk: Desk) -> None:
+    """Its sequence number tells it: a STATUS that was lost is not sent again to the same id."""
+    (peer,) = desk.up(2)
+    msg_id = desk.router.send_message(FAR, b"hello", now=desk.now, timeout=9)
+    offered = Route(FAR, BOOT_SEQ // V1_SEQ_SECONDS, 10, 1500)
+    sent = of_type(desk.take() + desk.hear(peer, routes=[offered]) + desk.run(0.15), TYPE_MESSAGE)
+    assert [s.destination for s in sent] == [BROADCAST_ADDRESS, peer.mac, peer.mac]
+    assert len({s.frame.msg_id for s in sent}) == 3
+    desk.put(0, ME, peer.mac, desk.frame(TYPE_STATUS, FAR, ME, status_payload(sent[-1].frame.msg_id)))
+    assert [event.msg_id for event in desk.events(Delivered)] == [msg_id]
+
+
+def test_v1_neighbour_is_known_as_one_without_a_clock() -> None:
+    desk = Desk(boot_seq=1)
+    desk.hear_v1(7)
+    desk.router.send_message(mac_of(7), b"hello", now=desk.now, timeout=9)
+    sent = of_type(desk.take() + desk.run(0.15), TYPE_MESSAGE)
+    assert len(sent) == 2
+    assert len({s.frame.msg_id for s in sent}) == 2
+
+
+@pytest.mark.parametrize("seq", [BOOT_SEQ, 1, 1000])
+def test_message_to_one_of_ours_behind_a_relay_keeps_its_id(desk: Desk, seq: int) -> None:
+    """It would be shown twice; also where its clock is not set."""
+    (peer,) = desk.up(2)
+    desk.router.send_message(FAR, b"hello", now=desk.now, timeout=9)
+    offered = Route(FAR, seq, 10, 1500)
+    sent = of_type(desk.take() + desk.hear(peer, routes=[offered]) + desk.run(0.15), TYPE_MESSAGE)
+    assert len(sent) == 3
+    assert len({s.frame.msg_id for s in sent}) == 1
+
+
 @pytest.mark.parametrize("payload", [b"\0\0\0\x07", b"a\0b", b"\xc3(", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("kind", [TYPE_MESSAGE, TYPE_BROADCAST])
 def test_message_that_is_no_text_is_told_once_and_not_acknowledged(desk: Desk, payload: bytes, kind: int) -> None:

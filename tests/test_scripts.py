@@ -654,9 +654,14 @@ def test_own_address_before_the_interface(monkeypatch: Any) -> None:
 
 @pytest.mark.parametrize("script", ["node", "alexchat_client", "alexstream_server", "send_handshake", "send_message"])
 def test_script_finds_its_modules_in_isolated_mode_from_anywhere(script: str, tmp_path: Any) -> None:
-    """python3 -I leaves the script's folder out of where modules are looked for."""
+    """python3 -I leaves out the script's folder, where its modules are; a link to the script leads there, too."""
     path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), f"{script}.py")
-    for folder, name in ((str(tmp_path), path), (os.path.dirname(path), os.path.basename(path))):
+    os.symlink(path, str(tmp_path / script))
+    for folder, name in (
+        (str(tmp_path), path),
+        (os.path.dirname(path), os.path.basename(path)),
+        (str(tmp_path), script),
+    ):
         said = subprocess.run([sys.executable, "-I", name, "--help"], cwd=folder, stdout=subprocess.PIPE, check=True)
         assert said.stdout.startswith(b"usage: ")
 
