@@ -9,11 +9,12 @@
 As a program it keeps this machine visible in the mesh, reports nodes that come and go, and prints raw messages.
 """
 
+import os
 import signal
 import sys
 
 if __name__ == "__main__":
-    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python3 -I leaves it out
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
@@ -27,7 +28,6 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import pwd
 import random
 import select
@@ -334,6 +334,10 @@ class EthernetLink(Link):
     """
 
     def __init__(self, name: str) -> None:
+        clock = time.time()
+        if clock > SEQ_MAX:  # more than scapy's netlink can say
+            year = time.gmtime(clock).tm_year
+            raise SetupError(f"this machine's clock says {year}; set it: sudo date -s 'YYYY-MM-DD HH:MM'")
         card = _usable_card(name)
         self._number, self.name, self.mac, self.mtu = card.number, card.name, card.mac, card.mtu
         self.loopback = bool(card.flags & _IFF_LOOPBACK)
@@ -1321,7 +1325,7 @@ class Router:
         self._seq = seq if 1 <= seq < SEQ_MAX - 2 * SEQ_JUMP_MAX else 1  # a clock in the next century is none
         self._epoch = self._seq - now  # Unix time where `now` is 0
         self._nonce = self._token()
-        self._msg_id = rng.getrandbits(63)
+        self._msg_id = self._first_id = rng.getrandbits(63)
         self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
         self._up = list(self._wires)
         self._routes: Dict[bytes, Destination] = {}
@@ -1645,7 +1649,7 @@ class Router:
             return None
         is_from_group = source[0] & 1 and frame.type != TYPE_STATUS  # v1.0 answers a flood from the broadcast address
         if not is_unicast(frame.origin) or is_from_group:
-            if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and is_unicast(source):
+            if frame.type == TYPE_HANDSHAKE and frame.dest == EVERYONE and frame.origin[0] & 1 and is_unicast(source):
                 self._tell_strange(frame.origin, "group")
             raise FrameError("origin")
         n = wire.neighbours.get(frame.origin)
@@ -1672,7 +1676,7 @@ class Router:
                 if other.mac == source != wire.mac:
                     low, high = sorted((wire, other), key=lambda w: w.index)
                     high.twin, high.twin_until = low, now + SHADOW_SECONDS
-        elif h is None and any(source == other.mac for other in self._wires):
+        elif h is None and self._first_id < frame.msg_id <= self._msg_id:
             return  # one of ours that lost its end
         elif frame.ttl == (TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
             self._alarm_at = now + DUPLICATE_QUIET
@@ -2891,14 +2895,23 @@ class Router:
 
     def _send_again(self, message: Message, now: float) -> None:
         """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
-        frame, path = message.frame, self.path_to(message.frame.dest)
-        if path is not None and path.neighbour.v1 and path.neighbour.address == frame.dest:
+        frame = message.frame
+        if self._is_v1(frame.dest):
             frame = frame._replace(msg_id=self._frame(TYPE_MESSAGE, frame.dest, b"").msg_id)
             self._renamed[frame.msg_id] = message.frame.msg_id
         self._route(frame, now)
 
+    def _is_v1(self, dest: bytes) -> bool:
+        """Return whether a destination is a v1.0 node, near or far, as far as its route tells."""
+        path = self.path_to(dest)
+        if path is None:
+            return False
+        # Who hears it says Unix time // 64 for it, which is no number of ours: those begin at Unix time, or at 1.
+        is_far = CLOCK_MIN // V1_SEQ_SECONDS <= path.seq <= SEQ_MAX // V1_SEQ_SECONDS
+        return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
+
     def _give_up(self, msg_id: int) -> None:
-        message = self._end_message(msg_id)
+        message = self.end_message(msg_id)
         self.events.append(Undelivered(msg_id, message.frame.dest))
 
     def _acknowledge(self, frame: Frame, now: float) -> None:
@@ -2909,10 +2922,10 @@ class Router:
         if message is None or message.frame.dest != frame.origin:
             self.drops["status"] += 1
             return
-        self._end_message(first)
+        self.end_message(first)
         self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
 
-    def _end_message(self, msg_id: int) -> Message:
+    def end_message(self, msg_id: int) -> Message:
         """Forget a MESSAGE and all its ids."""
         self._renamed = {later: first for later, first in self._renamed.items() if first != msg_id}
         return self._messages.pop(msg_id)
@@ -3596,13 +3609,12 @@ class Node:
             stream = self.open(peer, port)
             try:
                 first = min(timeout, NO_SUCH_NODE_SECONDS)
-                answered = self._wait(
-                    stream.changed, lambda: stream.connected or stream.ended or peer in self._strange, first
-                )
-                if not answered and self.knows(peer):
+                answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, first)
+                if not answered and self.knows(peer) and peer not in self._strange:
                     answered = self._wait(stream.changed, lambda: stream.connected or stream.ended, timeout - first)
-                if not answered or peer in self._strange:
+                if not answered:
                     raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
+                self._strange.pop(peer, None)  # it speaks ours now, or a forger said otherwise
                 # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
                 self._wait(self._changed, lambda: self._router.path_to(peer) or stream.ended, SETTLE_SECONDS)
                 if stream.error is not None:
@@ -3639,6 +3651,7 @@ class Node:
             self._step(self.now())
             self._wait(self._changed, lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
             if number not in self._receipts:  # the path is known by now, and narrower than our own cards
+                self._router.end_message(number)
                 text_payload(text, self._router.mtu_to(dest) - MESH_HEADER_BYTES)
             receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):
@@ -4178,7 +4191,7 @@ class Parser(argparse.ArgumentParser):
         for word in rest:
             if word == "--":
                 words += [word, *rest]
-            elif word.startswith("-") and word != "-":
+            elif self._is_option(word):
                 options.append(word)
                 meant = [action for name, action in self._option_string_actions.items() if name.startswith(word)]
                 if meant and meant[0].nargs != 0:
@@ -4186,6 +4199,13 @@ class Parser(argparse.ArgumentParser):
             else:
                 words.append(word)
         return super().parse_args([*options, *words], namespace)
+
+    def _is_option(self, word: str) -> bool:
+        """Return whether argparse takes a word for an option: a negative number, or a text with a blank, is none."""
+        if not word.startswith("-") or word == "-":
+            return False
+        is_known = any(name.startswith(word.partition("=")[0]) for name in self._option_string_actions)
+        return is_known or not (" " in word or self._negative_number_matcher.match(word))
 
 
 def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
