@@ -8,11 +8,12 @@ Room            everybody this program talks to, and its one event loop; ClientR
 Lobby           the servers to choose from
 """
 
+import os
 import signal
 import sys
 
 if __name__ == "__main__":
-    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python3 -I leaves it out
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
@@ -26,7 +27,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import re
 import stat
 import termios

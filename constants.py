@@ -31,7 +31,7 @@ MESH_HEADER_BYTES = 23
 TYPE_HANDSHAKE, TYPE_MESSAGE, TYPE_BROADCAST, TYPE_STATUS, TYPE_STREAM = 1, 2, 3, 4, 5
 TTL_V1 = 5  # v1.0's default, kept for what v1.0 nodes shall understand
 TTL_ROUTED = 31  # the longest path of a routed frame, in hops: five bits of the ttl octet
-NO_SLOT = 7  # of the other three: who forwards the frame is its `dest` alone, and this program forwards for nobody
+NO_SLOT = 7  # of the other three, beside slots 0-6: a frame for `dest` alone, a program that forwards for nobody
 SLOT_WAIT = (0.2, 0.4)  # before a slot is chosen by what is heard, where no lock gave one: others answer in 0.03
 SLOT_HELD = 0.1  # then nobody else has chosen the same: the program may forward
 
@@ -60,7 +60,6 @@ SOURCES_MAX = 4  # Ethernet addresses of one neighbour: it may have several port
 HEARD_BYTES, ROUTE_BYTES, TLV_BYTES = 10, 14, 3  # sizes inside a HANDSHAKE
 ROUTES_PER_FRAME = 100  # 1440 bytes with the fixed part: one 1500-byte frame
 MESH_MTU_MIN = 128  # the least an interface may have: 41 bytes of a stream a frame; who says less is not believed
-NO_SLOT = 7  # of a program's slots on a card, 0-6; this one says that it has none
 JITTER = (0.9, 1.0)  # of HANDSHAKE_INTERVAL
 START_DELAY = (0.003, 0.03)  # first HANDSHAKE, and the one for a newcomer: one frame answers all of them
 MEET_SECONDS = 0.1  # in which two newcomers to a segment will have heard each other

@@ -9,11 +9,12 @@
 As a program it keeps this machine visible in the mesh, reports nodes that come and go, and prints raw messages.
 """
 
+import os
 import signal
 import sys
 
 if __name__ == "__main__":
-    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python3 -I leaves it out
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
@@ -27,13 +28,13 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import pwd
 import random
 import select
 import shlex
 import socket
 import stat
+import struct
 import threading
 import time
 import types
@@ -202,6 +203,10 @@ class EthernetLink(Link):
     """
 
     def __init__(self, name: str) -> None:
+        clock = time.time()
+        if clock > c.SEQ_MAX:  # more than scapy's netlink can say
+            year = time.gmtime(clock).tm_year
+            raise SetupError(f"this machine's clock says {year}; set it: sudo date -s 'YYYY-MM-DD HH:MM'")
         card = _usable_card(name)
         self._number, self.name, self.mac, self.mtu = card.number, card.name, card.mac, card.mtu
         self.loopback = bool(card.flags & _IFF_LOOPBACK)
@@ -270,11 +275,10 @@ class EthernetLink(Link):
         import ctypes
 
         lines = linux_filter(self.mac, loopback=self.loopback)
-        code = b"".join(_native(2, line[0]) + bytes(line[1:3]) + _native(4, line[3]) for line in lines)
+        code = b"".join(struct.pack("=HBBI", *line) for line in lines)
         program = ctypes.create_string_buffer(code, len(code))
-        pointer = ctypes.sizeof(ctypes.c_void_p)
-        head = _native(2, len(lines)).ljust(pointer, b"\0")
-        port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head + _native(pointer, ctypes.addressof(program)))
+        sock_fprog = struct.pack("HP", len(lines), ctypes.addressof(program))
+        port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
 
     def _use_bpf(self, port: Any) -> None:
         """BSD and macOS: many frames a read, of every EtherType unless a filter is set, our own among them."""
@@ -527,8 +531,8 @@ def _find_card(name: str) -> Tuple[int, int]:
         return socket.if_nametoindex(name), 0
     text = os.fsencode(name) + b"\0"
     kind = _IFLA_IFNAME if len(text) <= _IFNAME_BYTES else _IFLA_ALT_IFNAME
-    question = bytes(16) + _native(2, 4 + len(text), kind) + text
-    head = _native(4, 16 + len(question)) + _native(2, _RTM_GETLINK, _NLM_F_REQUEST) + bytes(8)
+    question = bytes(16) + struct.pack("=HH", 4 + len(text), kind) + text
+    head = struct.pack("=IHH8x", 16 + len(question), _RTM_GETLINK, _NLM_F_REQUEST)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
         kernel.send(head + question)
         answer = kernel.recv(0x10000)
@@ -544,14 +548,10 @@ def _attributes(data: bytes) -> Dict[int, bytes]:
     """Return the values of netlink attributes by type: u16 length with these four bytes, u16 type, value, padding."""
     found: Dict[int, bytes] = {}
     while len(data) >= 4:
-        length, kind = int.from_bytes(data[:2], sys.byteorder), int.from_bytes(data[2:4], sys.byteorder)
+        length, kind = struct.unpack_from("=HH", data)
         found[kind & 0x3FFF] = data[4:length]
         data = data[max(4, length + 3 & ~3) :]
     return found
-
-
-def _native(size: int, *numbers: int) -> bytes:
-    return b"".join(number.to_bytes(size, sys.byteorder) for number in numbers)
 
 
 _NOT_UTF_8 = "its name is not UTF-8"
@@ -573,22 +573,25 @@ def _usable_card(name: str) -> _Card:
     if upper:
         raise SetupError(f"{shown} is a port of {upper}: use {upper}")
     if not card.flags & _IFF_UP:
-        raise SetupError(f"{shown} is down: sudo {f'ip link set {shown} up' if _LINUX else f'ifconfig {shown} up'}")
+        raise SetupError(f"{shown} is down: sudo {_set_command(card, 'up')}")
     if card.mtu < c.MESH_MTU_MIN:
         raise SetupError(f"{shown}: {_too_narrow(card)}")
     try:
         card.name.encode()
     except UnicodeEncodeError:
-        command = f"sudo ip link set {shown} name lan{card.number}"
-        raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: {command}") from None
+        command = _set_command(card, f"name lan{card.number}")
+        raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: sudo {command}") from None
     return card
 
 
 def _too_narrow(card: _Card) -> str:
     """Return what is to be said of an interface whose frames carry no stream."""
-    shown = quoted(card.name)
-    command = f"ip link set {shown} mtu {c.MESH_MTU_MIN}" if _LINUX else f"ifconfig {shown} mtu {c.MESH_MTU_MIN}"
-    return f"MTU {card.mtu} is too small: sudo {command} or more"
+    return f"MTU {card.mtu} is too small: sudo {_set_command(card, f'mtu {c.MESH_MTU_MIN}')} or more"
+
+
+def _set_command(card: _Card, what: str) -> str:
+    """Return the command that sets something of an interface."""
+    return f"{'ip link set' if _LINUX else 'ifconfig'} {quoted(card.name)} {what}"
 
 
 def quoted(name: str) -> str:
@@ -678,13 +681,13 @@ class Capture:
             raise SetupError(f"cannot write {printable(path)}: {error.strerror}") from None
         self._path = path
         self._size = 0  # bytes written, whole frames only
-        self._write(_numbers(4, _PCAP_MAGIC) + _numbers(2, 2, 4) + _numbers(4, 0, 0, _PCAP_SNAPLEN, _PCAP_ETHERNET))
+        self._write(struct.pack("<IHHIIII", _PCAP_MAGIC, 2, 4, 0, 0, _PCAP_SNAPLEN, _PCAP_ETHERNET))
 
     def add(self, frames: Iterable[bytes]) -> None:
         """Write frames that came or went just now."""
         seconds, nanoseconds = divmod(int(time.time() * 1e9), 10**9)
         for frame in frames:
-            self._write(_numbers(4, seconds, nanoseconds // 1000, len(frame), len(frame)) + frame)
+            self._write(struct.pack("<IIII", seconds, nanoseconds // 1000, len(frame), len(frame)) + frame)
 
     def close(self) -> None:
         """Close the file; what is added afterwards is lost."""
@@ -710,10 +713,6 @@ class Capture:
 
 
 _PCAP_MAGIC, _PCAP_SNAPLEN, _PCAP_ETHERNET = 0xA1B2C3D4, 1 << 18, 1
-
-
-def _numbers(size: int, *numbers: int) -> bytes:
-    return b"".join(number.to_bytes(size, "little") for number in numbers)
 
 
 # --- Node -----------------------------------------------------------------------------------------------------------
@@ -1384,11 +1383,12 @@ class Node:
         stream = self.open(peer, port)
         try:
             first = min(timeout, c.NO_SUCH_NODE_SECONDS)
-            answered = self._wait(lambda: stream.connected or stream.ended or peer in self._strange, first)
-            if not answered and self.knows(peer):
+            answered = self._wait(lambda: stream.connected or stream.ended, first)
+            if not answered and self.knows(peer) and peer not in self._strange:
                 answered = self._wait(lambda: stream.connected or stream.ended, timeout - first)
-            if not answered or peer in self._strange:
+            if not answered:
                 raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
+            self._strange.pop(peer, None)  # it speaks ours now, or a forger said otherwise
             # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
             self._wait(lambda: self._router.path_to(peer) or stream.ended, c.SETTLE_SECONDS)
             if stream.error is not None:
@@ -1423,6 +1423,7 @@ class Node:
         number = self._call(self._router.send_message, dest, data, timeout=timeout)
         self._wait(lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
         if number not in self._receipts:  # the path is known by now, and narrower than our own cards
+            self._router.end_message(number)
             text_payload(text, self._router.mtu_to(dest) - c.MESH_HEADER_BYTES)
         receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):
@@ -1890,7 +1891,7 @@ class Parser(argparse.ArgumentParser):
         for word in rest:
             if word == "--":
                 words += [word, *rest]
-            elif word.startswith("-") and word != "-":
+            elif self._is_option(word):
                 options.append(word)
                 meant = [action for name, action in self._option_string_actions.items() if name.startswith(word)]
                 if meant and meant[0].nargs != 0:
@@ -1898,6 +1899,13 @@ class Parser(argparse.ArgumentParser):
             else:
                 words.append(word)
         return super().parse_args([*options, *words], namespace)
+
+    def _is_option(self, word: str) -> bool:
+        """Return whether argparse takes a word for an option: a negative number, or a text with a blank, is none."""
+        if not word.startswith("-") or word == "-":
+            return False
+        is_known = any(name.startswith(word.partition("=")[0]) for name in self._option_string_actions)
+        return is_known or not (" " in word or self._negative_number_matcher.match(word))
 
 
 def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:

@@ -800,7 +800,7 @@ class Router:
         self._seq = seq if 1 <= seq < c.SEQ_MAX - 2 * c.SEQ_JUMP_MAX else 1  # a clock in the next century is none
         self._epoch = self._seq - now  # Unix time where `now` is 0
         self._nonce = self._token()
-        self._msg_id = rng.getrandbits(63)
+        self._msg_id = self._first_id = rng.getrandbits(63)
         self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
         self._up = list(self._wires)
         self._routes: Dict[bytes, Destination] = {}
@@ -1127,7 +1127,8 @@ class Router:
             return None
         is_from_group = source[0] & 1 and frame.type != c.TYPE_STATUS  # v1.0 answers a flood from the broadcast address
         if not is_unicast(frame.origin) or is_from_group:
-            if frame.type == c.TYPE_HANDSHAKE and frame.dest == c.EVERYONE and is_unicast(source):
+            is_hello = frame.type == c.TYPE_HANDSHAKE and frame.dest == c.EVERYONE
+            if is_hello and frame.origin[0] & 1 and is_unicast(source):
                 self._tell_strange(frame.origin, "group")
             raise FrameError("origin")
         n = wire.neighbours.get(frame.origin)
@@ -1154,7 +1155,7 @@ class Router:
                 if other.mac == source != wire.mac:
                     low, high = sorted((wire, other), key=lambda w: w.index)
                     high.twin, high.twin_until = low, now + c.SHADOW_SECONDS
-        elif h is None and any(source == other.mac for other in self._wires):
+        elif h is None and self._first_id < frame.msg_id <= self._msg_id:
             return  # one of ours that lost its end
         elif frame.ttl == (c.TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
             self._alarm_at = now + c.DUPLICATE_QUIET
@@ -1346,9 +1347,7 @@ class Router:
         size = PAYLOAD_OFFSET + len(frame.payload)
         path = self.path_to(frame.dest)
         if path is not None:  # no data: nobody is probed because an answer stays unanswered
-            self._send(
-                path.neighbour.wire, path.neighbour.mac, frame._replace(slot=path.neighbour.slot_for(frame.dest))
-            )
+            self._send_to(path.neighbour, frame)
         elif all(n.v1 for n in wire.senders.get(source, ())):
             self._credit.owe(size)
             self._send(wire, source, frame)
@@ -1361,6 +1360,10 @@ class Router:
         """Send data to a neighbour, and see whether it answers."""
         if not n.waiting:
             self._expect(n, now)
+        self._send_to(n, frame)
+
+    def _send_to(self, n: Neighbour, frame: Frame) -> None:
+        """Send a routed frame to the neighbour that is its next hop."""
         self._send(n.wire, n.mac, frame._replace(slot=n.slot_for(frame.dest)))
 
     def _send(self, wire: Wire, mac: bytes, frame: Frame) -> None:
@@ -1912,8 +1915,7 @@ class Router:
     # HANDSHAKEs out
 
     def _handshake(self, wire: Wire, flags: int, ttl0: int, token: int = 0) -> Handshake:
-        handshake = Handshake(flags, ttl0, c.HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token)
-        return handshake._replace(slot=wire.slot)
+        return Handshake(flags, ttl0, c.HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token, slot=wire.slot)
 
     def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Handshake) -> None:
         frame = self._frame(c.TYPE_HANDSHAKE, dest, encode_handshake(handshake))
@@ -2372,14 +2374,23 @@ class Router:
 
     def _send_again(self, message: Message, now: float) -> None:
         """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
-        frame, path = message.frame, self.path_to(message.frame.dest)
-        if path is not None and path.neighbour.v1 and path.neighbour.address == frame.dest:
+        frame = message.frame
+        if self._is_v1(frame.dest):
             frame = frame._replace(msg_id=self._frame(c.TYPE_MESSAGE, frame.dest, b"").msg_id)
             self._renamed[frame.msg_id] = message.frame.msg_id
         self._route(frame, now)
 
+    def _is_v1(self, dest: bytes) -> bool:
+        """Return whether a destination is a v1.0 node, near or far, as far as its route tells."""
+        path = self.path_to(dest)
+        if path is None:
+            return False
+        # Who hears it says Unix time // 64 for it, which is no number of ours: those begin at Unix time, or at 1.
+        is_far = c.CLOCK_MIN // c.V1_SEQ_SECONDS <= path.seq <= c.SEQ_MAX // c.V1_SEQ_SECONDS
+        return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
+
     def _give_up(self, msg_id: int) -> None:
-        message = self._end_message(msg_id)
+        message = self.end_message(msg_id)
         self.events.append(Undelivered(msg_id, message.frame.dest))
 
     def _acknowledge(self, frame: Frame, now: float) -> None:
@@ -2390,10 +2401,10 @@ class Router:
         if message is None or message.frame.dest != frame.origin:
             self.drops["status"] += 1
             return
-        self._end_message(first)
+        self.end_message(first)
         self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
 
-    def _end_message(self, msg_id: int) -> Message:
+    def end_message(self, msg_id: int) -> Message:
         """Forget a MESSAGE and all its ids."""
         self._renamed = {later: first for later, first in self._renamed.items() if first != msg_id}
         return self._messages.pop(msg_id)

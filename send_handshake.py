@@ -1,10 +1,11 @@
 """Ask the whole mesh who is there, or one node whether it answers, like ping, or each relay on the path to it."""
 
+import os
 import signal
 import sys
 
 if __name__ == "__main__":
-    sys.path.insert(0, __file__.rpartition("/")[0])  # python3 -I leaves it out
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python3 -I leaves it out
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 

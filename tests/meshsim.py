@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from v1 import V1Node
 
+from constants import NO_SLOT
 from protocol import Delivered, Interface, MeshEvent, MessageReceived, Router
 
 BROADCAST = b"\xff" * 6
@@ -24,7 +25,6 @@ TYPE_OFFSET = 15  # of the AlexMesh type in an Ethernet frame
 BOOT_SEQ = 1700000000
 FAR_AHEAD = 100000
 INFINITY = float("inf")
-NO_SLOT = 7
 Event = TypeVar("Event")
 
 

@@ -523,11 +523,12 @@ def test_v1_node_has_an_id_of_its_own_and_answers_from_the_address_it_was_asked_
     assert decode_ethernet(status)[:2] == (A, B)
 
 
-def test_v1_chat_server_takes_any_payload_for_a_segment() -> None:
+@pytest.mark.parametrize(("kind", "dest"), [(5, B), (1, bytes(6))])
+def test_v1_chat_server_takes_any_payload_for_a_segment(kind: int, dest: bytes) -> None:
     node = v1.V1ChatServer(B)
     payload = b"\0\0\0\x07\0\0\0\x01\x01\0\0" + bytes(30)
-    frame = encode_frame(Frame(5, A, B, 5, 9, payload))
-    (answer,) = node.receive(encode_ethernet(B, A, frame), 1.0)
+    frame = encode_frame(Frame(kind, A, dest, 0, 9, payload))
+    (answer,) = node.receive(encode_ethernet(b"\xff" * 6, A, frame), 1.0)
     segment = decode_frame(decode_ethernet(answer).payload)
     assert (segment.type, segment.dest, segment.payload) == (2, A, b"\0\0\0\x07\0\0\0\x02\x03\0\0")
 

@@ -1316,6 +1316,38 @@ def test_message_to_a_v1_node_is_repeated_under_other_ids_and_any_of_them_counts
     assert desk.router._renamed == {}
 
 
+def test_message_to_a_v1_node_behind_a_relay_is_repeated_under_other_ids_too(desk: Desk) -> None:
+    """Its sequence number tells it: a STATUS that was lost is not sent again to the same id."""
+    (peer,) = desk.up(2)
+    msg_id = desk.router.send_message(FAR, b"hello", now=desk.now, timeout=9)
+    offered = Route(FAR, BOOT_SEQ // V1_SEQ_SECONDS, 10, 1500)
+    sent = of_type(desk.take() + desk.hear(peer, routes=[offered]) + desk.run(0.15), TYPE_MESSAGE)
+    assert [s.destination for s in sent] == [BROADCAST_ADDRESS, peer.mac, peer.mac]
+    assert len({s.frame.msg_id for s in sent}) == 3
+    desk.put(0, ME, peer.mac, desk.frame(TYPE_STATUS, FAR, ME, status_payload(sent[-1].frame.msg_id)))
+    assert [event.msg_id for event in desk.events(Delivered)] == [msg_id]
+
+
+def test_v1_neighbour_is_known_as_one_without_a_clock() -> None:
+    desk = Desk(boot_seq=1)
+    desk.hear_v1(7)
+    desk.router.send_message(mac_of(7), b"hello", now=desk.now, timeout=9)
+    sent = of_type(desk.take() + desk.run(0.15), TYPE_MESSAGE)
+    assert len(sent) == 2
+    assert len({s.frame.msg_id for s in sent}) == 2
+
+
+@pytest.mark.parametrize("seq", [BOOT_SEQ, 1, 1000])
+def test_message_to_one_of_ours_behind_a_relay_keeps_its_id(desk: Desk, seq: int) -> None:
+    """It would be shown twice; also where its clock is not set."""
+    (peer,) = desk.up(2)
+    desk.router.send_message(FAR, b"hello", now=desk.now, timeout=9)
+    offered = Route(FAR, seq, 10, 1500)
+    sent = of_type(desk.take() + desk.hear(peer, routes=[offered]) + desk.run(0.15), TYPE_MESSAGE)
+    assert len(sent) == 3
+    assert len({s.frame.msg_id for s in sent}) == 1
+
+
 @pytest.mark.parametrize("payload", [b"\0\0\0\x07", b"a\0b", b"\xc3(", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("kind", [TYPE_MESSAGE, TYPE_BROADCAST])
 def test_message_that_is_no_text_is_told_once_and_not_acknowledged(desk: Desk, payload: bytes, kind: int) -> None:
@@ -1343,11 +1375,28 @@ def test_v1_node_with_the_address_of_a_group_is_told_once_and_ignored(desk: Desk
     assert desk.router.neighbours() == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 20, 30])
-def test_own_handshake_that_comes_back_without_its_end_raises_no_alarm(desk: Desk, size: int) -> None:
-    payload = encode_handshake(Handshake(0, TTL_V1, 5.0, 1500, desk.router._nonce, BOOT_SEQ, heard=(desk.me(),)))
-    frame = desk.frame(TYPE_HANDSHAKE, ME, EVERYONE, payload[:size].ljust(23, b"\0"), TTL_V1)
-    desk.put(0, BROADCAST_ADDRESS, ME, frame)
+@pytest.mark.parametrize("source", [ME, mac_of(66)])
+@pytest.mark.parametrize("size", [0, 1, 10, 19])
+def test_own_handshake_that_comes_back_without_its_end_raises_no_alarm(desk: Desk, size: int, source: bytes) -> None:
+    (sent, *_) = of_type(desk.run(6), TYPE_HANDSHAKE)
+    assert sent.frame.dest == EVERYONE
+    assert sent.frame.ttl == TTL_V1
+    payload = sent.frame.payload[:size].ljust(23, b"\0")
+    desk.put(0, BROADCAST_ADDRESS, source, sent.frame._replace(payload=payload))
+    assert sum(desk.router.drops.values()) == 1
+    assert desk.events() == []
+
+
+def test_v1_program_on_this_very_card_raises_an_alarm(desk: Desk) -> None:
+    """It takes the card's MAC as its id, as this node does."""
+    desk.run(6)
+    desk.put(0, BROADCAST_ADDRESS, ME, desk.frame(TYPE_HANDSHAKE, ME, EVERYONE, bytes(23), TTL_V1))
+    assert desk.events() == [DuplicateAddress(ME)]
+
+
+def test_origin_of_zeros_is_not_told_as_a_group(desk: Desk) -> None:
+    desk.put(0, BROADCAST_ADDRESS, mac_of(7), desk.frame(TYPE_HANDSHAKE, EVERYONE, EVERYONE, bytes(23), TTL_V1))
+    assert desk.router.drops["origin"] == 1
     assert desk.events() == []
 
 

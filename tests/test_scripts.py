@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import subprocess
 import sys
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Tuple
 
@@ -15,7 +16,7 @@ import send_handshake
 import send_message
 from alexstream_client import Transfer
 from alexstream_server import Server, Shown
-from node import BusyError, Output, SetupError, peer_address
+from node import BusyError, EthernetLink, Output, SetupError, peer_address
 from protocol import Echoed, NodeInfo
 
 # --- send_handshake and send_message ---------------------------------------------------------------------------------
@@ -49,6 +50,15 @@ def test_handshake_answered(run_script: Any, capsys: Any) -> None:
         "02:02:02:02:02:02  1 hop   direct                MTU 1500  0.50 ms   ports 1 2  b?b~02:02",
         "04:04:04:04:04:04  2 hops  by 02:02:02:02:02:02  MTU 1400  12.30 ms  ports -",
     ]
+
+
+def test_a_next_hop_that_nobody_knows_is_a_dash(run_script: Any, capsys: Any) -> None:
+    """A node known by rumour, on a card that several programs share: the relay cannot be told from the others."""
+    rumour = [NodeInfo(b"\4" * 6, 0, bytes(6), 2, 1500, "", (), None, 999.0)]
+    assert run_script(send_handshake, discover=lambda wait: rumour) == 0
+    assert "  2 hops  by -  MTU 1500" in capsys.readouterr().out
+    assert run_script(send_handshake, "--json", discover=lambda wait: rumour) == 0
+    assert json.loads(capsys.readouterr().out)["next_hop"] is None
 
 
 def test_handshake_answered_in_color(run_script: Any, capsys: Any) -> None:
@@ -641,3 +651,24 @@ def test_own_address_before_the_interface(monkeypatch: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["alexstream_client.py", "no-such-interface", "not:an:address"])
     with pytest.raises(SetupError, match="not:an:address"):
         alexstream_client.main()
+
+
+@pytest.mark.parametrize("script", ["node", "alexchat_client", "alexstream_server", "send_handshake", "send_message"])
+def test_script_finds_its_modules_in_isolated_mode_from_anywhere(script: str, tmp_path: Any) -> None:
+    """python3 -I leaves out the script's folder, where its modules are; a link to the script leads there, too."""
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), f"{script}.py")
+    os.symlink(path, str(tmp_path / script))
+    for folder, name in (
+        (str(tmp_path), path),
+        (os.path.dirname(path), os.path.basename(path)),
+        (str(tmp_path), script),
+    ):
+        said = subprocess.run([sys.executable, "-I", name, "--help"], cwd=folder, stdout=subprocess.PIPE, check=True)
+        assert said.stdout.startswith(b"usage: ")
+
+
+def test_clock_of_the_next_century_is_said_in_one_line(monkeypatch: Any) -> None:
+    """Where seconds since 1970 need more than 32 bits scapy opens nothing."""
+    monkeypatch.setattr("node.time.time", lambda: 150 * 31556952.0)
+    with pytest.raises(SetupError, match=r"^this machine's clock says 2120; set it: sudo date -s '.*'$"):
+        EthernetLink("lo")

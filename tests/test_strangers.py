@@ -5,7 +5,7 @@ import random
 from typing import Callable, List, Sequence
 
 import pytest
-from bench_strangers import CONVERSATIONS, Talk, crowd_of_512, flush_seconds, storm
+from bench_strangers import CONVERSATIONS, VICTIM, Talk, crowd_of_512, flush_seconds, storm
 from fuzz_mesh import check_no_cycle
 from meshsim import BOOT_SEQ, Network, Port, SimNode, mac_of
 from test_router import Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
@@ -23,9 +23,6 @@ from constants import (
     TYPE_STATUS,
 )
 from protocol import Frame, Handshake, Heard, Request, Route, encode_ethernet, encode_frame, encode_handshake
-
-VICTIM = mac_of(77)
-
 
 # --- Bytes in and bytes out ------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def ethernet(destination: bytes, source: bytes, data: bytes, *, padded: bool = F
 
 
 class V1Node:
-    """One v1.0 node; its id is its MAC. `padded`: every frame that it sends arrives as from a real card.
+    """One v1.0 node; its id is `node_id`, or its MAC. `padded`: every frame that it sends arrives as from a real card.
 
     printed: (origin, text) of each MESSAGE for it; acked: msg_ids that a STATUS for it named; known: origins heard.
     """
@@ -101,8 +101,13 @@ class V1Node:
             if header.msg_id in self._seen:
                 return []
             self._seen.add(header.msg_id)
-            return self._take(header, destination, source, now)
-        return self._relay(header)
+            return self._take(header, destination, source, now) + self._read(header, source, now)
+        is_new = header.dest == EVERYONE and header.msg_id not in self._seen
+        return self._relay(header) + (self._read(header, source, now) if is_new else [])
+
+    def _read(self, header: Header, source: bytes, now: float) -> List[bytes]:
+        """Read what is for this node or for everyone as something else, too."""
+        return []
 
     def _take(self, header: Header, destination: bytes, source: bytes, now: float) -> List[bytes]:
         """Take a frame for this node; `destination`: its Ethernet destination."""
@@ -131,21 +136,20 @@ class V1Node:
 
 
 class V1ChatServer(V1Node):
-    """v1.0's chat server: it reads every payload for it, whatever its type, as a segment of one of its streams.
+    """v1.0's chat server: it reads every payload for it or everyone, of whatever type, as a segment of its streams.
 
     A segment: stream id u32, seq u32, flags u8 (1 SYN, 2 ACK, 4 FIN, 8 DATA), length u16, data. Whatever does more than
     acknowledge is answered in a MESSAGE: a SYN by SYN and ACK, the rest by ACK.
     """
 
-    def _take(self, header: Header, destination: bytes, source: bytes, now: float) -> List[bytes]:
-        answers = super()._take(header, destination, source, now)
+    def _read(self, header: Header, source: bytes, now: float) -> List[bytes]:
         if len(header.payload) < 11:
-            return answers
+            return []
         stream, seq, flags, _ = struct.unpack("!IIBH", header.payload[:11])
-        if flags != 2:
-            segment = struct.pack("!IIBH", stream, (seq + 1) & 0xFFFFFFFF, 2 | flags & 1, 0)
-            answers.append(self._make(source, MESSAGE, header.origin, segment, now))
-        return answers
+        if not flags & (1 | 4 | 8):
+            return []
+        segment = struct.pack("!IIBH", stream, (seq + 1) & 0xFFFFFFFF, 2 | flags & 1, 0)
+        return [self._make(source, MESSAGE, header.origin, segment, now)]
 
 
 def main() -> int:
