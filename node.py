@@ -67,7 +67,7 @@ from protocol import (
     PAYLOAD_OFFSET,
     Delivered,
     DuplicateAddress,
-    Interface,
+    InterfaceConfig,
     MeshEvent,
     PathChanged,
     RouteChanged,
@@ -883,7 +883,9 @@ class Node:
             free = is_unicast(links[0].mac) and slots[0] == 0
             address = links[0].mac if free else b"\x02" + rng.getrandbits(40).to_bytes(5, "big")
         self.address = address
-        interfaces = [Interface(link.name, link.mac, link.mtu, link.loopback, slot) for link, slot in zip(links, slots)]
+        interfaces = [
+            InterfaceConfig(link.name, link.mac, link.mtu, link.loopback, slot) for link, slot in zip(links, slots)
+        ]
         self._router = Router(address, interfaces, rng=rng, now=self.now(), seq=int(time.time()), name=name)
         self._endpoint = Endpoint(address, rng=rng, mtu=max(link.mtu for link in links))  # paths may have less
         self._ports = [_Port(link) for link in links]
@@ -929,7 +931,7 @@ class Node:
                 self._step()
                 # A reset or farewell that waits for a full card would be lost with the backlog.
                 self._wait(lambda: not any(port.backlog for port in self._ports), c.BLOCKED_PATIENCE)
-                if len(self.links) > 1 and self._router.neighbours():
+                if len(self.links) > 1 and self._router.neighbours.all():
                     self._wait(lambda: False, c.LEAVE_SECONDS)
         finally:
             self._fail("the node is closed")
@@ -1326,7 +1328,7 @@ class Node:
 
     def _count_texts(self) -> None:
         texts = sum(isinstance(event, MessageReceived) for event in self._events) if self.shows_texts else 0
-        self._router.takes_texts = texts < c.EVENTS_MAX
+        self._router.messages.takes_texts = texts < c.EVENTS_MAX
 
     def _call(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call a method of a machine now, and send at once what comes of it."""
@@ -1423,7 +1425,7 @@ class Node:
         number = self._call(self._router.send_message, dest, data, timeout=timeout)
         self._wait(lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
         if number not in self._receipts:  # the path is known by now, and narrower than our own cards
-            self._router.end_message(number)
+            self._router.messages.end(number)
             text_payload(text, self._router.mtu_to(dest) - c.MESH_HEADER_BYTES)
         receipt = self._receipts.pop(number)
         if isinstance(receipt, Undelivered):
@@ -1546,13 +1548,13 @@ class Node:
 
     def tell_routes(self) -> None:
         """Let `next_event` tell of every change of a route too, and first of the routes there are."""
-        self._router.tells_routes = True
+        self._router.routes.tells_changes = True
         for known in self._router.nodes():
             self._add_event(RouteChanged(known.address, known.interface, known.next_hop, known.hops, known.mtu))
 
     def neighbours(self) -> Sequence[Any]:
         """Return the nodes that are heard directly."""
-        return list(self._router.neighbours())
+        return list(self._router.neighbours.all())
 
     @property
     def drops(self) -> Dict[str, int]:

@@ -328,7 +328,7 @@ def _decode_list(item: Struct, values: List[bytes], most: int) -> Iterator[Tuple
 # --- What goes in and out -------------------------------------------------------------------------------------------
 
 
-class Interface(NamedTuple):
+class InterfaceConfig(NamedTuple):
     """One Ethernet interface. `mtu`: largest Ethernet payload; `loopback`: every node on it hears every frame.
 
     `slot`: which of the programs with this MAC the node is, 0 to 6, NO_SLOT if all are taken, None if it is not known.
@@ -506,49 +506,51 @@ class Path(NamedTuple):
     mtu: int
 
 
-class Wire:
+class Interface:
     """One interface and who was heard there."""
 
-    def __init__(self, index: int, interface: Interface) -> None:
+    def __init__(self, index: int, config: InterfaceConfig) -> None:
         self.index = index
-        self.mac = interface.mac
-        self.mtu = min(interface.mtu, 0xFFFF)
-        self.loopback = interface.loopback
-        self.slot = c.NO_SLOT if interface.loopback or interface.slot is None else interface.slot
+        self.mac = config.mac
+        self.mtu = min(config.mtu, 0xFFFF)
+        self.loopback = config.loopback
+        self.slot = c.NO_SLOT if config.loopback or config.slot is None else config.slot
         self.relays = self.slot != c.NO_SLOT  # whether what arrives here for others is forwarded
         self.neighbours: Dict[bytes, Neighbour] = {}
         self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
         self.flows: Dict[bytes, Flow] = {}
-        self.told: Dict[bytes, Route] = {}  # what all there were told last, finite routes only
+        self.advertised: Dict[bytes, Route] = {}  # what all there were told last, finite routes only
         # Sets of neighbours of this interface are integers, a bit each: 512 of them are compared in 50 ns
         self.used_bits = 0
         self.listening = 0  # those that use our routes
         self.recent = 0  # those heard for the first time less than MEET_SECONDS ago
         self.listed: Dict[Heard, Neighbour] = {}  # who is listed so in HEARD
         self.requests: Dict[bytes, Request] = {}  # to be sent
-        self.review = False  # compare every destination with `told`, for somebody came, went or hears differently
-        self.repeat = False  # tell everything again: a new listener
-        self.bump = False  # tell the new sequence number of this node
-        self.greet = False  # a HANDSHAKE is due
-        self.greet_at = INFINITY
-        self.greeted = -INFINITY
-        self.greetings = 0
-        self.greeting_bytes = 0  # of the last HANDSHAKE to everyone
-        self.news = c.NEWS_GREETINGS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
+        self.recompute_all = (
+            False  # compare every destination with `told`, for somebody came, went or hears differently
+        )
+        self.resend_all = False  # tell everything again: a new listener
+        self.seqno_changed = False  # tell the new sequence number of this node
+        self.hello_pending = False  # a HANDSHAKE is due
+        self.next_hello_at = INFINITY
+        self.last_hello_at = -INFINITY
+        self.hello_count = 0
+        self.hello_bytes = 0  # of the last HANDSHAKE to everyone
+        self.full_hellos_left = c.FULL_HELLOS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
         self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
-        self.twin = self  # the lower interface on the same segment, until `twin_until`
-        self.twin_until = -INFINITY
+        self.same_lan_as = self  # the lower interface on the same segment, until `twin_until`
+        self.same_lan_until = -INFINITY
 
-    def list_as(self, n: "Neighbour", tags: Tuple[Heard, ...]) -> None:
+    def set_heard_entries(self, n: "Neighbour", tags: Tuple[Heard, ...]) -> None:
         """Keep how a neighbour is listed in HEARD now, and which others list it."""
-        for tag in n.tags:
+        for tag in n.heard_entries:
             self.listed.pop(tag, None)
-        n.tags = tags
+        n.heard_entries = tags
         self.listed.update(dict.fromkeys(tags, n))
         for other in self.neighbours.values():
             other.note_hearing(n)
 
-    def take_list(self, n: "Neighbour", heard: FrozenSet[Heard]) -> None:
+    def set_heard(self, n: "Neighbour", heard: FrozenSet[Heard]) -> None:
         """Keep whom a neighbour hears now."""
         changed = heard ^ n.heard
         n.heard = heard
@@ -556,7 +558,7 @@ class Wire:
         for other in {self.listed[tag] for tag in changed if tag in self.listed}:
             n.note_hearing(other)
 
-    def drop_bit(self, n: "Neighbour") -> None:
+    def drop_from_sets(self, n: "Neighbour") -> None:
         """Take a neighbour out of all sets."""
         rest = ~n.bit
         for other in self.neighbours.values():
@@ -566,12 +568,12 @@ class Wire:
         self.listening &= rest
         self.recent &= rest
 
-    def segment(self, now: float) -> "Wire":
+    def primary(self, now: float) -> "Interface":
         """Return the lowest interface on the same segment: floods are sent only there."""
-        return self.twin if now < self.twin_until else self
+        return self.same_lan_as if now < self.same_lan_until else self
 
     def covered(self, source: bytes, now: float, *, v1: bool) -> bool:
-        """Tell whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
+        """Return whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
         return all(n.hears(source, now) for n in self.neighbours.values() if n.usable and (v1 or not n.v1))
 
 
@@ -585,13 +587,13 @@ class Source(NamedTuple):
 class Neighbour:
     """A node heard directly on one interface, and the state of the link to it."""
 
-    def __init__(self, wire: Wire, address: bytes, mac: bytes, now: float) -> None:
-        self.wire = wire
-        self.bit = ~wire.used_bits & (wire.used_bits + 1)  # the lowest that is free
-        wire.used_bits |= self.bit
+    def __init__(self, interface: Interface, address: bytes, mac: bytes, now: float) -> None:
+        self.interface = interface
+        self.bit = ~interface.used_bits & (interface.used_bits + 1)  # the lowest that is free
+        interface.used_bits |= self.bit
         self.hears_bits = 0  # those that it lists
         self.heard_bits = 0  # those that list it
-        self.tags: Tuple[Heard, ...] = ()  # how it is listed in HEARD
+        self.heard_entries: Tuple[Heard, ...] = ()  # how it is listed in HEARD
         self.address = address
         self.mac = mac
         self.sources: Dict[bytes, Source] = {}  # by Ethernet address: two, if two of its interfaces are here
@@ -602,12 +604,12 @@ class Neighbour:
         self.mtu = c.ETHERNET_MTU  # what has been seen to reach it
         self.interval = c.HANDSHAKE_INTERVAL
         self.last_heard = now
-        self.overdue = INFINITY
+        self.probe_at = INFINITY
         self.expires = INFINITY
         self.sent = -INFINITY  # about when data last went out
         self.confirm_at = -INFINITY  # when flowing data wants the next PROBE
         self.misses = 0
-        self.retry = now + c.ASK_FIRST  # end of the probe's time, or next question to one that is not up
+        self.probe_deadline = now + c.ASK_FIRST  # end of the probe's time, or next question to one that is not up
         self.backoff = c.ASK_FIRST
         self.srtt = 0.0
         self.adverts = 0  # how many destinations it offers a way to
@@ -627,11 +629,11 @@ class Neighbour:
         self.macs: FrozenSet[bytes] = frozenset()
         self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
         self.seq = 0  # that was asked for of a v1.0 node, which has none
-        self.greeted_at = -INFINITY  # last periodic HANDSHAKE
+        self.last_hello_at = -INFINITY  # last periodic HANDSHAKE
         self.history = 0  # of the last eight: 1 missed
         self.cost = c.HOP_COST
         self.leaving = False
-        self.waiting = 0.0  # when data went out that nothing came back for, else 0
+        self.unanswered_since = 0.0  # when data went out that nothing came back for, else 0
         self.probes: Dict[int, float] = {}  # token -> when sent
         self.big_token = 0  # of the padded PROBE
 
@@ -648,7 +650,7 @@ class Neighbour:
 
     def note_hearing(self, other: "Neighbour") -> None:
         """Keep whether it lists another neighbour on its interface."""
-        if self.heard.isdisjoint(other.tags):
+        if self.heard.isdisjoint(other.heard_entries):
             self.hears_bits &= ~other.bit
             other.heard_bits &= ~self.bit
         else:
@@ -659,20 +661,20 @@ class Neighbour:
     def linked_bits(self) -> int:
         """The neighbours on its interface with which it hears each other: see `links`."""
         linked = self.heard_bits if self.v1 else self.hears_bits & self.heard_bits
-        return -1 if self.bit & self.wire.recent else linked | self.bit | self.wire.recent
+        return -1 if self.bit & self.interface.recent else linked | self.bit | self.interface.recent
 
     def links(self, other: "Neighbour", now: float) -> bool:
-        """Tell whether this neighbour and another one on the same interface hear each other.
+        """Return whether this neighbour and another one on the same interface hear each other.
 
         That is as far as they said; who came a moment ago had no time to say so.
         """
         if now < max(self.met, other.met) + c.MEET_SECONDS:
             return True
-        heard = not other.heard.isdisjoint(self.tags)
-        return heard and (self.v1 or not self.heard.isdisjoint(other.tags))
+        heard = not other.heard.isdisjoint(self.heard_entries)
+        return heard and (self.v1 or not self.heard.isdisjoint(other.heard_entries))
 
     def hears(self, mac: bytes, now: float) -> bool:
-        """Tell whether it hears an Ethernet address, or has it."""
+        """Return whether it hears an Ethernet address, or has it."""
         overheard = self.overheard.get(mac, -INFINITY)
         return mac in self.macs or mac in self.sources or now - overheard < c.HOLD_INTERVALS * c.HANDSHAKE_INTERVAL
 
@@ -681,19 +683,19 @@ class Destination:
     """A node that somebody spoke of: who offers which way, the way in use, and what must not be forgotten."""
 
     __slots__ = (
-        "address", "adverts", "ask_at", "asks", "best", "fd", "found", "left_at", "naks", "name", "passed_at",
-        "passed_seq", "passes", "ports", "rtt", "touched", "used", "wanted",
+        "address", "adverts", "best", "feasibility_distance", "found", "left_at", "naks", "name", "next_request_at",
+        "passed_at", "passed_seq", "passes", "ports", "requested_at", "requests_sent", "rtt", "touched", "used",
     )  # fmt: skip
 
     def __init__(self, address: bytes, now: float) -> None:
         self.address = address
         self.adverts: Dict[Neighbour, Advert] = {}
-        self.fd: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
+        self.feasibility_distance: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
         self.best: Optional[Path] = None
         self.used = -INFINITY  # when data last went there
-        self.wanted = -INFINITY  # when a newer sequence number was last asked for
-        self.asks = 0
-        self.ask_at = 0.0
+        self.requested_at = -INFINITY  # when a newer sequence number was last asked for
+        self.requests_sent = 0
+        self.next_request_at = 0.0
         self.passed_seq = 0  # of the last REQUEST that was passed on, and when
         self.passed_at = -INFINITY
         self.passes = TokenBucket(c.REQUESTS_PER_SECOND, c.REQUESTS_PER_SECOND)
@@ -706,16 +708,16 @@ class Destination:
         self.rtt: Optional[float] = None
 
     @property
-    def fd_seq(self) -> int:
+    def newest_seq(self) -> int:
         """The newest sequence number ever told, or 0."""
-        return -self.fd[0] if self.fd is not None else 0
+        return -self.feasibility_distance[0] if self.feasibility_distance is not None else 0
 
     def left(self, now: float) -> bool:
-        """Tell whether the node said BYE lately."""
+        """Return whether the node said BYE lately."""
         return now - self.left_at < c.BYE_QUIET
 
     def in_use(self, now: float) -> bool:
-        """Tell whether data was sent there lately."""
+        """Return whether data was sent there lately."""
         return now - self.used < c.IN_USE_SECONDS
 
 
@@ -747,10 +749,10 @@ class Message(NamedTuple):
 
 
 class Relay(NamedTuple):
-    """A flooded frame that waits for its turn on `wires` (by index)."""
+    """A flooded frame that waits for its turn on `interfaces` (by index)."""
 
     frame: Frame
-    wires: Set[int]
+    interfaces: Set[int]
 
 
 class Echo(NamedTuple):
@@ -770,6 +772,1471 @@ class Timer(NamedTuple):
     arguments: Tuple[Any, ...]
 
 
+# --- What the parts of a router share ------------------------------------------------------------------------------
+
+
+class Local:
+    """This node: its address and interfaces, its numbers, its timers, and what goes out."""
+
+    def __init__(
+        self,
+        address: bytes,
+        configs: Sequence[InterfaceConfig],
+        *,
+        rng: random.Random,
+        now: float,
+        seq: int,
+        name: str,
+        ports: Iterable[int],
+    ) -> None:
+        self.address = address
+        self.drops: CounterType[str] = Counter()
+        self.events: Deque[MeshEvent] = deque(maxlen=2 * c.DESTINATIONS_MAX)  # for `next_event`
+        self.rng = rng
+        self.name = name
+        self.ports = tuple(ports)
+        self.seq = seq if 1 <= seq < c.SEQ_MAX - 2 * c.SEQ_JUMP_MAX else 1  # a clock in the next century is none
+        self.epoch = self.seq - now  # Unix time where `now` is 0
+        self.nonce = self.token()
+        self.msg_id = self.first_msg_id = rng.getrandbits(63)
+        self.interfaces = [Interface(index, config) for index, config in enumerate(configs)]
+        self.up = list(self.interfaces)
+        self.answers = TokenBucket(c.ANSWERS_PER_SECOND, c.ANSWERS_PER_SECOND)
+        self.credit = Credit(c.CREDIT_BYTES, c.CREDIT_PER_SECOND, least=c.CREDIT_MIN, most=c.CREDIT_MAX)
+        self.has_left = False
+        self.timers: List[Timer] = []
+        self._serials = itertools.count()
+        self.out: List[Transmit] = []
+
+    def token(self) -> int:
+        return self.rng.getrandbits(32) or 1
+
+    def at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        heappush(self.timers, Timer(when, next(self._serials), action, arguments))
+
+    def new_frame(self, kind: int, dest: bytes, payload: bytes) -> Frame:
+        self.msg_id += 1
+        return Frame(kind, self.address, dest, c.TTL_ROUTED, self.msg_id, payload)
+
+    def send(self, interface: Interface, mac: bytes, frame: Frame) -> None:
+        self.out.append(Transmit(interface.index, encode_ethernet(mac, interface.mac, encode_frame(frame))))
+
+    def new_handshake(self, interface: Interface, flags: int, ttl0: int, token: int = 0) -> Handshake:
+        return Handshake(
+            flags, ttl0, c.HANDSHAKE_INTERVAL, interface.mtu, self.nonce, self.seq, token, slot=interface.slot
+        )
+
+    def send_handshake(self, interface: Interface, mac: bytes, dest: bytes, handshake: Handshake) -> None:
+        frame = self.new_frame(c.TYPE_HANDSHAKE, dest, encode_handshake(handshake))
+        self.send(interface, mac, frame._replace(ttl=handshake.ttl0))
+
+    def echo_payload(self, flags: int, token: int, *, is_short: bool = False) -> bytes:
+        """Return the payload of a HANDSHAKE that is routed like data; a short answer has neither name nor ports."""
+        handshake = self.new_handshake(self.interfaces[0], flags, c.TTL_ROUTED, token)._replace(slot=0)
+        if flags & c.FLAG_REPLY and not is_short:
+            handshake = handshake._replace(name=self.name, ports=self.ports)
+        return encode_handshake(handshake)
+
+
+class Part:
+    """One of the parts of a router, which finds the others here."""
+
+    local: Local
+    neighbours: "Neighbours"
+    routes: "Routes"
+    forwarder: "Forwarder"
+    messages: "Messages"
+
+    def join(self, router: "Router") -> None:
+        """Learn who the others are."""
+        self.local = router.local
+        self.neighbours, self.routes = router.neighbours, router.routes
+        self.forwarder, self.messages = router.forwarder, router.messages
+
+
+# --- Neighbours -----------------------------------------------------------------------------------------------------
+
+
+class Neighbours(Part):
+    """Who is heard on each interface: HANDSHAKEs in and out, the state of each link, probes."""
+
+    def __init__(self, local: Local, *, now: float) -> None:
+        self.local = local
+        self.indirect_nodes: Dict[bytes, NodeInfo] = {}  # known only by what v1.0 nodes relayed
+        self._unknown_sender = Neighbour(local.interfaces[0], c.EVERYONE, c.EVERYONE, now)
+        self.asked_at: Dict[bytes, float] = {}  # when a directed HANDSHAKE last went to a node
+        # Newcomers that list us have heard us: they do not wait behind thousands that were only invented.
+        self.newcomers = [TokenBucket(c.NEWCOMERS_PER_SECOND, c.NEWCOMERS_AT_ONCE) for _ in (False, True)]
+        self.announced = (0, -INFINITY)  # token, time
+
+    def all(self) -> List[Neighbour]:
+        """Return the state of the link to each neighbour, to be looked at only."""
+        return [n for interface in self.local.interfaces for n in interface.neighbours.values()]
+
+    # HANDSHAKEs in
+
+    def process_hello(
+        self, interface: Interface, source: bytes, origin: bytes, h: Handshake, directed: bool, now: float
+    ) -> None:
+        """A HANDSHAKE straight from a node on this segment."""
+        knows_us = h.heard is not None and Heard(interface.mac, self.local.nonce) in h.heard
+        n = interface.neighbours.get(origin) or self.add(interface, source, origin, now, knows_us=knows_us)
+        if n.nonce != h.nonce:
+            self.flush_node(origin, h.nonce, now)
+        if n.leaving:
+            return
+        self._note_source(n, source, h.slot, now)
+        if h.flags & c.FLAG_BYE:
+            self._on_bye(n, now)
+            return
+        if (
+            source == interface.mac
+            and h.slot == interface.slot != c.NO_SLOT
+            and (h.seq, origin) < (self.local.seq, self.local.address)
+        ):
+            self.choose_slot(interface, now)  # the other program has run for longer
+        self._update(n, h, now)
+        self._process_heard(n, h.heard, directed, now)
+        self.routes.process_routes(n, h, now)
+        self.routes.process_requests(n, h.requests, now)
+        if h.flags & c.FLAG_REPLY:
+            self._on_reply(n, h.token, now)
+        elif h.flags & c.FLAG_PROBE and n.replies.take(now=now):
+            self.send_hello_to(n, c.FLAG_REPLY, h.token)
+            self.local.credit.owe(0 if n.srtt else PROBE_BYTES)
+        if n.state is DEAD and n.probe_deadline > now and n.replies.take(now=now):
+            self.send_probe(n, now)  # it is there, so ask again now
+        self.set_timer(n)
+
+    def process_v1_hello(self, interface: Interface, source: bytes, frame: Frame, directed: bool, now: float) -> None:
+        """An empty HANDSHAKE. With a full ttl it comes straight from a v1.0 node on this segment."""
+        origin = frame.origin
+        if frame.ttl == c.TTL_V1:
+            n = interface.neighbours.get(origin) or self.add(interface, source, origin, now)
+            if not n.v1:
+                self.flush_node(origin, 0, now)
+            self._note_source(n, source, c.NO_SLOT, now)
+            self._update(n, None, now)
+            if n.state is HEARD:
+                self._move(n, UP, now)
+            elif directed:
+                self._on_reply(n, next(iter(n.probes), 0), now)
+            self.routes.update_route(
+                n, Route(origin, max(n.seq, int(self.local.epoch + now) // c.V1_SEQ_SECONDS, 1), 0, n.mtu), now
+            )
+            self.set_timer(n)
+        else:
+            self.note_indirect(interface, source, origin, c.TTL_V1 - frame.ttl + 1, now)
+        if not directed:
+            self.forwarder.receive_flood(interface, source, frame, now)
+            return
+        for token, echo in list(self.messages.echoes.items()):
+            if echo.dest == origin:
+                del self.messages.echoes[token]
+                hops = max(c.TTL_V1 - frame.ttl, 0) + 1
+                self.local.events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
+        payload = self.local.echo_payload(c.FLAG_REPLY, 0, is_short=True)
+        is_asked = now - self.asked_at.get(origin, -INFINITY) < c.ASK_QUIET  # else two answerers might never end
+        if (
+            not is_asked
+            and self.local.credit.afford(PAYLOAD_OFFSET + len(payload), now=now)
+            and self.local.answers.take(now=now)
+        ):
+            self.note_asked(origin, now)
+            self.forwarder.answer(interface, source, self.local.new_frame(c.TYPE_HANDSHAKE, origin, payload), now)
+
+    def note_indirect(self, interface: Interface, source: bytes, origin: bytes, hops: int, now: float) -> None:
+        """A v1.0 node relayed a HANDSHAKE: the node exists, and floods may reach it."""
+        neighbour = interface.neighbours.get(origin)
+        if neighbour is not None and hops == 2:
+            for n in interface.senders.get(source, ()):
+                n.overheard.update(dict.fromkeys(neighbour.sources, now))
+        elif origin in self.indirect_nodes or len(self.indirect_nodes) < c.DESTINATIONS_MAX:
+            hop = self.sender_of(interface, source, origin).address
+            rumour = NodeInfo(origin, interface.index, hop, max(hops, 1), c.ETHERNET_MTU, "", (), None, now)
+            self.indirect_nodes[origin] = rumour
+
+    def add(
+        self, interface: Interface, source: bytes, origin: bytes, now: float, *, knows_us: bool = False
+    ) -> Neighbour:
+        """Enter a neighbour in the table, if need be in place of one that is not up or a v1.0 node."""
+        if not (self.newcomers[knows_us].take(now=now) and self.local.credit.afford(c.NEWCOMER_BYTES, now=now)):
+            raise FrameError("newcomers")
+        if len(interface.neighbours) >= c.NEIGHBOURS_MAX:
+            oldest = min(interface.neighbours.values(), key=lambda n: (n.usable and not n.v1, n.usable, n.last_heard))
+            if oldest.usable and not oldest.v1:
+                raise FrameError("neighbours")
+            self.remove(oldest, now)
+        n = interface.neighbours[origin] = Neighbour(interface, origin, source, now)
+        self.forwarder.clear_caches()
+        return n
+
+    def note_asked(self, address: bytes, now: float) -> None:
+        """A directed HANDSHAKE goes to a node."""
+        if len(self.asked_at) >= c.DESTINATIONS_MAX:
+            self.asked_at.clear()
+        self.asked_at[address] = now
+
+    def _update(self, n: Neighbour, h: Optional[Handshake], now: float) -> None:
+        """Keep what a HANDSHAKE says about the neighbour itself. None: a v1.0 node's."""
+        n.last_heard = now
+        n.interval = h.interval if h is not None and h.interval else c.HANDSHAKE_INTERVAL
+        n.probe_at = now + n.interval * self.local.rng.uniform(*c.OVERDUE_INTERVALS)
+        n.expires = now + n.interval * c.HOLD_INTERVALS
+        if h is None or h.ttl0 == c.TTL_V1:
+            self._count_missed(n, now)
+        offered = c.ETHERNET_MTU if h is None else max(h.mtu, c.MESH_MTU_MIN)
+        if offered != n.offered:
+            n.offered = offered
+            n.mtu = min(offered, n.interface.mtu if n.interface.loopback else c.ETHERNET_MTU)
+            self.routes.reselect_via(n, now)
+            self.probe_mtu(n, now)
+        d = self.routes.table.get(n.address)
+        if h is not None and d is not None:
+            d.name = d.name if h.name is None else h.name
+            d.ports = d.ports if h.ports is None else h.ports
+
+    def _count_missed(self, n: Neighbour, now: float) -> None:
+        """Count the periodic HANDSHAKEs that should have come since the last one; a lossy link costs more."""
+        missed = min(8, max(0, int((now - n.last_hello_at) / n.interval - 0.1))) if n.last_hello_at > -INFINITY else 0
+        n.last_hello_at = now
+        n.history = (n.history << missed | (1 << missed) - 1) << 1 & 0xFF
+        cost = c.LOSSY_COST if bin(n.history).count("1") >= c.LOSSY_MISSES else c.HOP_COST
+        if cost != n.cost:
+            n.cost = cost
+            self.routes.reselect_via(n, now)
+
+    def _process_heard(self, n: Neighbour, heard: Optional[Tuple[Heard, ...]], directed: bool, now: float) -> None:
+        """Whom does the neighbour hear? Only if this incarnation of ours is among them may the link be used."""
+        if heard is None:
+            return
+        interface = n.interface
+        us = Heard(interface.mac, self.local.nonce)
+        listed = frozenset(heard)
+        if directed:
+            listed = n.heard | listed & {us}  # no list of all
+        elif now - n.listed_at < c.HEARD_GATHER and len(n.heard) < c.NEIGHBOURS_MAX:
+            listed |= n.heard  # the second frame of a long list
+        else:
+            n.listed_at = now
+        if listed != n.heard:
+            interface.set_heard(n, listed)
+            interface.recompute_all = True
+            self.routes.schedule_updates(self.local.rng.uniform(*c.UPDATE_DELAY), now)
+        if us in listed and n.state is HEARD:
+            self._move(n, UP, now)
+        elif us not in listed and n.usable:
+            self._move(n, HEARD, now)
+
+    def _on_bye(self, n: Neighbour, now: float) -> None:
+        """A node leaves. It still forwards for a moment, so its routes are the last choice until then."""
+        d = self.routes.table.get(n.address)
+        if d is not None:
+            d.left_at = now
+        for interface in self.local.interfaces:
+            m = interface.neighbours.get(n.address)
+            if m is None or m.leaving:
+                continue
+            if m.state is HEARD and len(interface.senders[m.mac]) > 1:  # it must not hold up the others on its card
+                self.remove(m, now)
+                continue
+            m.leaving = True
+            m.probe_deadline = INFINITY
+            m.expires = now + c.BYE_GRACE
+            if m.state in (UP, PROBING):
+                self._move(m, SUSPECT, now)
+            self.routes.withdraw_route(m, n.address, now)
+            self.set_timer(m)
+
+    # Ethernet addresses and slots
+
+    def sender_of(self, interface: Interface, source: bytes, origin: bytes) -> Neighbour:
+        """Return the neighbour who sent a frame, as far as its MAC tells."""
+        senders = interface.senders.get(source, ())
+        if len(senders) == 1 and not interface.loopback:
+            return senders[0]
+        return next((n for n in senders if n.address == origin), self._unknown_sender)
+
+    def _note_source(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
+        """Note the Ethernet address that the neighbour sent with, and its slot there."""
+        known = n.sources.get(source)
+        n.sources[source] = Source(now, slot)
+        if known is None:
+            n.interface.senders[source] = (*n.interface.senders.get(source, ()), n)
+            n.interface.set_heard_entries(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
+            self._schedule_hello_for(n, now)
+        self._switch_mac(n, source, now)
+        if known is None or known.slot != slot:
+            self._take_slot(n, source, slot, now)
+            self.forwarder.clear_caches()
+            self.routes.reselect_via(n, now)
+
+    def _switch_mac(self, n: Neighbour, source: bytes, now: float) -> None:
+        """Send to another Ethernet address of the neighbour from now on if the one used so far is silent."""
+        if source != n.mac and (not n.usable or now - n.sources[n.mac].heard_at > n.interval * c.OVERDUE_INTERVALS[1]):
+            self._drop_source(n, n.mac)
+            n.mac = source
+        elif len(n.sources) > c.SOURCES_MAX:
+            self._drop_source(n, next(mac for mac in n.sources if mac not in (n.mac, source)))
+
+    def _take_slot(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
+        """A neighbour says its slot at an Ethernet address: the program that had it before has ended."""
+        for other in n.interface.senders[source]:
+            if other is not n and other.sources[source].slot == slot != c.NO_SLOT:
+                self.remove(other, now)
+
+    def choose_slot(self, interface: Interface, now: float) -> None:
+        """Take the lowest slot that no other program with this MAC has; for where a lock file cannot tell.
+
+        Others may still send to a dead program that had it. So this is another incarnation: nothing is forwarded for a
+        neighbour before it lists the new nonce, and has therefore heard of the slot.
+        """
+        taken = {n.sources[interface.mac].slot for n in interface.senders.get(interface.mac, ())}
+        before, interface.slot = interface.slot, min(set(range(c.NO_SLOT + 1)) - (taken - {c.NO_SLOT}))
+        if interface.slot == before:
+            return
+        interface.relays = False
+        self.local.at(now + c.SLOT_HELD, self._hold_slot, interface, interface.slot)
+        self.local.nonce = self.local.token()
+        for each in self.local.interfaces:
+            self.await_listing(each, now)
+
+    def _hold_slot(self, interface: Interface, slot: int, now: float) -> None:
+        """A chosen slot was announced: unless another program chose it too, and for longer, it is ours."""
+        if interface.slot == slot != c.NO_SLOT:
+            interface.relays = True
+            self.routes.recompute(interface, now)
+
+    def await_listing(self, interface: Interface, now: float) -> None:
+        """What identifies us on an interface is new: no link there is up until the neighbour lists it."""
+        for n in interface.neighbours.values():
+            if n.state is not HEARD and not n.v1:
+                self._move(n, HEARD, now)
+        interface.recompute_all = True
+        self.forwarder.clear_caches()
+        self.schedule_hello(interface, now)
+
+    def _drop_source(self, n: Neighbour, mac: bytes) -> None:
+        del n.sources[mac]
+        n.interface.set_heard_entries(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
+        others = tuple(m for m in n.interface.senders[mac] if m is not n)
+        if others:
+            n.interface.senders[mac] = others
+        else:
+            del n.interface.senders[mac]
+        self.forwarder.clear_caches()
+
+    # The state of a link
+
+    def _move(self, n: Neighbour, state: LinkState, now: float) -> None:
+        """Change the state of a link, and draw the consequences for routes and for what is told."""
+        if state not in LINK_MOVES[n.state]:
+            raise RuntimeError(f"a neighbour goes from {n.state} to {state}")
+        before, n.state = n.state, state
+        was_usable, n.usable = n.usable, state in USABLE
+        if state is UP:
+            n.misses = 0
+            n.unanswered_since = 0.0
+            n.confirm_at = now + c.CONFIRM_SECONDS
+            n.backoff = c.ASK_FIRST
+        elif not n.usable:
+            n.backoff = c.ASK_FIRST
+            n.probe_deadline = now + n.backoff
+        if n.usable != was_usable or before is DEAD:
+            self.forwarder.clear_caches()
+        if n.usable != was_usable:
+            interface = n.interface
+            interface.listening = interface.listening | n.bit if n.usable and not n.v1 else interface.listening & ~n.bit
+            interface.recompute_all = True
+            if n.usable:
+                self._resend_all_for(n, now)
+            self.routes.schedule_updates(self.local.rng.uniform(*c.UPDATE_DELAY), now)
+            if DEAD in (before, state):
+                self._schedule_hello_for(n, now, delay=0.0)  # HEARD changes
+            if n.usable:
+                self.probe_mtu(n, now)
+        if n.usable != was_usable or SUSPECT in (before, state):
+            self.routes.reselect_via(n, now)
+
+    def _resend_all_for(self, n: Neighbour, now: float) -> None:
+        """Tell everything again, as a neighbour listens from now on; a large table only once it has answered."""
+        if n.srtt or self.local.credit.afford(c.ROUTE_BYTES * len(n.interface.advertised), now=now):
+            n.interface.resend_all = True
+        else:
+            n.repeats_later = True
+            self.send_probe(n, now)
+
+    def flush_node(self, address: bytes, nonce: int, now: float) -> None:
+        """A node restarted: forget all that its former self said, on every interface."""
+        for interface in self.local.interfaces:
+            n = interface.neighbours.get(address)
+            if n is not None and n.nonce != nonce:
+                self.reset(n, nonce, now)
+
+    def reset(self, n: Neighbour, nonce: int, now: float) -> None:
+        interface = n.interface
+        interface.set_heard(n, frozenset())
+        n.restart(nonce, now)
+        interface.set_heard_entries(n, tuple(Heard(mac, nonce) for mac in n.sources))
+        interface.recent |= n.bit
+        if n.state is not HEARD:
+            self._move(n, HEARD, now)
+        self.routes.withdraw_all(n, now)
+        if n.sources:  # else its source is noted next
+            self._schedule_hello_for(n, now)
+        self.local.at(now + c.MEET_SECONDS, self._settle, n)
+
+    def _settle(self, n: Neighbour, now: float) -> None:
+        """A newcomer has had time to say whom it hears."""
+        if now >= n.met + c.MEET_SECONDS and n.interface.neighbours.get(n.address) is n:
+            n.interface.recent &= ~n.bit
+            self.routes.recompute(n.interface, now)
+
+    def remove(self, n: Neighbour, now: float) -> None:
+        """Take a neighbour out of the table."""
+        interface = n.interface
+        del interface.neighbours[n.address]
+        for mac in list(n.sources):
+            self._drop_source(n, mac)
+        interface.drop_from_sets(n)
+        n.usable = False
+        n.deadline = INFINITY
+        self.routes.withdraw_all(n, now)
+        interface.recompute_all = True
+        interface.full_hellos_left = c.FULL_HELLOS
+        self.routes.schedule_updates(self.local.rng.uniform(*c.UPDATE_DELAY), now)
+
+    # Probes
+
+    def on_data_sent(self, n: Neighbour, now: float) -> None:
+        """Data goes out to a neighbour: if nothing comes back for DELAY_SECONDS, it is probed."""
+        n.unanswered_since = n.sent = now
+        if n.confirm_at < now:
+            n.confirm_at = now + c.CONFIRM_SECONDS
+        if n.deadline > now + c.DELAY_SECONDS:
+            self.set_timer(n)
+
+    def timer_due(self, n: Neighbour) -> float:
+        """Return when something must be done about the neighbour if nothing happens before."""
+        if n.state is not UP:
+            return min(n.expires, n.probe_deadline)
+        due = min(n.expires, n.probe_at)
+        if n.unanswered_since:
+            due = min(due, n.unanswered_since + c.DELAY_SECONDS)
+        if n.sent > n.confirm_at - c.CONFIRM_SECONDS:
+            due = min(due, n.confirm_at)
+        return due
+
+    def set_timer(self, n: Neighbour) -> None:
+        due = self.timer_due(n)
+        if due < n.deadline and not self.local.has_left:
+            n.deadline = due
+            self.local.at(due, self.on_timer, n, due)
+
+    def on_timer(self, n: Neighbour, due: float, now: float) -> None:
+        """The neighbour's timer: probe it, count what it missed, ask again, forget it."""
+        if due != n.deadline:
+            return  # another timer was set for earlier
+        n.deadline = INFINITY
+        if now >= n.expires:
+            self.remove(n, now)
+            return
+        if now >= self.timer_due(n):
+            if n.state is UP:
+                self.probe(n, now)
+            elif n.state in (HEARD, DEAD):
+                n.backoff = min(2 * n.backoff, c.HANDSHAKE_INTERVAL)
+                self.send_probe(n, now)
+            elif now > n.probe_deadline + c.LATE_SECONDS:
+                n.probe_deadline = now + c.LATE_SECONDS  # we were held up ourselves; its answer may wait to be read
+            else:
+                self._on_probe_lost(n, now)
+        self.set_timer(n)
+
+    def probe(self, n: Neighbour, now: float) -> None:
+        self._move(n, PROBING, now)
+        self.send_probe(n, now)
+
+    def _on_probe_lost(self, n: Neighbour, now: float) -> None:
+        """A PROBE went unanswered."""
+        n.misses += 1
+        latest = max(n.sources, key=lambda mac: n.sources[mac].heard_at)
+        if latest != n.mac:  # its interface may have got another Ethernet address
+            self._drop_source(n, n.mac)
+            n.mac = latest
+        if n.misses == 1:
+            self._move(n, SUSPECT, now)
+        if n.misses < c.PROBE_TRIES:
+            self.send_probe(n, now)
+        else:
+            self._move(n, DEAD, now)
+
+    def send_probe(self, n: Neighbour, now: float) -> None:
+        """Ask the neighbour to answer. One that never has, and to which nothing is sent, must have paid for that."""
+        token = self.local.token()
+        n.probe_deadline = now + (n.backoff if n.state in (HEARD, DEAD) else max(c.PROBE_TIMEOUT, 4 * n.srtt))
+        if n.srtt or n.sent > -INFINITY or self.local.credit.afford(PROBE_BYTES, now=now):
+            n.probes[token] = now
+            if len(n.probes) > c.PROBE_TRIES:
+                del n.probes[next(iter(n.probes))]
+            self.note_asked(n.address, now)
+            self.send_hello_to(n, c.FLAG_PROBE, token)
+        self.set_timer(n)
+
+    def _on_reply(self, n: Neighbour, token: int, now: float) -> None:
+        """A REPLY: if it answers a question of ours, the link works both ways."""
+        if token and token == n.big_token:
+            n.big_token = 0
+            n.mtu = min(n.offered, n.interface.mtu)
+            self.routes.reselect_via(n, now)
+            return
+        sent = n.probes.get(token)
+        if sent is None:
+            announced, sent = self.announced
+            if token != announced or now - sent > c.HANDSHAKE_INTERVAL:
+                return
+        n.srtt = (7 * n.srtt + now - sent) / 8 if n.srtt else now - sent
+        n.probes.clear()
+        if n.state not in (HEARD, UP):
+            self._move(n, UP, now)
+        if n.grows_later:
+            n.grows_later = False
+            self.probe_mtu(n, now)
+        if n.repeats_later:
+            n.repeats_later = False
+            n.interface.resend_all = True
+            self.routes.schedule_updates(0.0, now)
+        if not n.is_introduced:
+            n.is_introduced = True
+            self.routes.changed[n.address] = None
+            self.routes.schedule_updates(0.0, now)
+
+    def probe_mtu(self, n: Neighbour, now: float) -> None:
+        """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour.
+
+        It answers a small one first: else a few bytes of anybody would send thousands to a third.
+        """
+        size = min(n.offered, n.interface.mtu)
+        if n.mtu < size and not n.big_token and not n.srtt:
+            n.grows_later = True
+            self.send_probe(n, now)
+        elif n.mtu < size and not n.big_token:
+            n.big_token = self.local.token()
+            self._send_padded_probe(n, n.big_token, size, c.PROBE_TRIES, now)
+
+    def _send_padded_probe(self, n: Neighbour, token: int, size: int, tries: int, now: float) -> None:
+        if token != n.big_token:
+            return  # it was answered
+        if not tries or not n.usable:
+            n.big_token = 0
+            return
+        pad = (
+            size
+            - c.MESH_HEADER_BYTES
+            - c.HANDSHAKE_FIXED_BYTES
+            - 2 * c.TLV_BYTES
+            - c.HEARD_BYTES * len(n.heard_entries)
+        )
+        self.send_hello_to(n, c.FLAG_PROBE, token, pad=pad)
+        self.local.at(now + max(c.PROBE_TIMEOUT, 4 * n.srtt), self._send_padded_probe, n, token, size, tries - 1)
+
+    # HANDSHAKEs out
+
+    def send_hello_to(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
+        """Send a HANDSHAKE to one neighbour."""
+        handshake = self.local.new_handshake(n.interface, flags, 0, token)._replace(**tlvs)
+        if n.state is not DEAD and not n.v1:
+            handshake = handshake._replace(heard=n.heard_entries)
+        if flags & c.FLAG_REPLY and n.usable:
+            handshake = handshake._replace(name=self.local.name, ports=self.local.ports)
+        self.local.send_handshake(n.interface, n.mac, n.address, handshake)
+
+    def schedule_hello(self, interface: Interface, now: float, delay: Optional[float] = None) -> None:
+        """There is somebody to be greeted: send the next HANDSHAKE soon."""
+        interface.full_hellos_left = c.FULL_HELLOS
+        when = now + (self.local.rng.uniform(*c.START_DELAY) if delay is None else delay)
+        self._set_hello_timer(interface, max(when, interface.last_hello_at + c.HELLO_GAP))
+
+    def _schedule_hello_for(self, n: Neighbour, now: float, delay: Optional[float] = None) -> None:
+        """Say soon whom we hear, because of a neighbour; a stranger must have paid for that."""
+        interface = n.interface
+        interface.full_hellos_left = c.FULL_HELLOS
+        is_soon = interface.next_hello_at <= now + c.START_DELAY[1]  # one HANDSHAKE answers all newcomers
+        if n.srtt or is_soon or self.local.credit.afford(interface.hello_bytes, now=now):
+            self.schedule_hello(interface, now, delay)
+
+    def _set_hello_timer(self, interface: Interface, when: float) -> None:
+        if when < interface.next_hello_at and not self.local.has_left:
+            interface.next_hello_at = when
+            self.local.at(when, self._on_hello_timer, interface, when)
+
+    def _on_hello_timer(self, interface: Interface, when: float, now: float) -> None:
+        """The timer of the periodic HANDSHAKE."""
+        if when == interface.next_hello_at:
+            interface.next_hello_at = INFINITY
+            interface.hello_pending = interface.recompute_all = True
+            self.routes.updates_at = now
+            self.routes.send_updates(now)
+
+    def send_hello(self, interface: Interface, now: float, flags: int = 0, token: int = 0) -> bool:
+        """Send the HANDSHAKE to everyone; return True if it held all routes that this interface is told."""
+        interface.hello_count += 1
+        interface.last_hello_at = now
+        interface.hello_pending = interface.resend_all = interface.seqno_changed = False
+        interface.next_hello_at = INFINITY
+        self._set_hello_timer(interface, now + c.HANDSHAKE_INTERVAL * self.local.rng.uniform(*c.JITTER))
+        handshake = self.local.new_handshake(interface, flags, c.TTL_V1, token)
+        room = routes_room(interface)
+        lists = interface.full_hellos_left or interface.hello_count % c.HEARD_EVERY == 0
+        if interface.full_hellos_left:
+            interface.full_hellos_left -= 1
+            handshake = handshake._replace(name=self.local.name, ports=self.local.ports)
+            room -= 2 * c.TLV_BYTES + len(self.local.name.encode("utf-8", "replace")) + 2 * len(self.local.ports)
+        if lists:
+            heard = self._list_heard(interface, (room - c.TLV_BYTES) // c.HEARD_BYTES)
+            handshake = handshake._replace(heard=heard)
+            room -= c.TLV_BYTES + c.HEARD_BYTES * len(heard)
+        fit = max(room // c.ROUTE_BYTES, 0)
+        routes = list(interface.advertised.values()) if interface.listening else []
+        full = len(routes) <= fit
+        if full:
+            handshake = handshake._replace(flags=flags | c.FLAG_FULL)
+        else:
+            start = interface.cursor % len(routes)
+            interface.cursor = start + fit
+            routes = (routes[start:] + routes[:start])[:fit]
+        self.local.send_handshake(interface, c.BROADCAST_ADDRESS, c.EVERYONE, handshake._replace(routes=tuple(routes)))
+        interface.hello_bytes = len(self.local.out[-1].frame)
+        return full
+
+    def _list_heard(self, interface: Interface, most: int) -> Tuple[Heard, ...]:
+        """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
+        heard = [
+            tag
+            for n in interface.neighbours.values()
+            if n.state is not DEAD and not n.leaving
+            for tag in n.heard_entries
+        ]
+        part = max(routes_room(interface) // c.HEARD_BYTES, 1)
+        while len(heard) > max(most, 0):
+            handshake = self.local.new_handshake(interface, 0, c.TTL_V1)._replace(heard=tuple(heard[:part]))
+            self.local.send_handshake(interface, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
+            del heard[:part]
+        return tuple(heard)
+
+
+# --- Routes ---------------------------------------------------------------------------------------------------------
+
+
+class Routes(Part):
+    """The routing table: what neighbours advertise, which route is selected, and what is advertised in turn."""
+
+    def __init__(self) -> None:
+        self.table: Dict[bytes, Destination] = {}
+        self.tells_changes = False
+        self.changed: Dict[bytes, None] = {}  # destinations to compare with what was advertised; ordered, unlike a set
+        self.updates_at = INFINITY
+        self._last_updates_at = -INFINITY
+        self._jump_at = self._afresh_at = -INFINITY
+
+    # Routes in
+
+    def path_to(self, dest: bytes) -> Optional[Path]:
+        """Return the way in use to a node, if there is one."""
+        d = self.table.get(dest)
+        return d.best if d is not None else None
+
+    def process_routes(self, n: Neighbour, h: Handshake, now: float) -> None:
+        """Take the routes of a HANDSHAKE."""
+        self.update_route(n, Route(n.address, h.seq, 0, n.offered), now)
+        for route in h.routes:
+            if route.dest == self.local.address:
+                self._on_own_route(route, now)
+            elif route.dest == n.address or not is_unicast(route.dest):
+                self.local.drops["route"] += 1
+            elif route.metric >= c.METRIC_UNREACHABLE:
+                self.withdraw_route(n, route.dest, now)
+            else:
+                self.update_route(n, route, now)
+        if h.flags & c.FLAG_FULL:
+            listed = {route.dest for route in h.routes}
+            for d in self.table.values():
+                if n in d.adverts and d.address not in listed and d.address != n.address:
+                    self.withdraw_route(n, d.address, now)
+
+    def update_route(self, n: Neighbour, route: Route, now: float) -> None:
+        """The neighbour has a route, or is the destination itself (metric 0)."""
+        d = self.table.get(route.dest) or self._add_destination(route.dest, n, now)
+        if d is None:
+            self.local.drops["destinations"] += 1
+            return
+        old = d.adverts.get(n)
+        n.adverts += old is None
+        d.adverts[n] = Advert(route.seq, route.metric, route.mtu, now)
+        if route.metric == 0:
+            d.left_at = -INFINITY
+        if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
+            if d.best is None or d.requests_sent:
+                self._request_if_starved(d, now)
+        elif d.best is None or d.best.neighbour is n or self.is_better(d, n, d.best.neighbour):
+            self.select(d, now)
+
+    def withdraw_route(self, n: Neighbour, dest: bytes, now: float) -> None:
+        d = self.table.get(dest)
+        if d is not None and d.adverts.pop(n, None) is not None:
+            n.adverts -= 1
+            d.touched = now
+            if d.best is None or d.best.neighbour is n:
+                self.select(d, now)
+
+    def withdraw_all(self, n: Neighbour, now: float) -> None:
+        for dest in self.table if n.adverts else ():
+            self.withdraw_route(n, dest, now)
+
+    def _add_destination(self, dest: bytes, n: Neighbour, now: float) -> Optional[Destination]:
+        """Enter a destination in the table; if it is full, in place of one that was not used for long.
+
+        A neighbour that filled half of the table itself gets no more.
+        """
+        if len(self.table) >= c.DESTINATIONS_MAX:
+            if n.adverts >= c.DESTINATIONS_MAX // 2:
+                return None
+            for _ in range(c.EVICT_TRIES):  # the front of the table; what is in use goes back to its end
+                oldest = self.table.pop(next(iter(self.table)))
+                direct = oldest.best is not None and oldest.best.neighbour.address == oldest.address
+                if not direct and not oldest.in_use(now):
+                    break
+                self.table[oldest.address] = oldest
+            else:
+                return None
+            self._evict(oldest, now)
+        d = self.table[dest] = Destination(dest, now)
+        return d
+
+    def _evict(self, d: Destination, now: float) -> None:
+        """Forget a destination, told ones with a retraction."""
+        for n in d.adverts:
+            n.adverts -= 1
+        d.adverts.clear()
+        d.best = None
+        self.forwarder.clear_caches()
+        self.changed[d.address] = None
+        self.schedule_updates(self.local.rng.uniform(*c.UPDATE_DELAY), now)
+        self._on_lost(d, now)
+
+    # Selection
+
+    def is_feasible(self, d: Destination, n: Neighbour) -> bool:
+        """Return whether the neighbour's route is feasible: that keeps routes free of loops ("why it cannot loop").
+
+        Sequence numbers are plain integers here: the proof wants a total order, and seconds fit u32 until 2106.
+        """
+        advert = d.adverts[n]
+        return d.feasibility_distance is None or (-advert.seq, advert.metric) < d.feasibility_distance
+
+    def _rank(self, d: Destination, n: Neighbour) -> Optional[Tuple[Any, ...]]:
+        """Return how good the way through a neighbour is, lowest best, or None if it must not be used."""
+        advert = d.adverts[n]
+        metric = advert.metric + n.cost
+        if not n.usable or metric >= c.METRIC_UNREACHABLE or not self.is_feasible(d, n):
+            return None
+        if n.slot == c.NO_SLOT and n.address != d.address:
+            return None  # it forwards for nobody
+        known = -d.feasibility_distance[0] if d.feasibility_distance is not None else advert.seq
+        far = advert.metric > 0 and advert.seq > known + c.SEQ_JUMP_MAX  # believed only if there is nothing else
+        new = d.best is None or n is not d.best.neighbour
+        mtu = min(advert.mtu, n.mtu, n.interface.mtu)
+        return n.state is SUSPECT, far, metric, -mtu, new, -advert.seq, n.mac, n.address
+
+    def is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
+        """Return whether a next hop is better than the one in use, or that one must not be used any more."""
+        rank, other = self._rank(d, n), self._rank(d, than)
+        return other is None or (rank is not None and rank < other)
+
+    def select(self, d: Destination, now: float) -> None:
+        """Choose the best of the feasible ways."""
+        old = d.best
+        best: Optional[Neighbour] = None
+        best_rank: Tuple[Any, ...] = ()
+        for n in d.adverts:
+            rank = self._rank(d, n)
+            if rank is not None and (best is None or rank < best_rank):
+                best, best_rank = n, rank
+        d.best = Path(best, d.adverts[best].seq, best_rank[2], -best_rank[3]) if best is not None else None
+        if d.best != old:
+            self._on_route_changed(d, old, now)
+        self._request_if_starved(d, now)
+
+    def reselect_via(self, n: Neighbour, now: float) -> None:
+        """Choose again wherever the neighbour is a candidate."""
+        for d in self.table.values() if n.adverts else ():
+            if n in d.adverts:
+                self.select(d, now)
+
+    def _on_route_changed(self, d: Destination, old: Optional[Path], now: float) -> None:
+        """Tell whom it concerns that there is another way to a destination, or none."""
+        best = d.best
+        if best is not None and old is None:
+            for message in [each for each in self.messages.unacknowledged.values() if each.frame.dest == d.address]:
+                self.messages.send_again(message, now)  # its flood may have come before the relays knew this node
+        if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
+            self.forwarder.clear_caches()
+            if best is not None and d.used > -INFINITY:
+                self.local.events.append(PathChanged(d.address, best.mtu))
+        if best is None:
+            self.local.at(now + (0.0 if d.left(now) else c.LOST_GRACE), self._on_lost, d)
+        elif not d.found:
+            d.found = True
+            self.local.events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
+        if self.tells_changes and best is not None and (old is None or best._replace(seq=old.seq) != old):
+            hop = best.neighbour
+            self.local.events.append(RouteChanged(d.address, hop.interface.index, hop.address, hops_of(best), best.mtu))
+        self.changed[d.address] = None
+        urgent = (best is None and d.in_use(now)) or now - d.requested_at <= c.REQUEST_FRESH
+        self.schedule_updates(0.0 if urgent else self.local.rng.uniform(*c.UPDATE_DELAY), now)
+
+    def _on_lost(self, d: Destination, now: float) -> None:
+        if d.best is None and d.found:
+            d.found = False
+            self.local.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
+
+    # Sequence numbers: no feasible route, yet somebody has one
+
+    def _request_targets(self, d: Destination, now: float) -> List[Neighbour]:
+        """Return the neighbours to be asked for a newer route; none if the one we have will do."""
+        if d.left(now) or (d.best is not None and not (d.best.neighbour.state is SUSPECT and d.in_use(now))):
+            return []
+        return [n for n in d.adverts if n.usable and (d.best is None or n is not d.best.neighbour)]
+
+    def _request_if_starved(self, d: Destination, now: float) -> None:
+        """See whether a route must be asked for; a few times in a row, then once a second at most."""
+        if not self._request_targets(d, now):
+            d.requests_sent = 0
+        elif d.requests_sent == 0 or now >= d.next_request_at:
+            self._send_seqno_request(d, 0.0, now)
+
+    def _send_seqno_request(self, d: Destination, due: float, now: float) -> None:
+        """Ask all holders for a route with a newer sequence number. `due`: of the timer, 0 if it is not that."""
+        holders = self._request_targets(d, now)
+        if (due and due != d.next_request_at) or not holders:
+            return
+        d.requests_sent += 1
+        d.requested_at = now
+        again = d.requests_sent < c.REQUEST_TRIES
+        d.next_request_at = now + (c.REQUEST_RETRY if again else c.REQUEST_AGAIN)
+        if again:
+            self.local.at(d.next_request_at, self._send_seqno_request, d, d.next_request_at)
+        seq = d.newest_seq + 1
+        is_in_vain = seq > c.SEQ_MAX or not again
+        if is_in_vain and d.newest_seq > max(d.adverts[n].seq for n in holders) + c.SEQ_JUMP_MAX:
+            self._start_afresh(now)
+        elif seq <= c.SEQ_MAX:
+            for n in holders:
+                n.interface.requests[d.address] = Request(d.address, seq, c.REQUEST_HOPS)
+            self.schedule_updates(0.0 if d.in_use(now) else self.local.rng.uniform(*c.UPDATE_DELAY), now)
+
+    def process_requests(self, n: Neighbour, requests: Tuple[Request, ...], now: float) -> None:
+        """Answer or pass on what the neighbour asks for."""
+        onward: Dict[Neighbour, List[Request]] = {}
+        for request in requests:
+            d = self.table.get(request.dest)
+            if request.dest == self.local.address:
+                if request.seq <= self._highest_seq(now) and self.local.answers.take(now=now):
+                    self._raise_seqno(request.seq, now)
+            elif d is not None:
+                to = self._request_target(d, n, request, now)
+                again = d.passed_seq == request.seq and now - d.passed_at < c.REQUEST_AGAIN
+                if to is not None and request.hops and not again and d.passes.take(now=now):
+                    d.requested_at = d.passed_at = now
+                    d.passed_seq = request.seq
+                    onward.setdefault(to, []).append(request._replace(hops=request.hops - 1))
+        for to, passed in onward.items():
+            for start in range(0, len(passed), c.ROUTES_PER_FRAME):
+                self.neighbours.send_hello_to(to, requests=tuple(passed[start : start + c.ROUTES_PER_FRAME]))
+
+    def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
+        """Return to whom a request goes on; None if it is answered here or nobody knows better."""
+        best = d.best
+        if best is None or best.neighbour is n:
+            return next((m for m in d.adverts if m.usable and m is not n), None)
+        if best.seq < request.seq:
+            if not best.neighbour.v1:
+                return best.neighbour
+            if request.seq > best.seq + c.SEQ_JUMP_MAX:
+                return None
+            best.neighbour.seq = request.seq  # we speak for it
+            self.update_route(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
+        self.force_readvertise(n.interface, d.address)
+        self.schedule_updates(0.0, now)
+        return None
+
+    def _on_own_route(self, route: Route, now: float) -> None:
+        """Somebody has a route to this node that is newer than it: it restarted without a clock."""
+        is_newer = self.local.seq < route.seq < self._highest_seq(now)
+        if is_newer and route.metric < c.METRIC_UNREACHABLE and now >= self._jump_at:
+            self._jump_at = now + c.HANDSHAKE_INTERVAL  # two nodes with one address must not chase each other
+            self._raise_seqno(route.seq + 1, now)
+
+    def _highest_seq(self, now: float) -> int:
+        """Return the highest sequence number that others may move this node to: never near the end of all numbers."""
+        clock = int(self.local.epoch + now)
+        return (clock if clock > c.CLOCK_MIN else c.SEQ_MAX - 2 * c.SEQ_JUMP_MAX) + c.SEQ_JUMP_MAX
+
+    def _raise_seqno(self, seq: int, now: float) -> None:
+        """Take a newer sequence number, or the same again, and tell everybody at once."""
+        self.local.seq = max(self.local.seq, seq)
+        for interface in self.local.up:
+            interface.seqno_changed = True
+        self.schedule_updates(0.0, now)
+
+    def _start_afresh(self, now: float) -> None:
+        """Be another incarnation, which has advertised nothing yet: so every route that is offered is feasible.
+
+        For where a destination's number once was so far ahead that it does not come again: somebody has lied. It is as
+        safe as a restart: nothing is forwarded for a neighbour before it lists the new nonce, and has forgotten what
+        was advertised before.
+        """
+        if now < self._afresh_at:
+            return
+        self._afresh_at = now + c.AFRESH_SECONDS
+        self.local.nonce = self.local.token()
+        for d in self.table.values():
+            d.feasibility_distance = None
+        for interface in self.local.interfaces:
+            interface.advertised.clear()
+            self.neighbours.await_listing(interface, now)
+        for d in list(self.table.values()):
+            self.select(d, now)
+
+    # Routes out
+
+    def schedule_updates(self, delay: float, now: float) -> None:
+        when = max(now + delay, self._last_updates_at + c.UPDATE_GAP)
+        if when < self.updates_at and not self.local.has_left:
+            self.updates_at = when
+            self.local.at(when, self.send_updates)
+
+    def send_updates(self, now: float) -> None:
+        """Tell each interface what has changed for it."""
+        if now < self.updates_at:
+            return
+        self.updates_at = INFINITY
+        self._last_updates_at = now
+        dirty, self.changed = self.changed, {}
+        for interface in self.local.up:
+            routes = self.commit_updates(interface, dirty, now)
+            if interface.resend_all and interface.advertised:
+                retractions = [route for route in routes if route.metric == c.METRIC_UNREACHABLE]
+                routes = retractions + list(interface.advertised.values())
+                interface.hello_pending = True
+            if interface.hello_pending and self.neighbours.send_hello(interface, now):
+                routes = []  # its table was complete
+            interface.resend_all = False
+            self._send_update(interface, routes)
+
+    def recompute(self, interface: Interface, now: float) -> None:
+        interface.recompute_all = True
+        self.schedule_updates(0.0, now)
+
+    def commit_updates(self, interface: Interface, dirty: Dict[bytes, None], now: float) -> List[Route]:
+        """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
+        if not interface.listening:
+            return []
+        changes = []
+        for address in (
+            {**dict.fromkeys(interface.advertised), **dict.fromkeys(self.table)} if interface.recompute_all else dirty
+        ):
+            d = self.table.get(address)
+            route = self._route_to_advertise(interface, d, now) if d is not None else None
+            told = interface.advertised.get(address)
+            if route == told:
+                continue
+            if d is None or route is None:
+                del interface.advertised[address]
+                changes.append(Route(address, d.newest_seq if d is not None else 0, c.METRIC_UNREACHABLE, 0))
+                continue
+            if told is None and not self._may_introduce(d, now):
+                continue
+            urgent = told is None or told != route._replace(seq=told.seq) or now - d.requested_at < c.REQUEST_FRESH
+            if urgent or interface.hello_pending:  # a mere newer sequence number waits for the periodic HANDSHAKE
+                interface.advertised[address] = route
+                rank = (-route.seq, route.metric)
+                d.feasibility_distance = rank if d.feasibility_distance is None else min(d.feasibility_distance, rank)
+            if urgent:
+                changes.append(route)
+        interface.recompute_all = False
+        return changes
+
+    def _may_introduce(self, d: Destination, now: float) -> bool:
+        """Return whether others may be told of a node; of a neighbour that never answered only if it paid for that."""
+        n = d.best.neighbour if d.best is not None else None
+        if n is None or n.address != d.address or n.is_introduced:
+            return True
+        n.is_introduced = self.local.credit.afford(c.INTRODUCTION_BYTES * len(self.local.up), now=now)
+        if not n.is_introduced and not n.probes:
+            self.neighbours.send_probe(n, now)
+        return n.is_introduced
+
+    def _route_to_advertise(self, interface: Interface, d: Destination, now: float) -> Optional[Route]:
+        """Return the route that an interface is to be told; None if nobody there needs it, or we do not forward there.
+
+        If the next hop is on that LAN, only those that do not hear it need the route (split horizon).
+        """
+        if d.best is None or not interface.relays:
+            return None
+        hop, direct = d.best.neighbour, interface.neighbours.get(d.address)
+        needy = interface.listening & ~direct.bit if direct is not None else interface.listening
+        if hop.interface is interface:
+            needy &= ~hop.linked_bits
+        elif needy and hop.interface.primary(now) is interface.primary(now):
+            listeners = [n for n in interface.neighbours.values() if n.bit & needy]
+            needy = not all(hop.links(n, now) for n in listeners)
+        return Route(d.address, d.best.seq, d.best.metric, d.best.mtu) if needy else None
+
+    def force_readvertise(self, interface: Interface, dest: bytes) -> None:
+        """Tell an interface again about `dest`, whatever it was told: a finite route, or its retraction."""
+        interface.advertised[dest] = Route(dest, 0, 0, 0)
+        self.changed[dest] = None
+
+    def _send_update(self, interface: Interface, routes: List[Route]) -> None:
+        """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
+        requests = list(interface.requests.values())
+        interface.requests.clear()
+        if not (routes or requests or interface.seqno_changed):
+            return
+        interface.seqno_changed = False
+        fit = max(routes_room(interface) // c.ROUTE_BYTES, 1)  # a REQUEST is smaller than a ROUTE
+        for start in range(0, max(len(routes) + len(requests), 1), fit):
+            first = start - len(routes)
+            handshake = self.local.new_handshake(interface, 0, 0)._replace(
+                routes=tuple(routes[start : start + fit]),
+                requests=tuple(requests[max(first, 0) : max(first + fit, 0)]),
+            )
+            self.local.send_handshake(interface, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
+
+    def send_retraction(self, interface: Interface, source: bytes, dest: bytes, now: float) -> None:
+        """Tell who sent us a frame that we have no route to its destination: it must have missed that."""
+        d = self.table.get(dest)
+        if not (self.local.answers if d is None else d.naks).take(now=now):
+            return
+        retraction = Route(dest, d.newest_seq if d is not None else 0, c.METRIC_UNREACHABLE, 0)
+        for n in interface.senders.get(source, ()):
+            if not n.v1:
+                self.neighbours.send_hello_to(n, routes=(retraction,))
+        if dest in interface.advertised:
+            self.force_readvertise(interface, dest)
+
+
+# --- Forwarding -----------------------------------------------------------------------------------------------------
+
+
+class Forwarder(Part):
+    """What becomes of a frame: routed, flooded, taken; and the caches of the fast path."""
+
+    def __init__(self) -> None:
+        self.send_cache: Dict[bytes, Flow] = {}  # fast path of `send_streams`, by destination
+        self.seen = SeenSet(c.SEEN_KEYS_MAX, c.SEEN_SECONDS)  # floods
+        self._flooded_from: Dict[bytes, Interface] = {}  # where the last new flood of an origin came from
+        self._floods = TokenBucket(c.FLOODS_PER_SECOND, c.FLOODS_PER_SECOND)
+        self._lost_floods = TokenBucket(c.LOST_FLOODS_PER_SECOND, c.LOST_FLOODS_PER_SECOND)
+        self.relays: Dict[Tuple[bytes, int], Relay] = {}
+
+    # Routed frames
+
+    def forward(self, interface: Interface, source: bytes, frame: Frame, now: float, data: bytes) -> None:
+        """A routed frame for another node."""
+        if not is_unicast(frame.dest):
+            raise FrameError("dest")
+        if not self.is_next_hop(interface, frame):
+            raise FrameError("slot")
+        if frame.ttl == 0:
+            self._answer_expired(interface, source, frame, now)
+            raise FrameError("ttl")
+        frame = frame._replace(ttl=frame.ttl - 1, slot=0)
+        d = self.routes.table.get(frame.dest)
+        if not self.may_forward_from(interface, source):
+            if self.local.credit.afford(interface.hello_bytes, now=now):
+                self.neighbours.schedule_hello(interface, now)
+            self._flood_unroutable(frame, now)
+        elif d is None or d.best is None:
+            self.routes.send_retraction(interface, source, frame.dest, now)
+            self._flood_unroutable(frame, now)
+        elif d.best.neighbour.interface is interface and self._has_heard(d.best.neighbour, source, frame):
+            raise FrameError("back")
+        else:
+            d.used = now
+            hop = d.best.neighbour
+            if len(data) > hop.interface.mtu + c.ETHERNET_HEADER_BYTES:
+                raise FrameError("mtu")
+            self.send_data(hop, frame, now)
+            if frame.type == c.TYPE_STREAM:
+                flow = Flow(frame.origin, self.neighbours.sender_of(interface, source, frame.origin))
+                self._set_next_hop(flow, d, hop, frame)
+                self.cache_flow(interface, data, flow)
+
+    def may_forward_from(self, interface: Interface, source: bytes) -> bool:
+        """Return whether all who send with this MAC echoed our nonce: nobody relies on what we said before it.
+
+        Without this rule a restarted node can close a loop (section "why it cannot loop", step 4). A dead one did echo
+        it: a program that was killed does not hold up the others on its card.
+        """
+        senders = interface.senders.get(source, ())
+        return any(n.usable for n in senders) and all(n.usable or n.state is DEAD for n in senders)
+
+    def is_next_hop(self, interface: Interface, frame: Frame) -> bool:
+        """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
+        return interface.relays and frame.slot == interface.slot
+
+    def _has_heard(self, hop: Neighbour, source: bytes, frame: Frame) -> bool:
+        """Return whether the next hop sent this frame, or got it where we did: it has our MAC and the frame is its."""
+        return source in hop.sources or (hop.mac == hop.interface.mac and hop.address == frame.dest)
+
+    def _answer_expired(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
+        """Answer an `echo` that gets no further, in place of the node it is for: so a path is traced."""
+        h = decode_handshake(frame.payload) if frame.type == c.TYPE_HANDSHAKE else None
+        if h is not None and h.flags & c.FLAG_PROBE:
+            self.messages.answer_echo(interface, source, frame.origin, h.token, now)
+
+    def deliver(
+        self, interface: Interface, source: bytes, frame: Frame, now: float, data: Optional[bytes] = None
+    ) -> Optional[Incoming]:
+        """Take a frame for this node or for all. `data`: the whole frame, if its like may take the fast path."""
+        if frame.type == c.TYPE_STREAM:
+            if data is not None:
+                self.cache_flow(
+                    interface, data, Flow(frame.origin, self.neighbours.sender_of(interface, source, frame.origin))
+                )
+            return Incoming(frame.origin, frame.payload)
+        if frame.type == c.TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
+            return None
+        text = parse_text(frame.payload)
+        if not is_text(text):
+            self.messages.report_strange(frame.origin, "streams")
+            raise FrameError("text")
+        key = (frame.origin, frame.msg_id)
+        if not self.messages.takes_texts and key not in self.messages._delivered:
+            self.local.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
+            return None
+        if self.messages._delivered.add(key, now=now):
+            self.local.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, text))
+        if frame.type == c.TYPE_MESSAGE and frame.dest == self.local.address:
+            self.answer(
+                interface, source, self.local.new_frame(c.TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now
+            )
+        return None
+
+    def originate(self, frame: Frame, now: float) -> None:
+        """Send a frame of our own along the route, or flood it."""
+        d = self.routes.table.get(frame.dest)
+        if d is None or d.best is None:
+            self.flood(frame, now)
+        else:
+            d.used = now
+            self.send_data(d.best.neighbour, frame, now)
+
+    def answer(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
+        """Send a frame along the route; without one, to the Ethernet address that the question came from, as v1.0 does.
+
+        A neighbour of ours would have no route either: then it is flooded, as far as the question pays for that.
+        """
+        size = PAYLOAD_OFFSET + len(frame.payload)
+        path = self.routes.path_to(frame.dest)
+        if path is not None:  # no data: nobody is probed because an answer stays unanswered
+            self.send_to(path.neighbour, frame)
+        elif all(n.v1 for n in interface.senders.get(source, ())):
+            self.local.credit.owe(size)
+            self.local.send(interface, source, frame)
+        elif self.local.credit.afford(size * len(self.local.up), now=now):
+            self.flood(frame, now)
+        else:
+            self.local.drops["limit"] += 1
+
+    def send_data(self, n: Neighbour, frame: Frame, now: float) -> None:
+        """Send data to a neighbour, and see whether it answers."""
+        if not n.unanswered_since:
+            self.neighbours.on_data_sent(n, now)
+        self.send_to(n, frame)
+
+    def send_to(self, n: Neighbour, frame: Frame) -> None:
+        """Send a routed frame to the neighbour that is its next hop."""
+        self.local.send(n.interface, n.mac, frame._replace(slot=n.slot_for(frame.dest)))
+
+    def send_unrouted(self, dest: bytes, payload: bytes, now: float) -> None:
+        """Flood a STREAM frame, rarely if there was a route and it will come back."""
+        bucket = self._lost_floods if dest in self.routes.table else self._floods
+        if not is_unicast(dest) or dest == self.local.address:
+            self.local.drops["dest"] += 1
+        elif bucket.take(now=now):
+            self.flood(self.local.new_frame(c.TYPE_STREAM, dest, payload), now)
+        else:
+            self.local.drops["limit"] += 1
+
+    # Floods
+
+    def receive_flood(self, interface: Interface, source: bytes, frame: Frame, now: float) -> Optional[Incoming]:
+        """A flooded frame: take it, pass it on, or send it the straight way if we know one."""
+        key = (frame.origin, frame.msg_id)
+        new = self.seen.add(key, now=now)
+        if frame.dest == self.local.address:
+            if not new and frame.type == c.TYPE_STREAM:
+                raise FrameError("seen")
+            return self.deliver(interface, source, frame, now)
+        if not new:
+            self._cancel_relay(key, interface, source, now)
+            raise FrameError("seen")
+        if len(self._flooded_from) >= c.FLOWS_MAX:
+            self._flooded_from.clear()
+        self._flooded_from[frame.origin] = interface
+        if frame.dest == c.EVERYONE:
+            if frame.type == c.TYPE_STREAM:
+                raise FrameError("dest")
+            self.deliver(interface, source, frame, now)
+        elif not is_unicast(frame.dest):
+            raise FrameError("dest")
+        elif self._redirect_flood(interface, source, frame, now):
+            return None
+        self._relay(interface, source, frame, now)
+        return None
+
+    def _redirect_flood(self, interface: Interface, source: bytes, frame: Frame, now: float) -> bool:
+        """Send a flooded frame along our route to its destination; return False if it must be flooded on."""
+        path = self.routes.path_to(frame.dest)
+        if path is None or frame.ttl == 0:
+            return False
+        hop = path.neighbour
+        if hop.interface.primary(now) is interface.primary(now):
+            if interface.loopback or hop.hears(source, now):
+                raise FrameError("heard")
+            if hop.v1:
+                return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
+        self.send_data(hop, frame._replace(ttl=frame.ttl - 1), now)
+        return True
+
+    def flood(self, frame: Frame, now: float) -> None:
+        """Flood a frame of our own. v1.0 nodes know no greater ttl than their own."""
+        self.seen.add((frame.origin, frame.msg_id), now=now)
+        v1 = any(n.v1 for interface in self.local.interfaces for n in interface.neighbours.values())
+        for interface in self.local.up:
+            if interface is interface.primary(now):
+                self.local.send(interface, c.BROADCAST_ADDRESS, frame._replace(ttl=c.TTL_V1 if v1 else c.TTL_ROUTED))
+
+    def _flood_unroutable(self, frame: Frame, now: float) -> None:
+        """Flood the frame of another node that came the straight way and finds it closed."""
+        if not self._lost_floods.take(now=now) or not self._may_relay(frame, len(self.local.up), now):
+            raise FrameError("limit")
+        self.seen.add((frame.origin, frame.msg_id), now=now)
+        for interface in self.local.up:
+            if interface is interface.primary(now) and self._is_listened(interface, frame):
+                self.local.send(interface, c.BROADCAST_ADDRESS, frame)
+
+    def _is_listened(self, interface: Interface, frame: Frame) -> bool:
+        """Return whether a flood may find somebody on an interface: also the node it is for, whom nobody knows yet."""
+        return self._flooded_from.get(frame.dest) is interface or any(n.usable for n in interface.neighbours.values())
+
+    def _relay(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
+        """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
+        if frame.ttl == 0:
+            raise FrameError("ttl")
+        targets = set()
+        for other in self.local.up:
+            if other is interface.primary(now):
+                needed = not other.loopback and not other.covered(source, now, v1=True)
+            else:
+                needed = other is other.primary(now) and self._is_listened(other, frame)
+            if needed:
+                targets.add(other.index)
+        if not targets:
+            return
+        if not self._floods.take(now=now) or not self._may_relay(frame, len(targets), now):
+            raise FrameError("limit")
+        key = (frame.origin, frame.msg_id)
+        relay = self.relays[key] = Relay(frame._replace(ttl=frame.ttl - 1, slot=0), targets)
+        self.local.at(now + self.local.rng.uniform(*c.RELAY_DELAY), self._relay_now, key, relay)
+
+    def _may_relay(self, frame: Frame, copies: int, now: float) -> bool:
+        """Return whether a frame may be sent on so many interfaces: a stranger's must be paid for."""
+        known = frame.origin in self.routes.table
+        return known or self.local.credit.afford(copies * (PAYLOAD_OFFSET + len(frame.payload)), now=now)
+
+    def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
+        self.relays.pop(key, None)
+        for interface in self.local.up:
+            if interface.index in relay.interfaces:
+                self.local.send(interface, c.BROADCAST_ADDRESS, relay.frame)
+
+    def _cancel_relay(self, key: Tuple[bytes, int], interface: Interface, source: bytes, now: float) -> None:
+        """Somebody else passed the frame on here: enough, if all others hear that one."""
+        relay = self.relays.get(key)
+        if relay is not None and interface.covered(source, now, v1=False):
+            relay.interfaces.discard(interface.index)
+
+    # The fast path
+
+    def build_send_entry(self, dest: bytes) -> Optional[Flow]:
+        """Prepare the beginning of all STREAM frames to `dest`; None if there is no route."""
+        d = self.routes.table.get(dest)
+        if d is None or d.best is None:
+            return None
+        hop = d.best.neighbour
+        lane = self.send_cache[dest] = Flow(self.local.address, hop)
+        self._set_next_hop(lane, d, hop, Frame(c.TYPE_STREAM, self.local.address, dest, c.TTL_ROUTED, 0, b""))
+        return lane
+
+    def cache_flow(self, interface: Interface, data: bytes, flow: Flow) -> None:
+        if len(interface.flows) >= c.FLOWS_MAX:
+            interface.flows.clear()
+        interface.flows[data[:FLOW_BYTES]] = flow
+
+    def _set_next_hop(self, flow: Flow, d: Destination, hop: Neighbour, frame: Frame) -> None:
+        header = encode_frame(frame._replace(slot=hop.slot_for(frame.dest)))
+        flow.out = hop
+        flow.destination = d
+        flow.head = encode_ethernet(hop.mac, hop.interface.mac, header)[:FLOW_BYTES]
+        flow.index = hop.interface.index
+        flow.limit = hop.interface.mtu + c.ETHERNET_HEADER_BYTES
+
+    def clear_caches(self) -> None:
+        """A route or a neighbour is not what it was."""
+        self.send_cache.clear()
+        for interface in self.local.interfaces:
+            interface.flows.clear()
+
+
+# --- Texts and echoes -----------------------------------------------------------------------------------------------
+
+
+class Messages(Part):
+    """Texts until they are acknowledged, echoes until they are answered."""
+
+    def __init__(self) -> None:
+        self.takes_texts = True  # whether there is room for one more
+        self.unacknowledged: Dict[int, Message] = {}
+        self.renamed: Dict[int, int] = {}  # later ids of a MESSAGE to a v1.0 node -> the first one
+        self._delivered = SeenSet(c.SEEN_KEYS_MAX, c.SEEN_SECONDS)  # texts
+        self._strange: Set[StrangeNode] = set()
+        self.echoes: Dict[int, Echo] = {}
+
+    def send(self, dest: bytes, data: bytes, *, now: float, timeout: float) -> int:
+        """Send a text until it is acknowledged, then say `Delivered`, or `Undelivered` after `timeout`; return its id.
+
+        Raise ValueError if `dest` is this node's or no node's address.
+        """
+        self._check_peer(dest)
+        frame = self.local.new_frame(c.TYPE_MESSAGE, dest, data)
+        if len(self.unacknowledged) >= c.MESSAGES_MAX:
+            self.give_up(next(iter(self.unacknowledged)))
+        self.unacknowledged[frame.msg_id] = Message(frame, now, now + timeout)
+        self.forwarder.originate(frame, now)
+        self.local.at(
+            min(now + c.MESSAGE_RETRY_FIRST, now + timeout),
+            self._repeat,
+            frame.msg_id,
+            2 * c.MESSAGE_RETRY_FIRST,
+        )
+        return frame.msg_id
+
+    def broadcast(self, data: bytes, *, now: float) -> None:
+        """Send a text to every node, unacknowledged."""
+        self.forwarder.flood(self.local.new_frame(c.TYPE_BROADCAST, c.EVERYONE, data), now)
+
+    def _repeat(self, msg_id: int, wait: float, now: float) -> None:
+        message = self.unacknowledged.get(msg_id)
+        if message is None:
+            return
+        if now >= message.deadline:
+            self.give_up(msg_id)
+            return
+        self.send_again(message, now)
+        when = min(now + wait, message.deadline)
+        self.local.at(when, self._repeat, msg_id, min(2 * wait, c.MESSAGE_RETRY_MAX))
+
+    def send_again(self, message: Message, now: float) -> None:
+        """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
+        frame = message.frame
+        if self._is_v1(frame.dest):
+            frame = frame._replace(msg_id=self.local.new_frame(c.TYPE_MESSAGE, frame.dest, b"").msg_id)
+            self.renamed[frame.msg_id] = message.frame.msg_id
+        self.forwarder.originate(frame, now)
+
+    def _is_v1(self, dest: bytes) -> bool:
+        """Return whether a destination is a v1.0 node, near or far, as far as its route tells."""
+        path = self.routes.path_to(dest)
+        if path is None:
+            return False
+        # Who hears it says Unix time // 64 for it, which is no number of ours: those begin at Unix time, or at 1.
+        is_far = c.CLOCK_MIN // c.V1_SEQ_SECONDS <= path.seq <= c.SEQ_MAX // c.V1_SEQ_SECONDS
+        return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
+
+    def give_up(self, msg_id: int) -> None:
+        message = self.end(msg_id)
+        self.local.events.append(Undelivered(msg_id, message.frame.dest))
+
+    def on_status(self, frame: Frame, now: float) -> None:
+        """A STATUS for this node, from whatever Ethernet address."""
+        msg_id = parse_status(frame.payload)
+        first = -1 if msg_id is None else self.renamed.get(msg_id, msg_id)
+        message = self.unacknowledged.get(first)
+        if message is None or message.frame.dest != frame.origin:
+            self.local.drops["status"] += 1
+            return
+        self.end(first)
+        self.local.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
+
+    def end(self, msg_id: int) -> Message:
+        """Forget a MESSAGE and all its ids."""
+        self.renamed = {later: first for later, first in self.renamed.items() if first != msg_id}
+        return self.unacknowledged.pop(msg_id)
+
+    def echo(self, dest: bytes, *, now: float, ttl: int = c.TTL_ROUTED) -> int:
+        """Ask `dest`, wherever it is, to answer, or the relay that is `ttl` + 1 hops away on the path to it.
+
+        Return the token of the `Echoed` to come. Raise ValueError.
+        """
+        self._check_peer(dest)
+        token = self.local.token()
+        if len(self.echoes) >= c.MESSAGES_MAX:
+            del self.echoes[next(iter(self.echoes))]
+        self.echoes[token] = Echo(dest, now, ttl)
+        self.neighbours.note_asked(dest, now)
+        frame = self.local.new_frame(c.TYPE_HANDSHAKE, dest, self.local.echo_payload(c.FLAG_PROBE, token))
+        self.forwarder.originate(frame._replace(ttl=ttl), now)
+        return token
+
+    def receive_echo(self, interface: Interface, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
+        """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
+        if h.flags & c.FLAG_REPLY:
+            echo = self.echoes.get(h.token)
+            if echo is None or (echo.dest != frame.origin and echo.ttl == c.TTL_ROUTED):
+                raise FrameError("echo")
+            del self.echoes[h.token]
+            hops = max(h.ttl0 - frame.ttl, 0) + 1
+            name, ports, rtt = h.name or "", h.ports or (), now - echo.sent
+            d = self.routes.table.get(frame.origin)
+            if d is not None:
+                d.name, d.ports, d.rtt = name, ports, rtt
+            self.local.events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
+        elif h.flags & c.FLAG_PROBE:
+            self.answer_echo(interface, source, frame.origin, h.token, now)
+
+    def answer_echo(self, interface: Interface, source: bytes, origin: bytes, token: int, now: float) -> None:
+        if self.local.answers.take(now=now):
+            payload = self.local.echo_payload(c.FLAG_REPLY, token)
+            extra = len(payload) - c.HANDSHAKE_FIXED_BYTES
+            if self.routes.path_to(origin) is None and not self.local.credit.afford(extra, now=now):
+                payload = self.local.echo_payload(c.FLAG_REPLY, token, is_short=True)
+            self.forwarder.answer(interface, source, self.local.new_frame(c.TYPE_HANDSHAKE, origin, payload), now)
+
+    def report_strange(self, address: bytes, speaks: str) -> None:
+        strange = StrangeNode(address, speaks)
+        if strange not in self._strange and len(self._strange) < c.STRANGE_MAX:
+            self._strange.add(strange)
+            self.local.events.append(strange)
+
+    def _check_peer(self, dest: bytes) -> None:
+        if not is_unicast(dest) or dest == self.local.address:
+            raise ValueError("not the address of another node")
+
+
 # --- The router -----------------------------------------------------------------------------------------------------
 
 
@@ -782,7 +2249,7 @@ class Router:
     def __init__(
         self,
         address: bytes,
-        interfaces: Sequence[Interface],
+        interfaces: Sequence[InterfaceConfig],
         *,
         rng: random.Random,
         now: float,
@@ -791,96 +2258,67 @@ class Router:
         ports: Iterable[int] = (),
     ) -> None:
         self.address = address
-        self.drops: CounterType[str] = Counter()
-        self.tells_routes = False
-        self.takes_texts = True  # whether there is room for one more
-        self._rng = rng
-        self._name = name
-        self._ports = tuple(ports)
-        self._seq = seq if 1 <= seq < c.SEQ_MAX - 2 * c.SEQ_JUMP_MAX else 1  # a clock in the next century is none
-        self._epoch = self._seq - now  # Unix time where `now` is 0
-        self._nonce = self._token()
-        self._msg_id = self._first_id = rng.getrandbits(63)
-        self._wires = [Wire(index, interface) for index, interface in enumerate(interfaces)]
-        self._up = list(self._wires)
-        self._routes: Dict[bytes, Destination] = {}
-        self._rumours: Dict[bytes, NodeInfo] = {}  # nodes known only by what v1.0 nodes relayed
-        self._dirty: Dict[bytes, None] = {}  # destinations to compare with what was told; ordered, unlike a set
-        self._flush_at = INFINITY
-        self._flushed = -INFINITY
-        self._lanes: Dict[bytes, Flow] = {}  # fast path of `send_stream`, by destination
-        self._nobody = Neighbour(self._wires[0], c.EVERYONE, c.EVERYONE, now)  # transmits what we cannot attribute
-        self._seen = SeenSet(c.SEEN_KEYS_MAX, c.SEEN_SECONDS)  # floods
-        self._flooded_from: Dict[bytes, Wire] = {}  # where the last new flood of an origin came from
-        self._delivered = SeenSet(c.SEEN_KEYS_MAX, c.SEEN_SECONDS)  # texts
-        self._asked: Dict[bytes, float] = {}  # when a directed HANDSHAKE last went to a node
-        self._floods = TokenBucket(c.FLOODS_PER_SECOND, c.FLOODS_PER_SECOND)
-        self._lost_floods = TokenBucket(c.LOST_FLOODS_PER_SECOND, c.LOST_FLOODS_PER_SECOND)
-        self._answers = TokenBucket(c.ANSWERS_PER_SECOND, c.ANSWERS_PER_SECOND)
-        # Newcomers that list us have heard us: they do not wait behind thousands that were only invented.
-        self._newcomers = [TokenBucket(c.NEWCOMERS_PER_SECOND, c.NEWCOMERS_AT_ONCE) for _ in (False, True)]
-        self._credit = Credit(c.CREDIT_BYTES, c.CREDIT_PER_SECOND, least=c.CREDIT_MIN, most=c.CREDIT_MAX)
-        self._relays: Dict[Tuple[bytes, int], Relay] = {}
-        self._messages: Dict[int, Message] = {}
-        self._renamed: Dict[int, int] = {}  # later ids of a MESSAGE to a v1.0 node -> the first one
-        self._strange: Set[StrangeNode] = set()
-        self._echoes: Dict[int, Echo] = {}
-        self._announced = (0, -INFINITY)  # token, time
-        self._jump_at = self._alarm_at = self._afresh_at = -INFINITY
-        self._gone = False
-        self._timers: List[Timer] = []
-        self._serials = itertools.count()
-        self._out: List[Transmit] = []
-        self.events: Deque[MeshEvent] = deque(maxlen=2 * c.DESTINATIONS_MAX)  # for `next_event`
-        for wire, interface in zip(self._wires, interfaces):
-            self._hurry(wire, now)
-            if interface.slot is None and not wire.loopback:
-                self._at(now + rng.uniform(*c.SLOT_WAIT), self._choose_slot, wire)
-        self._at(now + c.SWEEP_SECONDS, self._sweep)
+        self.local = Local(address, interfaces, rng=rng, now=now, seq=seq, name=name, ports=ports)
+        self.drops = self.local.drops
+        self.events = self.local.events
+        self.neighbours = Neighbours(self.local, now=now)
+        self.routes = Routes()
+        self.forwarder = Forwarder()
+        self.messages = Messages()
+        for part in (self.neighbours, self.routes, self.forwarder, self.messages):
+            part.join(self)
+        self._alarm_at = -INFINITY
+        for interface, config in zip(self.local.interfaces, interfaces):
+            self.neighbours.schedule_hello(interface, now)
+            if config.slot is None and not interface.loopback:
+                self.local.at(now + rng.uniform(*c.SLOT_WAIT), self.neighbours.choose_slot, interface)
+        self.local.at(now + c.SWEEP_SECONDS, self._sweep)
 
     # What the node calls
 
-    def receive(self, interface: int, frame: bytes, *, now: float) -> Optional[Incoming]:
+    def receive(self, index: int, frame: bytes, *, now: float) -> Optional[Incoming]:
         """Take an Ethernet frame; return the payload of a STREAM frame for this node."""
-        wire = self._wires[interface]
-        flow = wire.flows.get(frame[:FLOW_BYTES])
+        interface = self.local.interfaces[index]
+        flow = interface.flows.get(frame[:FLOW_BYTES])
         if flow is not None and len(frame) > PAYLOAD_OFFSET:
-            flow.neighbour.waiting = 0.0
+            flow.neighbour.unanswered_since = 0.0
             out = flow.out
             if flow.reason:
-                self.drops[flow.reason] += 1
+                self.local.drops[flow.reason] += 1
                 return None
             if out is None:
                 return _new(Incoming, (flow.origin, frame[PAYLOAD_OFFSET:]))
             if len(frame) <= flow.limit:
-                if not out.waiting:
-                    self._expect(out, now)
+                if not out.unanswered_since:
+                    self.neighbours.on_data_sent(out, now)
                 flow.destination.used = now  # type: ignore[union-attr]
-                self._out.append(_new(Transmit, (flow.index, flow.head + frame[FLOW_BYTES:])))
+                self.local.out.append(_new(Transmit, (flow.index, flow.head + frame[FLOW_BYTES:])))
                 return None
         try:
-            return self._receive(wire, frame, now)
+            return self._receive(interface, frame, now)
         except FrameError as error:
-            self.drops[error.reason] += 1
+            self.local.drops[error.reason] += 1
             if error.reason in ("own", "slot") and frame[c.ETHERNET_HEADER_BYTES + 1] == c.TYPE_STREAM:
-                sender = self._sender(wire, frame[6:12], frame[16:22])
-                self._open_flow(wire, frame, Flow(c.EVERYONE, sender, error.reason))  # `lo` has many of these
+                sender = self.neighbours.sender_of(interface, frame[6:12], frame[16:22])
+                self.forwarder.cache_flow(
+                    interface, frame, Flow(c.EVERYONE, sender, error.reason)
+                )  # `lo` has many of these
             return None
 
-    def receive_all(self, interface: int, frames: Sequence[bytes], *, now: float) -> List[Tuple[bytes, List[bytes]]]:
+    def receive_all(self, index: int, frames: Sequence[bytes], *, now: float) -> List[Tuple[bytes, List[bytes]]]:
         """Take Ethernet frames; return those with STREAM payloads for this node, in order, by the origin.
 
         Their payloads, from PAYLOAD_OFFSET on, are not copied here: that was a twentieth of all it costs to receive.
         """
         runs: List[Tuple[bytes, List[bytes]]] = []
-        flows = self._wires[interface].flows
+        flows = self.local.interfaces[index].flows
         beginning = None  # of frames that go to `run`
         run: List[bytes] = []
         for frame in frames:
             if frame[:FLOW_BYTES] == beginning and len(frame) > PAYLOAD_OFFSET:
                 run.append(frame)
                 continue
-            incoming = self.receive(interface, frame, now=now)
+            incoming = self.receive(index, frame, now=now)
             beginning = None
             if incoming is not None:
                 run = [frame]
@@ -901,92 +2339,66 @@ class Router:
 
         Each payload is in two parts, so that what it carries is copied once.
         """
-        lane = self._lanes.get(dest) or self._open_lane(dest)
+        lane = self.forwarder.send_cache.get(dest) or self.forwarder.build_send_entry(dest)
         if lane is None:
             for parts in payloads:
-                self._send_lost(dest, b"".join(parts), now)
+                self.forwarder.send_unrouted(dest, b"".join(parts), now)
             return 0, []
-        if not lane.neighbour.waiting:
-            self._expect(lane.neighbour, now)
+        if not lane.neighbour.unanswered_since:
+            self.neighbours.on_data_sent(lane.neighbour, now)
         lane.destination.used = now  # type: ignore[union-attr]
-        head, first = lane.head, self._msg_id + 1
-        self._msg_id += len(payloads)
+        head, first = lane.head, self.local.msg_id + 1
+        self.local.msg_id += len(payloads)
         return lane.index, [
             b"".join((head, msg_id.to_bytes(8, "big"), start, rest))
             for msg_id, (start, rest) in enumerate(payloads, first)
         ]
 
     def send_message(self, dest: bytes, data: bytes, *, now: float, timeout: float) -> int:
-        """Send a text until it is acknowledged, then say `Delivered`, or `Undelivered` after `timeout`; return its id.
-
-        Raise ValueError if `dest` is this node's or no node's address.
-        """
-        self._check_peer(dest)
-        frame = self._frame(c.TYPE_MESSAGE, dest, data)
-        if len(self._messages) >= c.MESSAGES_MAX:
-            self._give_up(next(iter(self._messages)))
-        self._messages[frame.msg_id] = Message(frame, now, now + timeout)
-        self._route(frame, now)
-        self._at(
-            min(now + c.MESSAGE_RETRY_FIRST, now + timeout),
-            self._repeat_message,
-            frame.msg_id,
-            2 * c.MESSAGE_RETRY_FIRST,
-        )
-        return frame.msg_id
+        """Send a text: see `Messages.send`."""
+        return self.messages.send(dest, data, now=now, timeout=timeout)
 
     def broadcast(self, data: bytes, *, now: float) -> None:
         """Send a text to every node, unacknowledged."""
-        self._flood(self._frame(c.TYPE_BROADCAST, c.EVERYONE, data), now)
+        self.messages.broadcast(data, now=now)
 
     def echo(self, dest: bytes, *, now: float, ttl: int = c.TTL_ROUTED) -> int:
-        """Ask `dest`, wherever it is, to answer, or the relay that is `ttl` + 1 hops away on the path to it.
-
-        Return the token of the `Echoed` to come. Raise ValueError.
-        """
-        self._check_peer(dest)
-        token = self._token()
-        if len(self._echoes) >= c.MESSAGES_MAX:
-            del self._echoes[next(iter(self._echoes))]
-        self._echoes[token] = Echo(dest, now, ttl)
-        self._note_asked(dest, now)
-        frame = self._frame(c.TYPE_HANDSHAKE, dest, self._echo_payload(c.FLAG_PROBE, token))
-        self._route(frame._replace(ttl=ttl), now)
-        return token
+        """Ask a node to answer: see `Messages.echo`."""
+        return self.messages.echo(dest, now=now, ttl=ttl)
 
     def announce(self, *, now: float) -> None:
         """Ask every neighbour to answer at once."""
-        token = self._token()
-        self._announced = (token, now)
-        self._flush_at = now
-        self._flush(now)
-        for wire in self._up:
-            self._send_greeting(wire, now, c.FLAG_PROBE, token)
-            for n in wire.neighbours.values():
+        token = self.local.token()
+        self.neighbours.announced = (token, now)
+        self.routes.updates_at = now
+        self.routes.send_updates(now)
+        for interface in self.local.up:
+            self.neighbours.send_hello(interface, now, c.FLAG_PROBE, token)
+            for n in interface.neighbours.values():
                 if n.v1:
-                    self._send_probe(n, now)
+                    self.neighbours.send_probe(n, now)
 
     def hint(self, dest: bytes, *, now: float) -> None:
         """Probe the next hop towards `dest`: a retransmission timer fired."""
-        path = self.path_to(dest)
+        path = self.routes.path_to(dest)
         if path is not None and path.neighbour.state is UP:
-            self._probe(path.neighbour, now)
+            self.neighbours.probe(path.neighbour, now)
 
     def leave(self, *, now: float) -> None:  # noqa: ARG002  the one set of verbs
         """Say goodbye. What still arrives for others is forwarded, but nothing is said any more."""
-        for wire in self._up:
-            handshake = self._handshake(wire, c.FLAG_BYE, 0)
-            self._send_handshake(wire, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
-        for msg_id in list(self._messages):
-            self._give_up(msg_id)
-        self._gone = True
-        self._timers.clear()
+        for interface in self.local.up:
+            handshake = self.local.new_handshake(interface, c.FLAG_BYE, 0)
+            self.local.send_handshake(interface, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
+        for msg_id in list(self.messages.unacknowledged):
+            self.messages.give_up(msg_id)
+        self.local.has_left = True
+        self.local.timers.clear()
 
     def set_ports(self, ports: Iterable[int]) -> None:
         """Tell others from now on that this node listens on `ports`."""
-        self._ports = tuple(ports)
-        for wire in self._wires:
-            wire.news = c.NEWS_GREETINGS
+        self.local.ports = tuple(ports)
+        for interface in self.local.interfaces:
+            interface.full_hellos_left = c.FULL_HELLOS
 
     def interface_changed(
         self,
@@ -999,1446 +2411,178 @@ class Router:
         now: float,
     ) -> None:
         """Learn that an interface has another MAC, with its slot there if a lock gave one, another MTU or carrier."""
-        wire = self._wires[index]
+        interface = self.local.interfaces[index]
         if mac is not None:
-            wire.mac = mac
+            interface.mac = mac
             if slot is None:
-                self._choose_slot(wire, now)
+                self.neighbours.choose_slot(interface, now)
             else:
-                wire.slot, wire.relays = slot, slot != c.NO_SLOT
-                self._await_listing(wire, now)
+                interface.slot, interface.relays = slot, slot != c.NO_SLOT
+                self.neighbours.await_listing(interface, now)
         if mtu is not None:
-            wire.mtu = min(mtu, 0xFFFF)
-            self._forget_flows()
-            for n in list(wire.neighbours.values()):
-                if not wire.loopback:
+            interface.mtu = min(mtu, 0xFFFF)
+            self.forwarder.clear_caches()
+            for n in list(interface.neighbours.values()):
+                if not interface.loopback:
                     n.mtu = min(n.mtu, c.ETHERNET_MTU)  # whether more gets through is to be found out anew
-                self._reselect(n, now)
-                self._grow(n, now)
-        if up is False and wire in self._up:
-            self._up.remove(wire)
-            for n in list(wire.neighbours.values()):
-                self._forget(n, now)
-            wire.greet_at = INFINITY
-        elif up and wire not in self._up:
-            self._up.append(wire)
-        if wire in self._up:
-            self._hurry(wire, now)
+                self.routes.reselect_via(n, now)
+                self.neighbours.probe_mtu(n, now)
+        if up is False and interface in self.local.up:
+            self.local.up.remove(interface)
+            for n in list(interface.neighbours.values()):
+                self.neighbours.remove(n, now)
+            interface.next_hello_at = INFINITY
+        elif up and interface not in self.local.up:
+            self.local.up.append(interface)
+        if interface in self.local.up:
+            self.neighbours.schedule_hello(interface, now)
 
     def path_to(self, dest: bytes) -> Optional[Path]:
-        """Return the way in use to a node, if there is one."""
-        d = self._routes.get(dest)
-        return d.best if d is not None else None
+        """Return the selected route to a node, if there is one."""
+        return self.routes.path_to(dest)
 
     def knows(self, address: bytes) -> bool:
-        """Tell whether anybody spoke of a node lately, though there may be no way to it at the moment."""
-        return address in self._routes or address in self._rumours
+        """Return whether anybody spoke of a node lately, though there may be no way to it at the moment."""
+        return address in self.routes.table or address in self.neighbours.indirect_nodes
 
     def mtu_to(self, dest: bytes) -> int:
         """Return the largest frame (AlexMesh header included) that fits the path, or the interfaces if unknown."""
-        path = self.path_to(dest)
-        return path.mtu if path is not None else min(wire.mtu for wire in self._wires)
+        path = self.routes.path_to(dest)
+        return path.mtu if path is not None else min(interface.mtu for interface in self.local.interfaces)
 
     def nodes(self) -> List[NodeInfo]:
         """Return every node that there is a route to, with the way in use, and those that only floods may reach."""
-        infos = [info for info in self._rumours.values() if self.path_to(info.address) is None]
-        for d in self._routes.values():
+        infos = [info for info in self.neighbours.indirect_nodes.values() if self.routes.path_to(info.address) is None]
+        for d in self.routes.table.values():
             if d.best is None:
                 continue
             n = d.best.neighbour
             direct = n.address == d.address
             rtt = (n.srtt or None) if direct else d.rtt
             heard = n.last_heard if direct else d.adverts[n].time
-            hop = (n.wire.index, n.address)
+            hop = (n.interface.index, n.address)
             infos.append(NodeInfo(d.address, *hop, hops_of(d.best), d.best.mtu, d.name, d.ports, rtt, heard))
         return infos
 
-    def neighbours(self) -> List[Neighbour]:
-        """Return the state of the link to each neighbour, to be looked at only."""
-        return [n for wire in self._wires for n in wire.neighbours.values()]
-
     def next_event(self) -> Optional[MeshEvent]:
         """Return what happened next, or None."""
-        return self.events.popleft() if self.events else None
+        return self.local.events.popleft() if self.local.events else None
 
     # Time
 
     def next_deadline(self) -> Optional[float]:
         """Return when `tick` has something to do, or None for never."""
-        timers = self._timers
-        while timers and timers[0].action == self._watch:
+        timers = self.local.timers
+        while timers and timers[0].action == self.neighbours.on_timer:
             n, due = timers[0].arguments
-            if due == n.deadline and self._due(n) <= due:
+            if due == n.deadline and self.neighbours.timer_due(n) <= due:
                 break
             heappop(timers)  # it was heard meanwhile: among fifty nodes this halves the wake-ups
             if due == n.deadline:
                 n.deadline = INFINITY
-                self._arm(n)
+                self.neighbours.set_timer(n)
         return timers[0].when if timers else None
 
     def tick(self, *, now: float) -> None:
         """Do what is due."""
-        timers = self._timers
+        timers = self.local.timers
         while timers and timers[0].when <= now:
             timer = heappop(timers)
             timer.action(*timer.arguments, now)
 
     def frames_to_send(self, *, now: float) -> List[Transmit]:
         """Do what is due, and return the frames that are to be sent now."""
-        if self._timers and self._timers[0].when <= now:
+        if self.local.timers and self.local.timers[0].when <= now:
             self.tick(now=now)
-        if not self._out:
+        if not self.local.out:
             return []
-        out, self._out = self._out, []
+        out, self.local.out = self.local.out, []
         return out
-
-    def _at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
-        heappush(self._timers, Timer(when, next(self._serials), action, arguments))
 
     def _sweep(self, now: float) -> None:
         """Forget what is old: adverts, destinations, echoes."""
-        self._at(now + c.SWEEP_SECONDS, self._sweep)
-        for d in list(self._routes.values()):
+        self.local.at(now + c.SWEEP_SECONDS, self._sweep)
+        for d in list(self.routes.table.values()):
             for n, advert in list(d.adverts.items()):
                 frames = n.adverts // c.ROUTES_PER_FRAME + 1
                 if now - advert.time > max(c.ADVERT_SECONDS, 3 * n.interval * frames):
-                    self._unlearn(n, d.address, now)
-            if not d.adverts and now - d.touched > c.FD_SECONDS:
-                del self._routes[d.address]
+                    self.routes.withdraw_route(n, d.address, now)
+            if not d.adverts and now - d.touched > c.SOURCE_GC_SECONDS:
+                del self.routes.table[d.address]
         hold = c.HOLD_INTERVALS * c.HANDSHAKE_INTERVAL
-        self._rumours = {address: info for address, info in self._rumours.items() if now - info.last_heard < hold}
-        for token in [token for token, echo in self._echoes.items() if now - echo.sent > c.ECHO_SECONDS]:
-            del self._echoes[token]
+        self.neighbours.indirect_nodes = {
+            address: info for address, info in self.neighbours.indirect_nodes.items() if now - info.last_heard < hold
+        }
+        for token in [token for token, echo in self.messages.echoes.items() if now - echo.sent > c.ECHO_SECONDS]:
+            del self.messages.echoes[token]
 
     # Frames in
 
-    def _receive(self, wire: Wire, data: bytes, now: float) -> Optional[Incoming]:
+    def _receive(self, interface: Interface, data: bytes, now: float) -> Optional[Incoming]:
         """Take a frame the long way: who sent it, is it for us, which kind is it."""
         destination, source, payload = decode_ethernet(data)
         flooded = destination == c.BROADCAST_ADDRESS
-        if not flooded and destination not in (wire.mac, self.address):
+        if not flooded and destination not in (interface.mac, self.local.address):
             raise FrameError("foreign")
         frame = decode_frame(payload)
-        if frame.origin == self.address:
-            self._meet_myself(wire, source, frame, now)
+        if frame.origin == self.local.address:
+            self._meet_myself(interface, source, frame, now)
             raise FrameError("own")
-        if frame.type == c.TYPE_STATUS and frame.dest == self.address:
-            self._acknowledge(frame, now)
+        if frame.type == c.TYPE_STATUS and frame.dest == self.local.address:
+            self.messages.on_status(frame, now)
             return None
         is_from_group = source[0] & 1 and frame.type != c.TYPE_STATUS  # v1.0 answers a flood from the broadcast address
         if not is_unicast(frame.origin) or is_from_group:
             is_hello = frame.type == c.TYPE_HANDSHAKE and frame.dest == c.EVERYONE
             if is_hello and frame.origin[0] & 1 and is_unicast(source):
-                self._tell_strange(frame.origin, "group")
+                self.messages.report_strange(frame.origin, "group")
             raise FrameError("origin")
-        n = wire.neighbours.get(frame.origin)
-        if not n.srtt if n is not None else frame.origin not in self._routes:
-            self._credit.earn(len(data))  # a stranger, or a neighbour that has never answered
-        self._sender(wire, source, frame.origin).waiting = 0.0
-        if frame.type == c.TYPE_HANDSHAKE and frame.dest in (c.EVERYONE, self.address):
-            self._receive_handshake(wire, source, frame, flooded, now)
+        n = interface.neighbours.get(frame.origin)
+        if not n.srtt if n is not None else frame.origin not in self.routes.table:
+            self.local.credit.earn(len(data))  # a stranger, or a neighbour that has never answered
+        self.neighbours.sender_of(interface, source, frame.origin).unanswered_since = 0.0
+        if frame.type == c.TYPE_HANDSHAKE and frame.dest in (c.EVERYONE, self.local.address):
+            self._receive_handshake(interface, source, frame, flooded, now)
             return None
         if frame.dest == c.EVERYONE or flooded:
-            return self._receive_flood(wire, source, frame, now)
-        if frame.dest == self.address:
-            return self._deliver(wire, source, frame, now, data)
-        self._transit(wire, source, frame, now, data)
+            return self.forwarder.receive_flood(interface, source, frame, now)
+        if frame.dest == self.local.address:
+            return self.forwarder.deliver(interface, source, frame, now, data)
+        self.forwarder.forward(interface, source, frame, now, data)
         return None
 
-    def _meet_myself(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
+    def _meet_myself(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
         """A HANDSHAKE of this node: our own, perhaps through another interface, or that of another node like us."""
         if frame.type != c.TYPE_HANDSHAKE:
             return
         h = decode_handshake(frame.payload)
-        if h is not None and h.nonce == self._nonce:
-            for other in self._wires:
-                if other.mac == source != wire.mac:
-                    low, high = sorted((wire, other), key=lambda w: w.index)
-                    high.twin, high.twin_until = low, now + c.SHADOW_SECONDS
-        elif h is None and self._first_id < frame.msg_id <= self._msg_id:
+        if h is not None and h.nonce == self.local.nonce:
+            for other in self.local.interfaces:
+                if other.mac == source != interface.mac:
+                    low, high = sorted((interface, other), key=lambda w: w.index)
+                    high.same_lan_as, high.same_lan_until = low, now + c.SAME_LAN_SECONDS
+        elif h is None and self.local.first_msg_id < frame.msg_id <= self.local.msg_id:
             return  # one of ours that lost its end
         elif frame.ttl == (c.TTL_V1 if h is None else h.ttl0) and now >= self._alarm_at:
             self._alarm_at = now + c.DUPLICATE_QUIET
-            self.events.append(DuplicateAddress(source))
+            self.local.events.append(DuplicateAddress(source))
 
-    def _receive_handshake(self, wire: Wire, source: bytes, frame: Frame, flooded: bool, now: float) -> None:
+    def _receive_handshake(self, interface: Interface, source: bytes, frame: Frame, flooded: bool, now: float) -> None:
         """Tell a neighbour's HANDSHAKE from an echo, from one that a v1.0 node relayed, and from a v1.0 node's own."""
         h = decode_handshake(frame.payload)
-        directed = frame.dest == self.address
-        if self._gone:
+        directed = frame.dest == self.local.address
+        if self.local.has_left:
             raise FrameError("gone")
         if h is None:
-            self._receive_v1_handshake(wire, source, frame, directed, now)
+            self.neighbours.process_v1_hello(interface, source, frame, directed, now)
         elif directed and (h.ttl0 == c.TTL_ROUTED or frame.ttl != h.ttl0):
-            if flooded and not self._seen.add((frame.origin, frame.msg_id), now=now):
+            if flooded and not self.forwarder.seen.add((frame.origin, frame.msg_id), now=now):
                 raise FrameError("seen")
-            self._receive_echo(wire, source, frame, h, now)
+            self.messages.receive_echo(interface, source, frame, h, now)
         elif frame.ttl != h.ttl0:
-            self._hear_of(wire, source, frame.origin, h.ttl0 - frame.ttl + 1, now)
+            self.neighbours.note_indirect(interface, source, frame.origin, h.ttl0 - frame.ttl + 1, now)
         else:
-            self._hear(wire, source, frame.origin, h, directed, now)
-
-    def _hear_of(self, wire: Wire, source: bytes, origin: bytes, hops: int, now: float) -> None:
-        """A v1.0 node relayed a HANDSHAKE: the node exists, and floods may reach it."""
-        neighbour = wire.neighbours.get(origin)
-        if neighbour is not None and hops == 2:
-            for n in wire.senders.get(source, ()):
-                n.overheard.update(dict.fromkeys(neighbour.sources, now))
-        elif origin in self._rumours or len(self._rumours) < c.DESTINATIONS_MAX:
-            hop = self._sender(wire, source, origin).address
-            rumour = NodeInfo(origin, wire.index, hop, max(hops, 1), c.ETHERNET_MTU, "", (), None, now)
-            self._rumours[origin] = rumour
-
-    def _receive_flood(self, wire: Wire, source: bytes, frame: Frame, now: float) -> Optional[Incoming]:
-        """A flooded frame: take it, pass it on, or send it the straight way if we know one."""
-        key = (frame.origin, frame.msg_id)
-        new = self._seen.add(key, now=now)
-        if frame.dest == self.address:
-            if not new and frame.type == c.TYPE_STREAM:
-                raise FrameError("seen")
-            return self._deliver(wire, source, frame, now)
-        if not new:
-            self._cancel_relay(key, wire, source, now)
-            raise FrameError("seen")
-        if len(self._flooded_from) >= c.FLOWS_MAX:
-            self._flooded_from.clear()
-        self._flooded_from[frame.origin] = wire
-        if frame.dest == c.EVERYONE:
-            if frame.type == c.TYPE_STREAM:
-                raise FrameError("dest")
-            self._deliver(wire, source, frame, now)
-        elif not is_unicast(frame.dest):
-            raise FrameError("dest")
-        elif self._unicast_flood(wire, source, frame, now):
-            return None
-        self._relay(wire, source, frame, now)
-        return None
-
-    def _unicast_flood(self, wire: Wire, source: bytes, frame: Frame, now: float) -> bool:
-        """Send a flooded frame along our route to its destination; return False if it must be flooded on."""
-        path = self.path_to(frame.dest)
-        if path is None or frame.ttl == 0:
-            return False
-        hop = path.neighbour
-        if hop.wire.segment(now) is wire.segment(now):
-            if wire.loopback or hop.hears(source, now):
-                raise FrameError("heard")
-            if hop.v1:
-                return False  # it may have heard the frame itself; a copy that others can hear cancels theirs
-        self._send_via(hop, frame._replace(ttl=frame.ttl - 1), now)
-        return True
-
-    def _deliver(
-        self, wire: Wire, source: bytes, frame: Frame, now: float, data: Optional[bytes] = None
-    ) -> Optional[Incoming]:
-        """Take a frame for this node or for all. `data`: the whole frame, if its like may take the fast path."""
-        if frame.type == c.TYPE_STREAM:
-            if data is not None:
-                self._open_flow(wire, data, Flow(frame.origin, self._sender(wire, source, frame.origin)))
-            return Incoming(frame.origin, frame.payload)
-        if frame.type == c.TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
-            return None
-        text = parse_text(frame.payload)
-        if not is_text(text):
-            self._tell_strange(frame.origin, "streams")
-            raise FrameError("text")
-        key = (frame.origin, frame.msg_id)
-        if not self.takes_texts and key not in self._delivered:
-            self.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
-            return None
-        if self._delivered.add(key, now=now):
-            self.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, text))
-        if frame.type == c.TYPE_MESSAGE and frame.dest == self.address:
-            self._answer(wire, source, self._frame(c.TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now)
-        return None
-
-    def _tell_strange(self, address: bytes, speaks: str) -> None:
-        strange = StrangeNode(address, speaks)
-        if strange not in self._strange and len(self._strange) < c.STRANGE_MAX:
-            self._strange.add(strange)
-            self.events.append(strange)
-
-    def _transit(self, wire: Wire, source: bytes, frame: Frame, now: float, data: bytes) -> None:
-        """A routed frame for another node."""
-        if not is_unicast(frame.dest):
-            raise FrameError("dest")
-        if not self._forwards(wire, frame):
-            raise FrameError("slot")
-        if frame.ttl == 0:
-            self._answer_expired(wire, source, frame, now)
-            raise FrameError("ttl")
-        frame = frame._replace(ttl=frame.ttl - 1, slot=0)
-        d = self._routes.get(frame.dest)
-        if not self._may_transit(wire, source):
-            if self._credit.afford(wire.greeting_bytes, now=now):
-                self._hurry(wire, now)
-            self._flood_lost(frame, now)
-        elif d is None or d.best is None:
-            self._nak(wire, source, frame.dest, now)
-            self._flood_lost(frame, now)
-        elif d.best.neighbour.wire is wire and self._has_heard(d.best.neighbour, source, frame):
-            raise FrameError("back")
-        else:
-            d.used = now
-            hop = d.best.neighbour
-            if len(data) > hop.wire.mtu + c.ETHERNET_HEADER_BYTES:
-                raise FrameError("mtu")
-            self._send_via(hop, frame, now)
-            if frame.type == c.TYPE_STREAM:
-                flow = Flow(frame.origin, self._sender(wire, source, frame.origin))
-                self._aim(flow, d, hop, frame)
-                self._open_flow(wire, data, flow)
-
-    def _forwards(self, wire: Wire, frame: Frame) -> bool:
-        """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
-        return wire.relays and frame.slot == wire.slot
-
-    def _answer_expired(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """Answer an `echo` that gets no further, in place of the node it is for: so a path is traced."""
-        h = decode_handshake(frame.payload) if frame.type == c.TYPE_HANDSHAKE else None
-        if h is not None and h.flags & c.FLAG_PROBE:
-            self._answer_echo(wire, source, frame.origin, h.token, now)
-
-    def _has_heard(self, hop: Neighbour, source: bytes, frame: Frame) -> bool:
-        """Return whether the next hop sent this frame, or got it where we did: it has our MAC and the frame is its."""
-        return source in hop.sources or (hop.mac == hop.wire.mac and hop.address == frame.dest)
-
-    def _may_transit(self, wire: Wire, source: bytes) -> bool:
-        """Tell whether all who send with this MAC have echoed our nonce: then nobody relies on what we said before it.
-
-        Without this rule a restarted node can close a loop (section "why it cannot loop", step 4). A dead one did echo
-        it: a program that was killed does not hold up the others on its card.
-        """
-        senders = wire.senders.get(source, ())
-        return any(n.usable for n in senders) and all(n.usable or n.state is DEAD for n in senders)
-
-    def _nak(self, wire: Wire, source: bytes, dest: bytes, now: float) -> None:
-        """Tell who sent us a frame that we have no route to its destination: it must have missed that."""
-        d = self._routes.get(dest)
-        if not (self._answers if d is None else d.naks).take(now=now):
-            return
-        retraction = Route(dest, d.fd_seq if d is not None else 0, c.METRIC_UNREACHABLE, 0)
-        for n in wire.senders.get(source, ()):
-            if not n.v1:
-                self._direct(n, routes=(retraction,))
-        if dest in wire.told:
-            self._distrust(wire, dest)
-
-    # Frames out
-
-    def _frame(self, kind: int, dest: bytes, payload: bytes) -> Frame:
-        self._msg_id += 1
-        return Frame(kind, self.address, dest, c.TTL_ROUTED, self._msg_id, payload)
-
-    def _route(self, frame: Frame, now: float) -> None:
-        """Send a frame of our own along the route, or flood it."""
-        d = self._routes.get(frame.dest)
-        if d is None or d.best is None:
-            self._flood(frame, now)
-        else:
-            d.used = now
-            self._send_via(d.best.neighbour, frame, now)
-
-    def _answer(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """Send a frame along the route; without one, to the Ethernet address that the question came from, as v1.0 does.
-
-        A neighbour of ours would have no route either: then it is flooded, as far as the question pays for that.
-        """
-        size = PAYLOAD_OFFSET + len(frame.payload)
-        path = self.path_to(frame.dest)
-        if path is not None:  # no data: nobody is probed because an answer stays unanswered
-            self._send_to(path.neighbour, frame)
-        elif all(n.v1 for n in wire.senders.get(source, ())):
-            self._credit.owe(size)
-            self._send(wire, source, frame)
-        elif self._credit.afford(size * len(self._up), now=now):
-            self._flood(frame, now)
-        else:
-            self.drops["limit"] += 1
-
-    def _send_via(self, n: Neighbour, frame: Frame, now: float) -> None:
-        """Send data to a neighbour, and see whether it answers."""
-        if not n.waiting:
-            self._expect(n, now)
-        self._send_to(n, frame)
-
-    def _send_to(self, n: Neighbour, frame: Frame) -> None:
-        """Send a routed frame to the neighbour that is its next hop."""
-        self._send(n.wire, n.mac, frame._replace(slot=n.slot_for(frame.dest)))
-
-    def _send(self, wire: Wire, mac: bytes, frame: Frame) -> None:
-        self._out.append(Transmit(wire.index, encode_ethernet(mac, wire.mac, encode_frame(frame))))
-
-    def _send_lost(self, dest: bytes, payload: bytes, now: float) -> None:
-        """Flood a STREAM frame, rarely if there was a route and it will come back."""
-        bucket = self._lost_floods if dest in self._routes else self._floods
-        if not is_unicast(dest) or dest == self.address:
-            self.drops["dest"] += 1
-        elif bucket.take(now=now):
-            self._flood(self._frame(c.TYPE_STREAM, dest, payload), now)
-        else:
-            self.drops["limit"] += 1
-
-    def _flood(self, frame: Frame, now: float) -> None:
-        """Flood a frame of our own. v1.0 nodes know no greater ttl than their own."""
-        self._seen.add((frame.origin, frame.msg_id), now=now)
-        v1 = any(n.v1 for wire in self._wires for n in wire.neighbours.values())
-        for wire in self._up:
-            if wire is wire.segment(now):
-                self._send(wire, c.BROADCAST_ADDRESS, frame._replace(ttl=c.TTL_V1 if v1 else c.TTL_ROUTED))
-
-    def _flood_lost(self, frame: Frame, now: float) -> None:
-        """Flood the frame of another node that came the straight way and finds it closed."""
-        if not self._lost_floods.take(now=now) or not self._may_spread(frame, len(self._up), now):
-            raise FrameError("limit")
-        self._seen.add((frame.origin, frame.msg_id), now=now)
-        for wire in self._up:
-            if wire is wire.segment(now) and self._is_listened(wire, frame):
-                self._send(wire, c.BROADCAST_ADDRESS, frame)
-
-    def _is_listened(self, wire: Wire, frame: Frame) -> bool:
-        """Return whether a flood may find somebody on an interface: also the node it is for, whom nobody knows yet."""
-        return self._flooded_from.get(frame.dest) is wire or any(n.usable for n in wire.neighbours.values())
-
-    def _relay(self, wire: Wire, source: bytes, frame: Frame, now: float) -> None:
-        """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
-        if frame.ttl == 0:
-            raise FrameError("ttl")
-        targets = set()
-        for other in self._up:
-            if other is wire.segment(now):
-                needed = not other.loopback and not other.covered(source, now, v1=True)
-            else:
-                needed = other is other.segment(now) and self._is_listened(other, frame)
-            if needed:
-                targets.add(other.index)
-        if not targets:
-            return
-        if not self._floods.take(now=now) or not self._may_spread(frame, len(targets), now):
-            raise FrameError("limit")
-        key = (frame.origin, frame.msg_id)
-        relay = self._relays[key] = Relay(frame._replace(ttl=frame.ttl - 1, slot=0), targets)
-        self._at(now + self._rng.uniform(*c.RELAY_DELAY), self._relay_now, key, relay)
-
-    def _may_spread(self, frame: Frame, copies: int, now: float) -> bool:
-        """Return whether a frame may be sent on so many interfaces: a stranger's must be paid for."""
-        known = frame.origin in self._routes
-        return known or self._credit.afford(copies * (PAYLOAD_OFFSET + len(frame.payload)), now=now)
-
-    def _relay_now(self, key: Tuple[bytes, int], relay: Relay, _now: float) -> None:
-        self._relays.pop(key, None)
-        for wire in self._up:
-            if wire.index in relay.wires:
-                self._send(wire, c.BROADCAST_ADDRESS, relay.frame)
-
-    def _cancel_relay(self, key: Tuple[bytes, int], wire: Wire, source: bytes, now: float) -> None:
-        """Somebody else passed the frame on here: enough, if all others hear that one."""
-        relay = self._relays.get(key)
-        if relay is not None and wire.covered(source, now, v1=False):
-            relay.wires.discard(wire.index)
-
-    # The fast path
-
-    def _open_lane(self, dest: bytes) -> Optional[Flow]:
-        """Prepare the beginning of all STREAM frames to `dest`; None if there is no route."""
-        d = self._routes.get(dest)
-        if d is None or d.best is None:
-            return None
-        hop = d.best.neighbour
-        lane = self._lanes[dest] = Flow(self.address, hop)
-        self._aim(lane, d, hop, Frame(c.TYPE_STREAM, self.address, dest, c.TTL_ROUTED, 0, b""))
-        return lane
-
-    def _open_flow(self, wire: Wire, data: bytes, flow: Flow) -> None:
-        if len(wire.flows) >= c.FLOWS_MAX:
-            wire.flows.clear()
-        wire.flows[data[:FLOW_BYTES]] = flow
-
-    def _aim(self, flow: Flow, d: Destination, hop: Neighbour, frame: Frame) -> None:
-        header = encode_frame(frame._replace(slot=hop.slot_for(frame.dest)))
-        flow.out = hop
-        flow.destination = d
-        flow.head = encode_ethernet(hop.mac, hop.wire.mac, header)[:FLOW_BYTES]
-        flow.index = hop.wire.index
-        flow.limit = hop.wire.mtu + c.ETHERNET_HEADER_BYTES
-
-    def _forget_flows(self) -> None:
-        """A route or a neighbour is not what it was."""
-        self._lanes.clear()
-        for wire in self._wires:
-            wire.flows.clear()
-
-    def _sender(self, wire: Wire, source: bytes, origin: bytes) -> Neighbour:
-        """Return the neighbour who sent a frame, as far as its MAC tells."""
-        senders = wire.senders.get(source, ())
-        if len(senders) == 1 and not wire.loopback:
-            return senders[0]
-        return next((n for n in senders if n.address == origin), self._nobody)
-
-    # Neighbours
-
-    def _hear(self, wire: Wire, source: bytes, origin: bytes, h: Handshake, directed: bool, now: float) -> None:
-        """A HANDSHAKE straight from a node on this segment."""
-        knows_us = h.heard is not None and Heard(wire.mac, self._nonce) in h.heard
-        n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now, knows_us=knows_us)
-        if n.nonce != h.nonce:
-            self._flush_node(origin, h.nonce, now)
-        if n.leaving:
-            return
-        self._note_source(n, source, h.slot, now)
-        if h.flags & c.FLAG_BYE:
-            self._say_bye(n, now)
-            return
-        if source == wire.mac and h.slot == wire.slot != c.NO_SLOT and (h.seq, origin) < (self._seq, self.address):
-            self._choose_slot(wire, now)  # the other program has run for longer
-        self._note(n, h, now)
-        self._listen(n, h.heard, directed, now)
-        self._learn_table(n, h, now)
-        self._take_requests(n, h.requests, now)
-        if h.flags & c.FLAG_REPLY:
-            self._confirm(n, h.token, now)
-        elif h.flags & c.FLAG_PROBE and n.replies.take(now=now):
-            self._direct(n, c.FLAG_REPLY, h.token)
-            self._credit.owe(0 if n.srtt else PROBE_BYTES)
-        if n.state is DEAD and n.retry > now and n.replies.take(now=now):
-            self._send_probe(n, now)  # it is there, so ask again now
-        self._arm(n)
-
-    def _receive_v1_handshake(self, wire: Wire, source: bytes, frame: Frame, directed: bool, now: float) -> None:
-        """An empty HANDSHAKE. With a full ttl it comes straight from a v1.0 node on this segment."""
-        origin = frame.origin
-        if frame.ttl == c.TTL_V1:
-            n = wire.neighbours.get(origin) or self._meet(wire, source, origin, now)
-            if not n.v1:
-                self._flush_node(origin, 0, now)
-            self._note_source(n, source, c.NO_SLOT, now)
-            self._note(n, None, now)
-            if n.state is HEARD:
-                self._move(n, UP, now)
-            elif directed:
-                self._confirm(n, next(iter(n.probes), 0), now)
-            self._learn(n, Route(origin, max(n.seq, int(self._epoch + now) // c.V1_SEQ_SECONDS, 1), 0, n.mtu), now)
-            self._arm(n)
-        else:
-            self._hear_of(wire, source, origin, c.TTL_V1 - frame.ttl + 1, now)
-        if not directed:
-            self._receive_flood(wire, source, frame, now)
-            return
-        for token, echo in list(self._echoes.items()):
-            if echo.dest == origin:
-                del self._echoes[token]
-                hops = max(c.TTL_V1 - frame.ttl, 0) + 1
-                self.events.append(Echoed(token, origin, hops, now - echo.sent, "", ()))
-        payload = self._echo_payload(c.FLAG_REPLY, 0, is_short=True)
-        is_asked = now - self._asked.get(origin, -INFINITY) < c.ASK_QUIET  # else two answerers might never end
-        if not is_asked and self._credit.afford(PAYLOAD_OFFSET + len(payload), now=now) and self._answers.take(now=now):
-            self._note_asked(origin, now)
-            self._answer(wire, source, self._frame(c.TYPE_HANDSHAKE, origin, payload), now)
-
-    def _meet(self, wire: Wire, source: bytes, origin: bytes, now: float, *, knows_us: bool = False) -> Neighbour:
-        """Enter a neighbour in the table, if need be in place of one that is not up or a v1.0 node."""
-        if not (self._newcomers[knows_us].take(now=now) and self._credit.afford(c.NEWCOMER_BYTES, now=now)):
-            raise FrameError("newcomers")
-        if len(wire.neighbours) >= c.NEIGHBOURS_MAX:
-            oldest = min(wire.neighbours.values(), key=lambda n: (n.usable and not n.v1, n.usable, n.last_heard))
-            if oldest.usable and not oldest.v1:
-                raise FrameError("neighbours")
-            self._forget(oldest, now)
-        n = wire.neighbours[origin] = Neighbour(wire, origin, source, now)
-        self._forget_flows()
-        return n
-
-    def _note_asked(self, address: bytes, now: float) -> None:
-        """A directed HANDSHAKE goes to a node."""
-        if len(self._asked) >= c.DESTINATIONS_MAX:
-            self._asked.clear()
-        self._asked[address] = now
-
-    def _note_source(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
-        """Note the Ethernet address that the neighbour sent with, and its slot there."""
-        known = n.sources.get(source)
-        n.sources[source] = Source(now, slot)
-        if known is None:
-            n.wire.senders[source] = (*n.wire.senders.get(source, ()), n)
-            n.wire.list_as(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
-            self._hurry_for(n, now)
-        self._move_to(n, source, now)
-        if known is None or known.slot != slot:
-            self._take_slot(n, source, slot, now)
-            self._forget_flows()
-            self._reselect(n, now)
-
-    def _move_to(self, n: Neighbour, source: bytes, now: float) -> None:
-        """Send to another Ethernet address of the neighbour from now on if the one used so far is silent."""
-        if source != n.mac and (not n.usable or now - n.sources[n.mac].heard_at > n.interval * c.OVERDUE_INTERVALS[1]):
-            self._drop_source(n, n.mac)
-            n.mac = source
-        elif len(n.sources) > c.SOURCES_MAX:
-            self._drop_source(n, next(mac for mac in n.sources if mac not in (n.mac, source)))
-
-    def _take_slot(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
-        """A neighbour says its slot at an Ethernet address: the program that had it before has ended."""
-        for other in n.wire.senders[source]:
-            if other is not n and other.sources[source].slot == slot != c.NO_SLOT:
-                self._forget(other, now)
-
-    def _choose_slot(self, wire: Wire, now: float) -> None:
-        """Take the lowest slot that no other program with this MAC has; for where a lock file cannot tell.
-
-        Others may still send to a dead program that had it. So this is another incarnation: nothing is forwarded for a
-        neighbour before it lists the new nonce, and has therefore heard of the slot.
-        """
-        taken = {n.sources[wire.mac].slot for n in wire.senders.get(wire.mac, ())}
-        before, wire.slot = wire.slot, min(set(range(c.NO_SLOT + 1)) - (taken - {c.NO_SLOT}))
-        if wire.slot == before:
-            return
-        wire.relays = False
-        self._at(now + c.SLOT_HELD, self._hold_slot, wire, wire.slot)
-        self._nonce = self._token()
-        for each in self._wires:
-            self._await_listing(each, now)
-
-    def _hold_slot(self, wire: Wire, slot: int, now: float) -> None:
-        """A chosen slot was announced: unless another program chose it too, and for longer, it is ours."""
-        if wire.slot == slot != c.NO_SLOT:
-            wire.relays = True
-            self._review(wire, now)
-
-    def _await_listing(self, wire: Wire, now: float) -> None:
-        """What identifies us on an interface is new: no link there is up until the neighbour lists it."""
-        for n in wire.neighbours.values():
-            if n.state is not HEARD and not n.v1:
-                self._move(n, HEARD, now)
-        wire.review = True
-        self._forget_flows()
-        self._hurry(wire, now)
-
-    def _drop_source(self, n: Neighbour, mac: bytes) -> None:
-        del n.sources[mac]
-        n.wire.list_as(n, tuple(Heard(mac, n.nonce) for mac in n.sources))
-        others = tuple(m for m in n.wire.senders[mac] if m is not n)
-        if others:
-            n.wire.senders[mac] = others
-        else:
-            del n.wire.senders[mac]
-        self._forget_flows()
-
-    def _flush_node(self, address: bytes, nonce: int, now: float) -> None:
-        """A node restarted: forget all that its former self said, on every interface."""
-        for wire in self._wires:
-            n = wire.neighbours.get(address)
-            if n is not None and n.nonce != nonce:
-                self._reset(n, nonce, now)
-
-    def _reset(self, n: Neighbour, nonce: int, now: float) -> None:
-        wire = n.wire
-        wire.take_list(n, frozenset())
-        n.restart(nonce, now)
-        wire.list_as(n, tuple(Heard(mac, nonce) for mac in n.sources))
-        wire.recent |= n.bit
-        if n.state is not HEARD:
-            self._move(n, HEARD, now)
-        self._unlearn_all(n, now)
-        if n.sources:  # else its source is noted next
-            self._hurry_for(n, now)
-        self._at(now + c.MEET_SECONDS, self._settle, n)
-
-    def _settle(self, n: Neighbour, now: float) -> None:
-        """A newcomer has had time to say whom it hears."""
-        if now >= n.met + c.MEET_SECONDS and n.wire.neighbours.get(n.address) is n:
-            n.wire.recent &= ~n.bit
-            self._review(n.wire, now)
-
-    def _hurry_for(self, n: Neighbour, now: float, delay: Optional[float] = None) -> None:
-        """Say soon whom we hear, because of a neighbour; a stranger must have paid for that."""
-        wire = n.wire
-        wire.news = c.NEWS_GREETINGS
-        is_soon = wire.greet_at <= now + c.START_DELAY[1]  # one HANDSHAKE answers all newcomers
-        if n.srtt or is_soon or self._credit.afford(wire.greeting_bytes, now=now):
-            self._hurry(wire, now, delay)
-
-    def _unlearn_all(self, n: Neighbour, now: float) -> None:
-        for dest in self._routes if n.adverts else ():
-            self._unlearn(n, dest, now)
-
-    def _forget(self, n: Neighbour, now: float) -> None:
-        """Take a neighbour out of the table."""
-        wire = n.wire
-        del wire.neighbours[n.address]
-        for mac in list(n.sources):
-            self._drop_source(n, mac)
-        wire.drop_bit(n)
-        n.usable = False
-        n.deadline = INFINITY
-        self._unlearn_all(n, now)
-        wire.review = True
-        wire.news = c.NEWS_GREETINGS
-        self._flush_in(self._rng.uniform(*c.UPDATE_DELAY), now)
-
-    def _say_bye(self, n: Neighbour, now: float) -> None:
-        """A node leaves. It still forwards for a moment, so its routes are the last choice until then."""
-        d = self._routes.get(n.address)
-        if d is not None:
-            d.left_at = now
-        for wire in self._wires:
-            m = wire.neighbours.get(n.address)
-            if m is None or m.leaving:
-                continue
-            if m.state is HEARD and len(wire.senders[m.mac]) > 1:  # it must not hold up the others on its card
-                self._forget(m, now)
-                continue
-            m.leaving = True
-            m.retry = INFINITY
-            m.expires = now + c.BYE_GRACE
-            if m.state in (UP, PROBING):
-                self._move(m, SUSPECT, now)
-            self._unlearn(m, n.address, now)
-            self._arm(m)
-
-    def _note(self, n: Neighbour, h: Optional[Handshake], now: float) -> None:
-        """Keep what a HANDSHAKE says about the neighbour itself. None: a v1.0 node's."""
-        n.last_heard = now
-        n.interval = h.interval if h is not None and h.interval else c.HANDSHAKE_INTERVAL
-        n.overdue = now + n.interval * self._rng.uniform(*c.OVERDUE_INTERVALS)
-        n.expires = now + n.interval * c.HOLD_INTERVALS
-        if h is None or h.ttl0 == c.TTL_V1:
-            self._count_missed(n, now)
-        offered = c.ETHERNET_MTU if h is None else max(h.mtu, c.MESH_MTU_MIN)
-        if offered != n.offered:
-            n.offered = offered
-            n.mtu = min(offered, n.wire.mtu if n.wire.loopback else c.ETHERNET_MTU)
-            self._reselect(n, now)
-            self._grow(n, now)
-        d = self._routes.get(n.address)
-        if h is not None and d is not None:
-            d.name = d.name if h.name is None else h.name
-            d.ports = d.ports if h.ports is None else h.ports
-
-    def _count_missed(self, n: Neighbour, now: float) -> None:
-        """Count the periodic HANDSHAKEs that should have come since the last one; a lossy link costs more."""
-        missed = min(8, max(0, int((now - n.greeted_at) / n.interval - 0.1))) if n.greeted_at > -INFINITY else 0
-        n.greeted_at = now
-        n.history = (n.history << missed | (1 << missed) - 1) << 1 & 0xFF
-        cost = c.LOSSY_COST if bin(n.history).count("1") >= c.LOSSY_MISSES else c.HOP_COST
-        if cost != n.cost:
-            n.cost = cost
-            self._reselect(n, now)
-
-    def _listen(self, n: Neighbour, heard: Optional[Tuple[Heard, ...]], directed: bool, now: float) -> None:
-        """Whom does the neighbour hear? Only if this incarnation of ours is among them may the link be used."""
-        if heard is None:
-            return
-        wire = n.wire
-        us = Heard(wire.mac, self._nonce)
-        listed = frozenset(heard)
-        if directed:
-            listed = n.heard | listed & {us}  # no list of all
-        elif now - n.listed_at < c.HEARD_GATHER and len(n.heard) < c.NEIGHBOURS_MAX:
-            listed |= n.heard  # the second frame of a long list
-        else:
-            n.listed_at = now
-        if listed != n.heard:
-            wire.take_list(n, listed)
-            wire.review = True
-            self._flush_in(self._rng.uniform(*c.UPDATE_DELAY), now)
-        if us in listed and n.state is HEARD:
-            self._move(n, UP, now)
-        elif us not in listed and n.usable:
-            self._move(n, HEARD, now)
-
-    def _move(self, n: Neighbour, state: LinkState, now: float) -> None:
-        """Change the state of a link, and draw the consequences for routes and for what is told."""
-        if state not in LINK_MOVES[n.state]:
-            raise RuntimeError(f"a neighbour goes from {n.state} to {state}")
-        before, n.state = n.state, state
-        was_usable, n.usable = n.usable, state in USABLE
-        if state is UP:
-            n.misses = 0
-            n.waiting = 0.0
-            n.confirm_at = now + c.CONFIRM_SECONDS
-            n.backoff = c.ASK_FIRST
-        elif not n.usable:
-            n.backoff = c.ASK_FIRST
-            n.retry = now + n.backoff
-        if n.usable != was_usable or before is DEAD:
-            self._forget_flows()
-        if n.usable != was_usable:
-            wire = n.wire
-            wire.listening = wire.listening | n.bit if n.usable and not n.v1 else wire.listening & ~n.bit
-            wire.review = True
-            if n.usable:
-                self._repeat_for(n, now)
-            self._flush_in(self._rng.uniform(*c.UPDATE_DELAY), now)
-            if DEAD in (before, state):
-                self._hurry_for(n, now, delay=0.0)  # HEARD changes
-            if n.usable:
-                self._grow(n, now)
-        if n.usable != was_usable or SUSPECT in (before, state):
-            self._reselect(n, now)
-
-    def _repeat_for(self, n: Neighbour, now: float) -> None:
-        """Tell everything again, as a neighbour listens from now on; a large table only once it has answered."""
-        if n.srtt or self._credit.afford(c.ROUTE_BYTES * len(n.wire.told), now=now):
-            n.wire.repeat = True
-        else:
-            n.repeats_later = True
-            self._send_probe(n, now)
-
-    # Probes
-
-    def _expect(self, n: Neighbour, now: float) -> None:
-        """Data goes out to a neighbour: if nothing comes back for DELAY_SECONDS, it is probed."""
-        n.waiting = n.sent = now
-        if n.confirm_at < now:
-            n.confirm_at = now + c.CONFIRM_SECONDS
-        if n.deadline > now + c.DELAY_SECONDS:
-            self._arm(n)
-
-    def _due(self, n: Neighbour) -> float:
-        """Return when something must be done about the neighbour if nothing happens before."""
-        if n.state is not UP:
-            return min(n.expires, n.retry)
-        due = min(n.expires, n.overdue)
-        if n.waiting:
-            due = min(due, n.waiting + c.DELAY_SECONDS)
-        if n.sent > n.confirm_at - c.CONFIRM_SECONDS:
-            due = min(due, n.confirm_at)
-        return due
-
-    def _arm(self, n: Neighbour) -> None:
-        due = self._due(n)
-        if due < n.deadline and not self._gone:
-            n.deadline = due
-            self._at(due, self._watch, n, due)
-
-    def _watch(self, n: Neighbour, due: float, now: float) -> None:
-        """The neighbour's timer: probe it, count what it missed, ask again, forget it."""
-        if due != n.deadline:
-            return  # another timer was set for earlier
-        n.deadline = INFINITY
-        if now >= n.expires:
-            self._forget(n, now)
-            return
-        if now >= self._due(n):
-            if n.state is UP:
-                self._probe(n, now)
-            elif n.state in (HEARD, DEAD):
-                n.backoff = min(2 * n.backoff, c.HANDSHAKE_INTERVAL)
-                self._send_probe(n, now)
-            elif now > n.retry + c.LATE_SECONDS:
-                n.retry = now + c.LATE_SECONDS  # we were held up ourselves; its answer may wait to be read
-            else:
-                self._miss(n, now)
-        self._arm(n)
-
-    def _probe(self, n: Neighbour, now: float) -> None:
-        self._move(n, PROBING, now)
-        self._send_probe(n, now)
-
-    def _miss(self, n: Neighbour, now: float) -> None:
-        """A PROBE went unanswered."""
-        n.misses += 1
-        latest = max(n.sources, key=lambda mac: n.sources[mac].heard_at)
-        if latest != n.mac:  # its interface may have got another Ethernet address
-            self._drop_source(n, n.mac)
-            n.mac = latest
-        if n.misses == 1:
-            self._move(n, SUSPECT, now)
-        if n.misses < c.PROBE_TRIES:
-            self._send_probe(n, now)
-        else:
-            self._move(n, DEAD, now)
-
-    def _send_probe(self, n: Neighbour, now: float) -> None:
-        """Ask the neighbour to answer. One that never has, and to which nothing is sent, must have paid for that."""
-        token = self._token()
-        n.retry = now + (n.backoff if n.state in (HEARD, DEAD) else max(c.PROBE_TIMEOUT, 4 * n.srtt))
-        if n.srtt or n.sent > -INFINITY or self._credit.afford(PROBE_BYTES, now=now):
-            n.probes[token] = now
-            if len(n.probes) > c.PROBE_TRIES:
-                del n.probes[next(iter(n.probes))]
-            self._note_asked(n.address, now)
-            self._direct(n, c.FLAG_PROBE, token)
-        self._arm(n)
-
-    def _confirm(self, n: Neighbour, token: int, now: float) -> None:
-        """A REPLY: if it answers a question of ours, the link works both ways."""
-        if token and token == n.big_token:
-            n.big_token = 0
-            n.mtu = min(n.offered, n.wire.mtu)
-            self._reselect(n, now)
-            return
-        sent = n.probes.get(token)
-        if sent is None:
-            announced, sent = self._announced
-            if token != announced or now - sent > c.HANDSHAKE_INTERVAL:
-                return
-        n.srtt = (7 * n.srtt + now - sent) / 8 if n.srtt else now - sent
-        n.probes.clear()
-        if n.state not in (HEARD, UP):
-            self._move(n, UP, now)
-        if n.grows_later:
-            n.grows_later = False
-            self._grow(n, now)
-        if n.repeats_later:
-            n.repeats_later = False
-            n.wire.repeat = True
-            self._flush_in(0.0, now)
-        if not n.is_introduced:
-            n.is_introduced = True
-            self._dirty[n.address] = None
-            self._flush_in(0.0, now)
-
-    def _grow(self, n: Neighbour, now: float) -> None:
-        """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour.
-
-        It answers a small one first: else a few bytes of anybody would send thousands to a third.
-        """
-        size = min(n.offered, n.wire.mtu)
-        if n.mtu < size and not n.big_token and not n.srtt:
-            n.grows_later = True
-            self._send_probe(n, now)
-        elif n.mtu < size and not n.big_token:
-            n.big_token = self._token()
-            self._send_big(n, n.big_token, size, c.PROBE_TRIES, now)
-
-    def _send_big(self, n: Neighbour, token: int, size: int, tries: int, now: float) -> None:
-        if token != n.big_token:
-            return  # it was answered
-        if not tries or not n.usable:
-            n.big_token = 0
-            return
-        pad = size - c.MESH_HEADER_BYTES - c.HANDSHAKE_FIXED_BYTES - 2 * c.TLV_BYTES - c.HEARD_BYTES * len(n.tags)
-        self._direct(n, c.FLAG_PROBE, token, pad=pad)
-        self._at(now + max(c.PROBE_TIMEOUT, 4 * n.srtt), self._send_big, n, token, size, tries - 1)
-
-    # HANDSHAKEs out
-
-    def _handshake(self, wire: Wire, flags: int, ttl0: int, token: int = 0) -> Handshake:
-        return Handshake(flags, ttl0, c.HANDSHAKE_INTERVAL, wire.mtu, self._nonce, self._seq, token, slot=wire.slot)
-
-    def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Handshake) -> None:
-        frame = self._frame(c.TYPE_HANDSHAKE, dest, encode_handshake(handshake))
-        self._send(wire, mac, frame._replace(ttl=handshake.ttl0))
-
-    def _direct(self, n: Neighbour, flags: int = 0, token: int = 0, **tlvs: Any) -> None:
-        """Send a HANDSHAKE to one neighbour."""
-        handshake = self._handshake(n.wire, flags, 0, token)._replace(**tlvs)
-        if n.state is not DEAD and not n.v1:
-            handshake = handshake._replace(heard=n.tags)
-        if flags & c.FLAG_REPLY and n.usable:
-            handshake = handshake._replace(name=self._name, ports=self._ports)
-        self._send_handshake(n.wire, n.mac, n.address, handshake)
-
-    def _hurry(self, wire: Wire, now: float, delay: Optional[float] = None) -> None:
-        """There is somebody to be greeted: send the next HANDSHAKE soon."""
-        wire.news = c.NEWS_GREETINGS
-        when = now + (self._rng.uniform(*c.START_DELAY) if delay is None else delay)
-        self._greet_at(wire, max(when, wire.greeted + c.GREET_GAP))
-
-    def _greet_at(self, wire: Wire, when: float) -> None:
-        if when < wire.greet_at and not self._gone:
-            wire.greet_at = when
-            self._at(when, self._greet, wire, when)
-
-    def _greet(self, wire: Wire, when: float, now: float) -> None:
-        """The timer of the periodic HANDSHAKE."""
-        if when == wire.greet_at:
-            wire.greet_at = INFINITY
-            wire.greet = wire.review = True
-            self._flush_at = now
-            self._flush(now)
-
-    def _send_greeting(self, wire: Wire, now: float, flags: int = 0, token: int = 0) -> bool:
-        """Send the HANDSHAKE to everyone; return True if it held all routes that this interface is told."""
-        wire.greetings += 1
-        wire.greeted = now
-        wire.greet = wire.repeat = wire.bump = False
-        wire.greet_at = INFINITY
-        self._greet_at(wire, now + c.HANDSHAKE_INTERVAL * self._rng.uniform(*c.JITTER))
-        handshake = self._handshake(wire, flags, c.TTL_V1, token)
-        room = routes_room(wire)
-        lists = wire.news or wire.greetings % c.HEARD_EVERY == 0
-        if wire.news:
-            wire.news -= 1
-            handshake = handshake._replace(name=self._name, ports=self._ports)
-            room -= 2 * c.TLV_BYTES + len(self._name.encode("utf-8", "replace")) + 2 * len(self._ports)
-        if lists:
-            heard = self._list_heard(wire, (room - c.TLV_BYTES) // c.HEARD_BYTES)
-            handshake = handshake._replace(heard=heard)
-            room -= c.TLV_BYTES + c.HEARD_BYTES * len(heard)
-        fit = max(room // c.ROUTE_BYTES, 0)
-        routes = list(wire.told.values()) if wire.listening else []
-        full = len(routes) <= fit
-        if full:
-            handshake = handshake._replace(flags=flags | c.FLAG_FULL)
-        else:
-            start = wire.cursor % len(routes)
-            wire.cursor = start + fit
-            routes = (routes[start:] + routes[:start])[:fit]
-        self._send_handshake(wire, c.BROADCAST_ADDRESS, c.EVERYONE, handshake._replace(routes=tuple(routes)))
-        wire.greeting_bytes = len(self._out[-1].frame)
-        return full
-
-    def _list_heard(self, wire: Wire, most: int) -> Tuple[Heard, ...]:
-        """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
-        heard = [tag for n in wire.neighbours.values() if n.state is not DEAD and not n.leaving for tag in n.tags]
-        part = max(routes_room(wire) // c.HEARD_BYTES, 1)
-        while len(heard) > max(most, 0):
-            handshake = self._handshake(wire, 0, c.TTL_V1)._replace(heard=tuple(heard[:part]))
-            self._send_handshake(wire, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
-            del heard[:part]
-        return tuple(heard)
-
-    def _send_update(self, wire: Wire, routes: List[Route]) -> None:
-        """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
-        requests = list(wire.requests.values())
-        wire.requests.clear()
-        if not (routes or requests or wire.bump):
-            return
-        wire.bump = False
-        fit = max(routes_room(wire) // c.ROUTE_BYTES, 1)  # a REQUEST is smaller than a ROUTE
-        for start in range(0, max(len(routes) + len(requests), 1), fit):
-            first = start - len(routes)
-            handshake = self._handshake(wire, 0, 0)._replace(
-                routes=tuple(routes[start : start + fit]),
-                requests=tuple(requests[max(first, 0) : max(first + fit, 0)]),
-            )
-            self._send_handshake(wire, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
-
-    def _echo_payload(self, flags: int, token: int, *, is_short: bool = False) -> bytes:
-        """Return the payload of a HANDSHAKE that is routed like data; a short answer has neither name nor ports."""
-        handshake = self._handshake(self._wires[0], flags, c.TTL_ROUTED, token)._replace(slot=0)
-        if flags & c.FLAG_REPLY and not is_short:
-            handshake = handshake._replace(name=self._name, ports=self._ports)
-        return encode_handshake(handshake)
-
-    # Routes in
-
-    def _learn_table(self, n: Neighbour, h: Handshake, now: float) -> None:
-        """Take the routes of a HANDSHAKE."""
-        self._learn(n, Route(n.address, h.seq, 0, n.offered), now)
-        for route in h.routes:
-            if route.dest == self.address:
-                self._meet_own_past(route, now)
-            elif route.dest == n.address or not is_unicast(route.dest):
-                self.drops["route"] += 1
-            elif route.metric >= c.METRIC_UNREACHABLE:
-                self._unlearn(n, route.dest, now)
-            else:
-                self._learn(n, route, now)
-        if h.flags & c.FLAG_FULL:
-            listed = {route.dest for route in h.routes}
-            for d in self._routes.values():
-                if n in d.adverts and d.address not in listed and d.address != n.address:
-                    self._unlearn(n, d.address, now)
-
-    def _learn(self, n: Neighbour, route: Route, now: float) -> None:
-        """The neighbour has a route, or is the destination itself (metric 0)."""
-        d = self._routes.get(route.dest) or self._add_destination(route.dest, n, now)
-        if d is None:
-            self.drops["destinations"] += 1
-            return
-        old = d.adverts.get(n)
-        n.adverts += old is None
-        d.adverts[n] = Advert(route.seq, route.metric, route.mtu, now)
-        if route.metric == 0:
-            d.left_at = -INFINITY
-        if old is not None and old[:3] == (route.seq, route.metric, route.mtu):
-            if d.best is None or d.asks:
-                self._seek(d, now)
-        elif d.best is None or d.best.neighbour is n or self._is_better(d, n, d.best.neighbour):
-            self._select(d, now)
-
-    def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
-        """Return whether a next hop is better than the one in use, or that one must not be used any more."""
-        rank, other = self._rank(d, n), self._rank(d, than)
-        return other is None or (rank is not None and rank < other)
-
-    def _unlearn(self, n: Neighbour, dest: bytes, now: float) -> None:
-        d = self._routes.get(dest)
-        if d is not None and d.adverts.pop(n, None) is not None:
-            n.adverts -= 1
-            d.touched = now
-            if d.best is None or d.best.neighbour is n:
-                self._select(d, now)
-
-    def _add_destination(self, dest: bytes, n: Neighbour, now: float) -> Optional[Destination]:
-        """Enter a destination in the table; if it is full, in place of one that was not used for long.
-
-        A neighbour that filled half of the table itself gets no more.
-        """
-        if len(self._routes) >= c.DESTINATIONS_MAX:
-            if n.adverts >= c.DESTINATIONS_MAX // 2:
-                return None
-            for _ in range(c.EVICT_TRIES):  # the front of the table; what is in use goes back to its end
-                oldest = self._routes.pop(next(iter(self._routes)))
-                direct = oldest.best is not None and oldest.best.neighbour.address == oldest.address
-                if not direct and not oldest.in_use(now):
-                    break
-                self._routes[oldest.address] = oldest
-            else:
-                return None
-            self._evict(oldest, now)
-        d = self._routes[dest] = Destination(dest, now)
-        return d
-
-    def _evict(self, d: Destination, now: float) -> None:
-        """Forget a destination, told ones with a retraction."""
-        for n in d.adverts:
-            n.adverts -= 1
-        d.adverts.clear()
-        d.best = None
-        self._forget_flows()
-        self._dirty[d.address] = None
-        self._flush_in(self._rng.uniform(*c.UPDATE_DELAY), now)
-        self._lose(d, now)
-
-    def _meet_own_past(self, route: Route, now: float) -> None:
-        """Somebody has a route to this node that is newer than it: it restarted without a clock."""
-        is_newer = self._seq < route.seq < self._highest_seq(now)
-        if is_newer and route.metric < c.METRIC_UNREACHABLE and now >= self._jump_at:
-            self._jump_at = now + c.HANDSHAKE_INTERVAL  # two nodes with one address must not chase each other
-            self._bump(route.seq + 1, now)
-
-    def _highest_seq(self, now: float) -> int:
-        """Return the highest sequence number that others may move this node to: never near the end of all numbers."""
-        clock = int(self._epoch + now)
-        return (clock if clock > c.CLOCK_MIN else c.SEQ_MAX - 2 * c.SEQ_JUMP_MAX) + c.SEQ_JUMP_MAX
-
-    def _start_afresh(self, now: float) -> None:
-        """Be another incarnation, which has advertised nothing yet: so every route that is offered is feasible.
-
-        For where a destination's number once was so far ahead that it does not come again: somebody has lied. It is as
-        safe as a restart: nothing is forwarded for a neighbour before it lists the new nonce, and has forgotten what
-        was advertised before.
-        """
-        if now < self._afresh_at:
-            return
-        self._afresh_at = now + c.AFRESH_SECONDS
-        self._nonce = self._token()
-        for d in self._routes.values():
-            d.fd = None
-        for wire in self._wires:
-            wire.told.clear()
-            self._await_listing(wire, now)
-        for d in list(self._routes.values()):
-            self._select(d, now)
-
-    def _bump(self, seq: int, now: float) -> None:
-        """Take a newer sequence number, or the same again, and tell everybody at once."""
-        self._seq = max(self._seq, seq)
-        for wire in self._up:
-            wire.bump = True
-        self._flush_in(0.0, now)
-
-    def _feasible(self, d: Destination, n: Neighbour) -> bool:
-        """Return whether the neighbour's route is feasible: that keeps routes free of loops ("why it cannot loop").
-
-        Sequence numbers are plain integers here: the proof wants a total order, and seconds fit u32 until 2106.
-        """
-        advert = d.adverts[n]
-        return d.fd is None or (-advert.seq, advert.metric) < d.fd
-
-    def _rank(self, d: Destination, n: Neighbour) -> Optional[Tuple[Any, ...]]:
-        """Return how good the way through a neighbour is, lowest best, or None if it must not be used."""
-        advert = d.adverts[n]
-        metric = advert.metric + n.cost
-        if not n.usable or metric >= c.METRIC_UNREACHABLE or not self._feasible(d, n):
-            return None
-        if n.slot == c.NO_SLOT and n.address != d.address:
-            return None  # it forwards for nobody
-        known = -d.fd[0] if d.fd is not None else advert.seq
-        far = advert.metric > 0 and advert.seq > known + c.SEQ_JUMP_MAX  # believed only if there is nothing else
-        new = d.best is None or n is not d.best.neighbour
-        mtu = min(advert.mtu, n.mtu, n.wire.mtu)
-        return n.state is SUSPECT, far, metric, -mtu, new, -advert.seq, n.mac, n.address
-
-    def _select(self, d: Destination, now: float) -> None:
-        """Choose the best of the feasible ways."""
-        old = d.best
-        best: Optional[Neighbour] = None
-        best_rank: Tuple[Any, ...] = ()
-        for n in d.adverts:
-            rank = self._rank(d, n)
-            if rank is not None and (best is None or rank < best_rank):
-                best, best_rank = n, rank
-        d.best = Path(best, d.adverts[best].seq, best_rank[2], -best_rank[3]) if best is not None else None
-        if d.best != old:
-            self._path_changed(d, old, now)
-        self._seek(d, now)
-
-    def _reselect(self, n: Neighbour, now: float) -> None:
-        """Choose again wherever the neighbour is a candidate."""
-        for d in self._routes.values() if n.adverts else ():
-            if n in d.adverts:
-                self._select(d, now)
-
-    def _path_changed(self, d: Destination, old: Optional[Path], now: float) -> None:
-        """Tell whom it concerns that there is another way to a destination, or none."""
-        best = d.best
-        if best is not None and old is None:
-            for message in [each for each in self._messages.values() if each.frame.dest == d.address]:
-                self._send_again(message, now)  # its flood may have come before the relays knew this node
-        if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
-            self._forget_flows()
-            if best is not None and d.used > -INFINITY:
-                self.events.append(PathChanged(d.address, best.mtu))
-        if best is None:
-            self._at(now + (0.0 if d.left(now) else c.LOST_GRACE), self._lose, d)
-        elif not d.found:
-            d.found = True
-            self.events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
-        if self.tells_routes and best is not None and (old is None or best._replace(seq=old.seq) != old):
-            hop = best.neighbour
-            self.events.append(RouteChanged(d.address, hop.wire.index, hop.address, hops_of(best), best.mtu))
-        self._dirty[d.address] = None
-        urgent = (best is None and d.in_use(now)) or now - d.wanted <= c.REQUEST_FRESH
-        self._flush_in(0.0 if urgent else self._rng.uniform(*c.UPDATE_DELAY), now)
-
-    def _lose(self, d: Destination, now: float) -> None:
-        if d.best is None and d.found:
-            d.found = False
-            self.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
-
-    # Requests: no feasible route, yet somebody has one
-
-    def _holders(self, d: Destination, now: float) -> List[Neighbour]:
-        """Return the neighbours to be asked for a newer route; none if the one we have will do."""
-        if d.left(now) or (d.best is not None and not (d.best.neighbour.state is SUSPECT and d.in_use(now))):
-            return []
-        return [n for n in d.adverts if n.usable and (d.best is None or n is not d.best.neighbour)]
-
-    def _seek(self, d: Destination, now: float) -> None:
-        """See whether a route must be asked for; a few times in a row, then once a second at most."""
-        if not self._holders(d, now):
-            d.asks = 0
-        elif d.asks == 0 or now >= d.ask_at:
-            self._ask(d, 0.0, now)
-
-    def _ask(self, d: Destination, due: float, now: float) -> None:
-        """Ask all holders for a route with a newer sequence number. `due`: of the timer, 0 if it is not that."""
-        holders = self._holders(d, now)
-        if (due and due != d.ask_at) or not holders:
-            return
-        d.asks += 1
-        d.wanted = now
-        again = d.asks < c.REQUEST_TRIES
-        d.ask_at = now + (c.REQUEST_RETRY if again else c.REQUEST_AGAIN)
-        if again:
-            self._at(d.ask_at, self._ask, d, d.ask_at)
-        seq = d.fd_seq + 1
-        is_in_vain = seq > c.SEQ_MAX or not again
-        if is_in_vain and d.fd_seq > max(d.adverts[n].seq for n in holders) + c.SEQ_JUMP_MAX:
-            self._start_afresh(now)
-        elif seq <= c.SEQ_MAX:
-            for n in holders:
-                n.wire.requests[d.address] = Request(d.address, seq, c.REQUEST_HOPS)
-            self._flush_in(0.0 if d.in_use(now) else self._rng.uniform(*c.UPDATE_DELAY), now)
-
-    def _take_requests(self, n: Neighbour, requests: Tuple[Request, ...], now: float) -> None:
-        """Answer or pass on what the neighbour asks for."""
-        onward: Dict[Neighbour, List[Request]] = {}
-        for request in requests:
-            d = self._routes.get(request.dest)
-            if request.dest == self.address:
-                if request.seq <= self._highest_seq(now) and self._answers.take(now=now):
-                    self._bump(request.seq, now)
-            elif d is not None:
-                to = self._request_target(d, n, request, now)
-                again = d.passed_seq == request.seq and now - d.passed_at < c.REQUEST_AGAIN
-                if to is not None and request.hops and not again and d.passes.take(now=now):
-                    d.wanted = d.passed_at = now
-                    d.passed_seq = request.seq
-                    onward.setdefault(to, []).append(request._replace(hops=request.hops - 1))
-        for to, passed in onward.items():
-            for start in range(0, len(passed), c.ROUTES_PER_FRAME):
-                self._direct(to, requests=tuple(passed[start : start + c.ROUTES_PER_FRAME]))
-
-    def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
-        """Return to whom a request goes on; None if it is answered here or nobody knows better."""
-        best = d.best
-        if best is None or best.neighbour is n:
-            return next((m for m in d.adverts if m.usable and m is not n), None)
-        if best.seq < request.seq:
-            if not best.neighbour.v1:
-                return best.neighbour
-            if request.seq > best.seq + c.SEQ_JUMP_MAX:
-                return None
-            best.neighbour.seq = request.seq  # we speak for it
-            self._learn(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
-        self._distrust(n.wire, d.address)
-        self._flush_in(0.0, now)
-        return None
-
-    # Routes out
-
-    def _flush_in(self, delay: float, now: float) -> None:
-        when = max(now + delay, self._flushed + c.UPDATE_GAP)
-        if when < self._flush_at and not self._gone:
-            self._flush_at = when
-            self._at(when, self._flush)
-
-    def _flush(self, now: float) -> None:
-        """Tell each interface what has changed for it."""
-        if now < self._flush_at:
-            return
-        self._flush_at = INFINITY
-        self._flushed = now
-        dirty, self._dirty = self._dirty, {}
-        for wire in self._up:
-            routes = self._changes(wire, dirty, now)
-            if wire.repeat and wire.told:
-                retractions = [route for route in routes if route.metric == c.METRIC_UNREACHABLE]
-                routes = retractions + list(wire.told.values())
-                wire.greet = True
-            if wire.greet and self._send_greeting(wire, now):
-                routes = []  # its table was complete
-            wire.repeat = False
-            self._send_update(wire, routes)
-
-    def _review(self, wire: Wire, now: float) -> None:
-        wire.review = True
-        self._flush_in(0.0, now)
-
-    def _changes(self, wire: Wire, dirty: Dict[bytes, None], now: float) -> List[Route]:
-        """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
-        if not wire.listening:
-            return []
-        changes = []
-        for address in {**dict.fromkeys(wire.told), **dict.fromkeys(self._routes)} if wire.review else dirty:
-            d = self._routes.get(address)
-            route = self._view(wire, d, now) if d is not None else None
-            told = wire.told.get(address)
-            if route == told:
-                continue
-            if d is None or route is None:
-                del wire.told[address]
-                changes.append(Route(address, d.fd_seq if d is not None else 0, c.METRIC_UNREACHABLE, 0))
-                continue
-            if told is None and not self._may_introduce(d, now):
-                continue
-            urgent = told is None or told != route._replace(seq=told.seq) or now - d.wanted < c.REQUEST_FRESH
-            if urgent or wire.greet:  # a mere newer sequence number waits for the periodic HANDSHAKE
-                wire.told[address] = route
-                rank = (-route.seq, route.metric)
-                d.fd = rank if d.fd is None else min(d.fd, rank)
-            if urgent:
-                changes.append(route)
-        wire.review = False
-        return changes
-
-    def _may_introduce(self, d: Destination, now: float) -> bool:
-        """Return whether others may be told of a node; of a neighbour that never answered only if it paid for that."""
-        n = d.best.neighbour if d.best is not None else None
-        if n is None or n.address != d.address or n.is_introduced:
-            return True
-        n.is_introduced = self._credit.afford(c.INTRODUCTION_BYTES * len(self._up), now=now)
-        if not n.is_introduced and not n.probes:
-            self._send_probe(n, now)
-        return n.is_introduced
-
-    def _view(self, wire: Wire, d: Destination, now: float) -> Optional[Route]:
-        """Return the route that an interface is to be told; None if nobody there needs it, or we do not forward there.
-
-        If the next hop is on that LAN, only those that do not hear it need the route (split horizon).
-        """
-        if d.best is None or not wire.relays:
-            return None
-        hop, direct = d.best.neighbour, wire.neighbours.get(d.address)
-        needy = wire.listening & ~direct.bit if direct is not None else wire.listening
-        if hop.wire is wire:
-            needy &= ~hop.linked_bits
-        elif needy and hop.wire.segment(now) is wire.segment(now):
-            listeners = [n for n in wire.neighbours.values() if n.bit & needy]
-            needy = not all(hop.links(n, now) for n in listeners)
-        return Route(d.address, d.best.seq, d.best.metric, d.best.mtu) if needy else None
-
-    def _distrust(self, wire: Wire, dest: bytes) -> None:
-        """Tell an interface again about `dest`, whatever it was told: a finite route, or its retraction."""
-        wire.told[dest] = Route(dest, 0, 0, 0)
-        self._dirty[dest] = None
-
-    # Text and echoes
-
-    def _repeat_message(self, msg_id: int, wait: float, now: float) -> None:
-        message = self._messages.get(msg_id)
-        if message is None:
-            return
-        if now >= message.deadline:
-            self._give_up(msg_id)
-            return
-        self._send_again(message, now)
-        when = min(now + wait, message.deadline)
-        self._at(when, self._repeat_message, msg_id, min(2 * wait, c.MESSAGE_RETRY_MAX))
-
-    def _send_again(self, message: Message, now: float) -> None:
-        """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
-        frame = message.frame
-        if self._is_v1(frame.dest):
-            frame = frame._replace(msg_id=self._frame(c.TYPE_MESSAGE, frame.dest, b"").msg_id)
-            self._renamed[frame.msg_id] = message.frame.msg_id
-        self._route(frame, now)
-
-    def _is_v1(self, dest: bytes) -> bool:
-        """Return whether a destination is a v1.0 node, near or far, as far as its route tells."""
-        path = self.path_to(dest)
-        if path is None:
-            return False
-        # Who hears it says Unix time // 64 for it, which is no number of ours: those begin at Unix time, or at 1.
-        is_far = c.CLOCK_MIN // c.V1_SEQ_SECONDS <= path.seq <= c.SEQ_MAX // c.V1_SEQ_SECONDS
-        return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
-
-    def _give_up(self, msg_id: int) -> None:
-        message = self.end_message(msg_id)
-        self.events.append(Undelivered(msg_id, message.frame.dest))
-
-    def _acknowledge(self, frame: Frame, now: float) -> None:
-        """A STATUS for this node, from whatever Ethernet address."""
-        msg_id = parse_status(frame.payload)
-        first = -1 if msg_id is None else self._renamed.get(msg_id, msg_id)
-        message = self._messages.get(first)
-        if message is None or message.frame.dest != frame.origin:
-            self.drops["status"] += 1
-            return
-        self.end_message(first)
-        self.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
-
-    def end_message(self, msg_id: int) -> Message:
-        """Forget a MESSAGE and all its ids."""
-        self._renamed = {later: first for later, first in self._renamed.items() if first != msg_id}
-        return self._messages.pop(msg_id)
-
-    def _receive_echo(self, wire: Wire, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
-        """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
-        if h.flags & c.FLAG_REPLY:
-            echo = self._echoes.get(h.token)
-            if echo is None or (echo.dest != frame.origin and echo.ttl == c.TTL_ROUTED):
-                raise FrameError("echo")
-            del self._echoes[h.token]
-            hops = max(h.ttl0 - frame.ttl, 0) + 1
-            name, ports, rtt = h.name or "", h.ports or (), now - echo.sent
-            d = self._routes.get(frame.origin)
-            if d is not None:
-                d.name, d.ports, d.rtt = name, ports, rtt
-            self.events.append(Echoed(h.token, frame.origin, hops, rtt, name, ports))
-        elif h.flags & c.FLAG_PROBE:
-            self._answer_echo(wire, source, frame.origin, h.token, now)
-
-    def _answer_echo(self, wire: Wire, source: bytes, origin: bytes, token: int, now: float) -> None:
-        if self._answers.take(now=now):
-            payload = self._echo_payload(c.FLAG_REPLY, token)
-            extra = len(payload) - c.HANDSHAKE_FIXED_BYTES
-            if self.path_to(origin) is None and not self._credit.afford(extra, now=now):
-                payload = self._echo_payload(c.FLAG_REPLY, token, is_short=True)
-            self._answer(wire, source, self._frame(c.TYPE_HANDSHAKE, origin, payload), now)
-
-    def _token(self) -> int:
-        return self._rng.getrandbits(32) or 1
-
-    def _check_peer(self, dest: bytes) -> None:
-        if not is_unicast(dest) or dest == self.address:
-            raise ValueError("not the address of another node")
+            self.neighbours.process_hello(interface, source, frame.origin, h, directed, now)
 
 
 def hops_of(path: Path) -> int:
@@ -2446,6 +2590,6 @@ def hops_of(path: Path) -> int:
     return max(path.metric // c.HOP_COST, 1)
 
 
-def routes_room(wire: Wire) -> int:
+def routes_room(interface: Interface) -> int:
     """Return the bytes for TLVs in one HANDSHAKE, before the routes."""
-    return min(wire.mtu, c.ETHERNET_MTU) - c.MESH_HEADER_BYTES - c.HANDSHAKE_FIXED_BYTES - c.TLV_BYTES
+    return min(interface.mtu, c.ETHERNET_MTU) - c.MESH_HEADER_BYTES - c.HANDSHAKE_FIXED_BYTES - c.TLV_BYTES

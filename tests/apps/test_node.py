@@ -395,7 +395,7 @@ def test_a_text_too_long_for_the_far_end_is_refused_once_that_is_known(pair: Pai
     pair.links[1].notify()
     with pytest.raises(ValueError, match="too long: the text has 1200 bytes, a frame to there has room for 553"):
         one.send_message(two.address, "x" * 1200, timeout=SECONDS)
-    assert one._router._messages == {}  # it must not arrive later, when the path is wider
+    assert one._router.messages.unacknowledged == {}  # it must not arrive later, when the path is wider
     assert one.send_message(two.address, "x" * 553, timeout=SECONDS) < SECONDS
 
 
@@ -1260,7 +1260,7 @@ def test_another_name_and_ethernet_address_are_taken_and_told(pair: Pair, why: s
     change = next_event(one, LinkChanged)
     assert describe_event(change) == "wan^[[0m: new Ethernet address 02:00:00:00:00:77"
     assert one.address == address
-    assert one._router._wires[0].slot == 3
+    assert one._router.local.interfaces[0].slot == 3
     two.send_message(one.address, "still there", timeout=SECONDS)
     deadline = time.monotonic() + SECONDS
     while [neighbour.mac for neighbour in two.neighbours()] != [new]:

@@ -36,7 +36,7 @@ from protocol import (
     Frame,
     Handshake,
     Heard,
-    Interface,
+    InterfaceConfig,
     Router,
     encode_ethernet,
     encode_frame,
@@ -58,11 +58,11 @@ class Talk:
 
     def __init__(self, interfaces: int) -> None:
         self.macs = [mac_of(1, index) for index in range(interfaces)]
-        ports = [Interface(f"e{index}", mac, 9000, False) for index, mac in enumerate(self.macs)]
+        ports = [InterfaceConfig(f"e{index}", mac, 9000, False) for index, mac in enumerate(self.macs)]
         self.router = Router(ME, ports, rng=random.Random(1), now=0.0, seq=BOOT_SEQ, name="a name of twenty cha")
         self.now = 1.0
         self.received = self.sent = 0
-        self.nonce = self.router._nonce
+        self.nonce = self.router.local.nonce
         self._ids = itertools.count(1)
         for index in range(interfaces):
             self.greet(index)
@@ -245,17 +245,20 @@ def microseconds(make: Conversation, count: int = 3000) -> float:
 
 def crowd_of_512() -> Router:
     """Return a router with 512 neighbours on an interface that all hear each other, and two more on another one."""
-    ports = [Interface("e0", ME, 1500, False), Interface("e1", mac_of(1, 1), 1500, False)]
+    ports = [InterfaceConfig("e0", ME, 1500, False), InterfaceConfig("e1", mac_of(1, 1), 1500, False)]
     router = Router(ME, ports, rng=random.Random(1), now=0.0, seq=BOOT_SEQ)
-    router._newcomers[True]._tokens = router._newcomers[True]._burst = 1000.0
-    router._credit._left = router._credit._most = router._credit._allowance = 1 << 24
+    router.neighbours.newcomers[True]._tokens = router.neighbours.newcomers[True]._burst = 1000.0
+    router.local.credit._left = router.local.credit._most = router.local.credit._allowance = 1 << 24
     everybody = tuple(Heard(mac_of(number), number) for number in range(2, 2 + NEIGHBOURS_MAX))
     now, ids = 1.0, itertools.count(1)
     for number in [*range(2, 2 + NEIGHBOURS_MAX), 1000, 1001]:
         index = number >= 1000
         origin = mac_of(number, index)
         for first in range(0, len(everybody), 100):
-            heard = (Heard(ports[index].mac, router._nonce), *(everybody[first : first + 100] if not index else ()))
+            heard = (
+                Heard(ports[index].mac, router.local.nonce),
+                *(everybody[first : first + 100] if not index else ()),
+            )
             h = encode_handshake(Handshake(0, TTL_V1, 5.0, 1500, number, BOOT_SEQ, heard=heard))
             frame = encode_frame(Frame(TYPE_HANDSHAKE, origin, EVERYONE, TTL_V1, next(ids), h))
             router.receive(index, encode_ethernet(BROADCAST_ADDRESS, origin, frame), now=now)
@@ -272,11 +275,11 @@ def flush_seconds(router: Router) -> float:
     now = 100.0
     for _ in range(5):
         now += 1
-        for wire in router._wires:
-            wire.review = True
-        router._flush_at = now
+        for wire in router.local.interfaces:
+            wire.recompute_all = True
+        router.routes.updates_at = now
         began = time.process_time()
-        router._flush(now)
+        router.routes.send_updates(now)
         times.append(time.process_time() - began)
     return min(times)
 
@@ -324,7 +327,7 @@ def storm(count: int = 60000, seconds: float = 10.0) -> Storm:
     while not newcomer.happened(Delivered):
         net.run(0.01)
     message = net.now - came
-    while newcomer.address not in {n.address for n in a.router.neighbours() if n.usable}:
+    while newcomer.address not in {n.address for n in a.router.neighbours.all() if n.usable}:
         net.run(0.05)
     met = net.now - came
     net.run(max(0.0, start + seconds + 3 - net.now))
@@ -332,7 +335,7 @@ def storm(count: int = 60000, seconds: float = 10.0) -> Storm:
     assert len(answers) >= 0.95 * len(pings), (len(answers), len(pings))
     # In virtual time nothing waits for the processor: one batch is the longest that a ping waits for it here.
     slowest = max(event.rtt for event in answers) + max(spent)
-    neighbours, destinations = len(a.router.neighbours()), len(a.router._routes)
+    neighbours, destinations = len(a.router.neighbours.all()), len(a.router.routes.table)
     return Storm(1e6 * sum(spent) / count, neighbours, destinations, slowest, message, met)
 
 

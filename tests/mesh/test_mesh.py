@@ -4,7 +4,7 @@ import random
 from typing import Any, Callable, List, Sequence, Tuple
 
 import pytest
-from fuzz_mesh import CommonVeto
+from fuzz_mesh import COMMON_VETO
 from meshsim import BOOT_SEQ, HANDSHAKE, MESSAGE, STATUS, STREAM, TEXT, Network, Segment, SimNode, V1SimNode, mac_of
 
 from constants import FLOODS_PER_SECOND, LOST_FLOODS_PER_SECOND
@@ -413,7 +413,7 @@ def route_changes(nodes: Sequence[SimNode]) -> int:
 def changes_in_30_s(net: Network) -> int:
     """Return how many routes change between the 4th and the 34th second after the last program was started."""
     for node in net.nodes:
-        node.router.tells_routes = True
+        node.router.routes.tells_changes = True
     net.run(3)
     before = route_changes(net.nodes)
     net.frames.clear()
@@ -460,7 +460,7 @@ def test_with_common_vetoes_two_programs_on_each_end_of_a_cable_are_never_quiet(
     lan = net.segment()
     lan.deaf = True
     for number in (1, 2):
-        machine(net, [lan], number, 2, kind=CommonVeto)
+        machine(net, [lan], number, 2, kind=COMMON_VETO)
     assert changes_in_30_s(net) > 100
 
 
@@ -487,7 +487,7 @@ def test_program_that_takes_the_slot_of_one_that_was_killed_takes_its_place() ->
     first.crash()
     third = net.node(left, right, macs=[port.mac for port in first.ports], address=own_address(1, 9))
     net.run(0.2)
-    assert {n.address for n in a.router.neighbours()} == {second.address, third.address}
+    assert {n.address for n in a.router.neighbours.all()} == {second.address, third.address}
     assert net.walk(a, b) in ([a, second, b], [a, third, b])
 
 

@@ -14,7 +14,6 @@ from constants import (
     DESTINATIONS_MAX,
     ETHERTYPE,
     EVERYONE,
-    FD_SECONDS,
     FLAG_BYE,
     FLAG_FULL,
     FLAG_PROBE,
@@ -28,6 +27,7 @@ from constants import (
     REPLIES_PER_SECOND,
     SEQ_JUMP_MAX,
     SEQ_MAX,
+    SOURCE_GC_SECONDS,
     SWEEP_SECONDS,
     TTL_ROUTED,
     TTL_V1,
@@ -46,7 +46,7 @@ from protocol import (
     Frame,
     Handshake,
     Heard,
-    Interface,
+    InterfaceConfig,
     LinkState,
     MessageReceived,
     Neighbour,
@@ -110,7 +110,7 @@ class Desk:
     ) -> None:
         self.now = 100.0
         self.macs = [bytes(6) if loopback else mac_of(1, index) for index in range(interfaces)]
-        wires = [Interface(f"e{index}", mac, mtu, loopback, slot) for index, mac in enumerate(self.macs)]
+        wires = [InterfaceConfig(f"e{index}", mac, mtu, loopback, slot) for index, mac in enumerate(self.macs)]
         rng = random.Random(seed)
         self.router = Router(ME, wires, rng=rng, now=self.now, seq=boot_seq, name="me", ports=(1, 2))
         self.msg_id = 1000
@@ -179,7 +179,7 @@ class Desk:
         return self.put(interface, destination, mac_of(number, interface), frame)
 
     def me(self, interface: int = 0) -> Heard:
-        return Heard(self.macs[interface], self.router._nonce)
+        return Heard(self.macs[interface], self.router.local.nonce)
 
     def lists_me(self, peer: Peer, *others: Peer) -> Tuple[Heard, ...]:
         return (self.me(peer.interface), *(Heard(other.mac, other.nonce) for other in others))
@@ -207,7 +207,7 @@ class Desk:
     # Looking
 
     def neighbour(self, peer: Peer) -> Neighbour:
-        return self.router._wires[peer.interface].neighbours[peer.address]
+        return self.router.local.interfaces[peer.interface].neighbours[peer.address]
 
     def state(self, peer: Peer) -> LinkState:
         return self.neighbour(peer).state
@@ -383,7 +383,7 @@ def test_heard_listed_goes_up(desk: Desk) -> None:
 @pytest.mark.parametrize("tag", [(ME, 12345), (mac_of(1, 1), None), (mac_of(3), None)])
 def test_heard_listed_as_another_incarnation_or_mac_stays_heard(desk: Desk, tag: Tuple[bytes, Optional[int]]) -> None:
     peer = Peer(2)
-    desk.hear(peer, heard=(Heard(tag[0], tag[1] or desk.router._nonce),))
+    desk.hear(peer, heard=(Heard(tag[0], tag[1] or desk.router.local.nonce),))
     assert desk.state(peer) is HEARD
 
 
@@ -572,9 +572,9 @@ def test_dead_is_not_listed_any_more(desk: Desk) -> None:
 def test_dead_is_forgotten_after_its_hold(desk: Desk) -> None:
     (peer,) = desk.up(2)
     desk.run(17)
-    assert peer.address in desk.router._wires[0].neighbours
+    assert peer.address in desk.router.local.interfaces[0].neighbours
     desk.run(0.6)
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
 
 
 @pytest.mark.parametrize("state", LinkState)
@@ -588,7 +588,7 @@ def test_any_state_new_nonce_forgets_all_the_node_said_on_every_interface(two: D
     two.hear(peer)
     assert two.state(peer) is HEARD
     assert two.state(twin) is HEARD
-    assert two.router._routes[mac_of(9)].adverts == {}
+    assert two.router.routes.table[mac_of(9)].adverts == {}
 
 
 def reach(desk: Desk, peer: Peer, state: LinkState) -> None:
@@ -615,7 +615,7 @@ def test_any_state_bye_makes_it_the_last_choice_and_then_forgets_it(desk: Desk, 
     assert desk.hop(mac_of(9)) == (peer.address if usable else None)  # it forwards for a moment
     desk.hear(peer)
     desk.run(0.5)
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
 
 
 def test_bye_then_new_nonce_comes_back(desk: Desk) -> None:
@@ -635,7 +635,7 @@ def test_no_other_moves_than_those_of_the_table(desk: Desk) -> None:
         for after in set(LinkState) - LINK_MOVES[before]:
             neighbour.state = before
             with pytest.raises(RuntimeError):
-                desk.router._move(neighbour, after, desk.now)
+                desk.router.neighbours._move(neighbour, after, desk.now)
 
 
 def test_neighbour_with_a_second_mac_is_listed_with_both_and_sent_to_the_first(desk: Desk) -> None:
@@ -662,7 +662,7 @@ def test_neighbour_with_another_mac_is_the_same_neighbour(desk: Desk) -> None:
     assert sent is not None
     assert sent.destination == peer.mac
     assert desk.state(peer) is UP
-    assert old not in desk.router._wires[0].senders
+    assert old not in desk.router.local.interfaces[0].senders
 
 
 def test_neighbour_with_another_mac_every_time_is_bounded(desk: Desk) -> None:
@@ -672,7 +672,7 @@ def test_neighbour_with_another_mac_every_time_is_bounded(desk: Desk) -> None:
         peer.mac = mac_of(2, port)
         desk.hear(peer)
     assert len(desk.neighbour(peer).sources) == 4
-    assert len(desk.router._wires[0].senders) == 4
+    assert len(desk.router.local.interfaces[0].senders) == 4
 
 
 def test_probe_is_answered_with_the_token_name_and_ports_at_most_20_times_a_second(desk: Desk) -> None:
@@ -804,7 +804,7 @@ def test_interface_down_loses_its_routes_at_once_and_greets_when_up_again(two: D
     two.router.interface_changed(0, up=False, now=two.now)
     path = two.router.path_to(peer.address)
     assert path is not None
-    assert path.neighbour.wire.index == 1
+    assert path.neighbour.interface.index == 1
     assert {s.interface for s in two.run(6)} == {1}
     two.router.interface_changed(0, up=True, now=two.now)
     assert [s for s in two.run(0.031) if s.interface == 0]
@@ -888,7 +888,7 @@ def test_route_that_is_not_repeated_ends_after_180_s(desk: Desk) -> None:
 def test_routes_relayed_by_a_v1_node_are_ignored_but_the_node_is_known(desk: Desk) -> None:
     peer = Peer(2)
     desk.hear(peer, ttl=TTL_V1 - 1, routes=[route(9)], heard=desk.lists_me(peer))
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
     assert [(i.address, i.hops, i.mtu) for i in desk.router.nodes()] == [(peer.address, 2, 1500)]
     desk.run(17.5 + SWEEP_SECONDS)
     assert desk.router.nodes() == []
@@ -917,7 +917,7 @@ def test_seq_far_ahead_is_believed_only_when_there_is_nothing_else(two: Desk) ->
 
 
 def test_route_changes_are_told_to_who_wants_them(desk: Desk) -> None:
-    desk.router.tells_routes = True
+    desk.router.routes.tells_changes = True
     a, b = desk.up(2, 3)
     desk.hear(a, routes=[route(9, 20)])
     desk.hear(b, routes=[route(9, 10, BOOT_SEQ + 1)])
@@ -1227,12 +1227,12 @@ def test_table_of_more_than_one_frame_goes_round(two: Desk) -> None:
 def test_telling_a_route_is_the_only_thing_that_lowers_fd(two: Desk) -> None:
     (a,) = two.up(2)
     two.hear(a, routes=[route(9, 50)])
-    assert two.router._routes[mac_of(9)].fd is None
+    assert two.router.routes.table[mac_of(9)].feasibility_distance is None
     two.up(3, interface=1)
-    assert two.router._routes[mac_of(9)].fd == (-BOOT_SEQ, 60)
+    assert two.router.routes.table[mac_of(9)].feasibility_distance == (-BOOT_SEQ, 60)
     two.hear(a, routes=[route(9, 20)])
     two.run(0.02)
-    assert two.router._routes[mac_of(9)].fd == (-BOOT_SEQ, 30)
+    assert two.router.routes.table[mac_of(9)].feasibility_distance == (-BOOT_SEQ, 30)
 
 
 def test_fd_outlives_its_route_by_ten_minutes(two: Desk) -> None:
@@ -1240,14 +1240,14 @@ def test_fd_outlives_its_route_by_ten_minutes(two: Desk) -> None:
     (b,) = two.up(3, interface=1)
     told_on(two, a, route(9))
     two.hear(a, routes=[route(9, METRIC_UNREACHABLE)])
-    for _ in range(int(FD_SECONDS / 4)):
+    for _ in range(int(SOURCE_GC_SECONDS / 4)):
         two.run(4)
         two.alive(a, b)
-    assert mac_of(9) in two.router._routes
+    assert mac_of(9) in two.router.routes.table
     for _ in range(int(2 * SWEEP_SECONDS / 4) + 1):
         two.run(4)
         two.alive(a, b)
-    assert mac_of(9) not in two.router._routes
+    assert mac_of(9) not in two.router.routes.table
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------
@@ -1313,7 +1313,7 @@ def test_message_to_a_v1_node_is_repeated_under_other_ids_and_any_of_them_counts
     desk.put(0, ME, mac_of(7), status)
     assert [event.msg_id for event in desk.events(Delivered)] == [msg_id]
     assert of_type(desk.run(3), TYPE_MESSAGE) == []
-    assert desk.router._renamed == {}
+    assert desk.router.messages.renamed == {}
 
 
 def test_message_to_a_v1_node_behind_a_relay_is_repeated_under_other_ids_too(desk: Desk) -> None:
@@ -1372,7 +1372,7 @@ def test_v1_node_with_the_address_of_a_group_is_told_once_and_ignored(desk: Desk
         frame = desk.frame(TYPE_HANDSHAKE, group, EVERYONE, bytes(23), TTL_V1)
         desk.put(0, BROADCAST_ADDRESS, mac_of(7), frame)
     assert desk.events() == [StrangeNode(group, "group")]
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
 
 
 @pytest.mark.parametrize("source", [ME, mac_of(66)])
@@ -1403,7 +1403,7 @@ def test_origin_of_zeros_is_not_told_as_a_group(desk: Desk) -> None:
 @pytest.mark.parametrize("year", [2106, 2120, 9999])
 def test_clock_of_the_next_century_is_none(year: int) -> None:
     desk = Desk(boot_seq=(year - 1970) * 31556952)
-    assert desk.router._seq == 1
+    assert desk.router.local.seq == 1
 
 
 @pytest.mark.parametrize("payload", [b"ACK:1", b"ACK:x", b"NAK", b""])
@@ -1441,7 +1441,7 @@ def test_texts_without_room_are_relayed_and_not_acknowledged(two: Desk) -> None:
     before = two.frame(TYPE_MESSAGE, peer.address, ME, b"before")
     two.put(0, ME, peer.mac, before)
     two.events()
-    two.router.takes_texts = False
+    two.router.messages.takes_texts = False
     late = two.frame(TYPE_MESSAGE, peer.address, ME, b"late")
     assert two.put(0, ME, peer.mac, late) == []
     assert two.router.drops["inbox full"] == 1
@@ -1450,7 +1450,7 @@ def test_texts_without_room_are_relayed_and_not_acknowledged(two: Desk) -> None:
     sent += two.run(0.1)
     assert [(s.interface, s.frame.payload) for s in sent if s.frame.type == TYPE_BROADCAST] == [(1, b"all")]
     assert two.events() == []
-    two.router.takes_texts = True
+    two.router.messages.takes_texts = True
     assert [s.frame.payload for s in two.put(0, ME, peer.mac, late)] == [status_payload(late.msg_id)]
     assert [event.data for event in two.events(MessageReceived)] == [b"late"]
 
@@ -1693,7 +1693,7 @@ def test_flood_storm_is_limited_to_200_a_second(two: Desk) -> None:
         two.put(0, BROADCAST_ADDRESS, a.mac, two.frame(TYPE_BROADCAST, a.address, EVERYONE, b"x"))
     assert len(two.run(0.01)) == FLOODS_PER_SECOND
     assert two.router.drops["limit"] == 1000 - FLOODS_PER_SECOND
-    assert two.router._relays == {}
+    assert two.router.forwarder.relays == {}
 
 
 def test_flood_for_a_node_with_a_route_goes_the_straight_way(two: Desk) -> None:
@@ -1735,7 +1735,7 @@ def test_echo_is_routed_with_31_hops_and_its_answer_says_who_and_how_far(desk: D
     assert desk.events() == [Echoed(token, mac_of(9), 2, near(0.02), "nine", (1,))]
     (info,) = [info for info in desk.router.nodes() if info.address == mac_of(9)]
     assert (info.name, info.ports, info.rtt) == ("nine", (1,), near(0.02))
-    assert len(desk.router.neighbours()) == 1
+    assert len(desk.router.neighbours.all()) == 1
 
 
 def echo_to_me(desk: Desk, origin: bytes, ttl: int) -> Frame:
@@ -1751,7 +1751,7 @@ def test_echo_for_us_is_answered_and_makes_no_neighbour(desk: Desk, ttl: int) ->
     assert h is not None
     assert (sent.destination, sent.frame.dest, sent.frame.ttl, h.ttl0) == (mac_of(4), mac_of(8), 31, 31)
     assert (h.flags, h.token, h.name, h.ports) == (FLAG_REPLY, 5, "me", (1, 2))
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
     assert desk.hop(mac_of(9)) is None
 
 
@@ -1806,9 +1806,9 @@ def test_echo_answers_nobody_asked_for_are_dropped(desk: Desk) -> None:
 def test_echoes_that_wait_are_bounded_and_forgotten(desk: Desk) -> None:
     for _ in range(2000):
         desk.router.echo(FAR, now=desk.now)
-    assert len(desk.router._echoes) == 1024
+    assert len(desk.router.messages.echoes) == 1024
     desk.run(60 + SWEEP_SECONDS)
-    assert desk.router._echoes == {}
+    assert desk.router.messages.echoes == {}
 
 
 # --- v1.0 ------------------------------------------------------------------------------------------------------------
@@ -1825,7 +1825,7 @@ def test_v1_handshake_makes_a_neighbour_that_is_up(desk: Desk) -> None:
 @pytest.mark.parametrize(("ttl", "hops"), [(0, 6), (1, 5), (4, 2), (9, 1)])
 def test_v1_handshake_that_was_relayed_makes_no_neighbour(desk: Desk, ttl: int, hops: int) -> None:
     desk.hear_v1(7, ttl=ttl)
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
     assert [(info.address, info.hops) for info in desk.router.nodes()] == [(mac_of(7), hops)]
 
 
@@ -1858,9 +1858,9 @@ def test_v1_neighbour_is_probed_by_a_directed_handshake_and_its_empty_answer_cou
     desk.stream(mac_of(7))
     (probe,) = probes(desk.run(0.08))
     assert (probe.destination, probe.frame.dest) == (mac_of(7), mac_of(7))
-    assert desk.router.neighbours()[0].state is PROBING
+    assert desk.router.neighbours.all()[0].state is PROBING
     sent = desk.hear_v1(7, dest=ME)
-    assert desk.router.neighbours()[0].state is UP
+    assert desk.router.neighbours.all()[0].state is UP
     assert sent == []  # never within a second of our own
 
 
@@ -1970,7 +1970,7 @@ def test_another_node_with_this_address_raises_an_alarm_every_ten_seconds(desk: 
         desk.hear(twin)
         desk.run(1)
     assert desk.events() == [DuplicateAddress(mac_of(66))] * 3
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
 
 
 def test_v1_node_with_this_address_raises_an_alarm(desk: Desk) -> None:
@@ -2101,7 +2101,7 @@ def test_program_that_says_the_slot_of_another_one_takes_its_place_at_once(desk:
         desk.hear(each, heard=desk.lists_me(each), routes=[route(each.address[-1] + 10)])
     assert desk.hop(mac_of(13)) == other.address
     desk.hear(third)
-    assert [n.address for n in desk.router.neighbours()] == [peer.address, third.address]
+    assert [n.address for n in desk.router.neighbours.all()] == [peer.address, third.address]
     assert (desk.hop(mac_of(12)), desk.hop(mac_of(13))) == (peer.address, None)
 
 
@@ -2110,7 +2110,7 @@ def test_v1_program_takes_nobodys_place(desk: Desk) -> None:
     v1 = Peer(3)
     frame = desk.frame(TYPE_HANDSHAKE, v1.address, EVERYONE, bytes(23), TTL_V1)
     desk.put(0, BROADCAST_ADDRESS, peer.mac, frame)
-    assert {n.address for n in desk.router.neighbours()} == {peer.address, v1.address}
+    assert {n.address for n in desk.router.neighbours.all()} == {peer.address, v1.address}
     sent = desk.stream(v1.address)
     assert sent is not None
     assert (sent.destination, sent.frame.slot) == (peer.mac, 0)
@@ -2195,7 +2195,7 @@ def test_shared_mac_one_that_leaves_keeps_the_others(desk: Desk) -> None:
         desk.hear(each, heard=desk.lists_me(each))
     desk.hear(third)
     desk.hear(third, FLAG_BYE, ttl0=0)
-    assert [n.address for n in desk.router._wires[0].senders[peer.mac]] == [peer.address, other.address]
+    assert [n.address for n in desk.router.local.interfaces[0].senders[peer.mac]] == [peer.address, other.address]
     desk.run(0.2)
     desk.stream(peer.address)
     assert [s.frame.dest for s in probes(desk.run(0.08))] == [peer.address]
@@ -2344,7 +2344,7 @@ HANDSHAKES = st.builds(
 )
 def test_any_frames_in_any_order_never_raise_and_every_move_is_legal(story: List[Any]) -> None:
     desk = Desk(2)
-    desk.router._nonce = 1  # within reach of the invented lists
+    desk.router.local.nonce = 1  # within reach of the invented lists
     for pause, destination, source, what in story:
         desk.run(pause)
         frame = what
@@ -2371,13 +2371,13 @@ def test_ten_thousand_routes_fill_a_bounded_table_and_leave_others_their_place()
     desk.hear(b, routes=[route(9)])
     for first in (1000, 5000, 9000):
         desk.hear(a, routes=[route(n) for n in range(first, first + 4000)])
-    assert len(desk.router._routes) <= DESTINATIONS_MAX
+    assert len(desk.router.routes.table) <= DESTINATIONS_MAX
     assert desk.router.drops["destinations"] > 0
     assert desk.hop(mac_of(9)) == b.address
     desk.hear(b, routes=[route(n) for n in range(20000, 20100)])
     assert desk.hop(mac_of(20050)) == b.address
     assert desk.hop(a.address) == a.address
-    assert len(desk.router._routes) <= DESTINATIONS_MAX
+    assert len(desk.router.routes.table) <= DESTINATIONS_MAX
 
 
 def test_table_full_of_what_is_in_use_takes_no_more() -> None:
@@ -2385,8 +2385,8 @@ def test_table_full_of_what_is_in_use_takes_no_more() -> None:
     peers = desk.up(2, 3, 4)
     for first, peer in zip((1000, 3000, 5000), peers):
         desk.hear(peer, routes=[route(n) for n in range(first, first + 2000)])
-    assert len(desk.router._routes) == DESTINATIONS_MAX
-    for address in desk.router._routes:
+    assert len(desk.router.routes.table) == DESTINATIONS_MAX
+    for address in desk.router.routes.table:
         desk.router.send_stream(address, b"x", now=desk.now)
     desk.hear(peers[2], routes=[route(9999)])
     assert desk.hop(mac_of(9999)) is None
@@ -2400,15 +2400,15 @@ def test_fast_paths_are_bounded(desk: Desk) -> None:
     for number in range(1000, 3100):
         data = encode_ethernet(ME, peer.mac, encode_frame(desk.frame(TYPE_STREAM, mac_of(number), ME, b"x")))
         desk.router.receive(0, data, now=desk.now)
-    assert len(desk.router._wires[0].flows) <= 1024
+    assert len(desk.router.local.interfaces[0].flows) <= 1024
 
 
 def test_nodes_known_by_hearsay_and_asked_are_bounded(desk: Desk) -> None:
     for number in range(1000, 1000 + DESTINATIONS_MAX + 100):
         desk.hear_v1(number, ttl=3)
         desk.hear_v1(number, dest=ME, ttl=3)
-    assert len(desk.router._rumours) == DESTINATIONS_MAX
-    assert len(desk.router._asked) <= DESTINATIONS_MAX
+    assert len(desk.router.neighbours.indirect_nodes) == DESTINATIONS_MAX
+    assert len(desk.router.neighbours.asked_at) <= DESTINATIONS_MAX
     desk.run(25.0)
     desk.hear_v1(1000, ttl=3)
     desk.run(6.0)  # what was not heard again is forgotten
@@ -2419,7 +2419,7 @@ def test_repeated_routes_cost_no_more_than_one(desk: Desk) -> None:
     """Row 12."""
     (peer,) = desk.up(2)
     desk.hear(peer, routes=[route(9, 10 + n) for n in range(90)])
-    assert len(desk.router._routes) == 2
+    assert len(desk.router.routes.table) == 2
     path = desk.router.path_to(mac_of(9))
     assert path is not None
     assert path.metric == 109
@@ -2430,7 +2430,7 @@ def test_routes_to_the_sender_or_to_no_node_are_dropped(desk: Desk, bad: Route) 
     (peer,) = desk.up(2)
     desk.hear(peer, routes=[bad])
     assert desk.router.drops["route"] == 1
-    assert len(desk.router._routes) == 1
+    assert len(desk.router.routes.table) == 1
 
 
 @pytest.mark.usefixtures("everybody_may_come")
@@ -2440,7 +2440,7 @@ def test_six_hundred_forged_neighbours_do_not_displace_those_that_are_up() -> No
     for number in range(1000, 1600):
         desk.hear(Peer(number))
         desk.hear_v1(number + 1000)
-    assert len(desk.router.neighbours()) == NEIGHBOURS_MAX
+    assert len(desk.router.neighbours.all()) == NEIGHBOURS_MAX
     assert desk.state(peer) is UP
 
 
@@ -2501,15 +2501,15 @@ def said_slot(sent: Sequence[Sent]) -> int:
 
 def test_eighth_program_on_a_card_has_no_slot() -> None:
     desk = Desk(slot=None)
-    nonce = desk.router._nonce
+    nonce = desk.router.local.nonce
     on_our_card(desk, *range(7))
     assert said_slot(desk.run(0.5)) == NO_SLOT
-    assert desk.router._nonce == nonce
+    assert desk.router.local.nonce == nonce
 
 
 def test_slot_that_is_lost_again_at_once_forwards_nothing() -> None:
     desk = Desk(slot=None)
-    (wire,) = desk.router._wires
+    (wire,) = desk.router.local.interfaces
     while wire.slot == NO_SLOT:
         desk.run(0.01)
     assert (wire.slot, wire.relays) == (0, False)
@@ -2527,10 +2527,10 @@ def test_new_mac_without_a_lock_takes_the_lowest_slot_that_is_not_heard_there() 
     other = Peer(2)
     other.mac = mac_of(77)
     desk.hear(other)
-    nonce = desk.router._nonce
+    nonce = desk.router.local.nonce
     desk.router.interface_changed(0, mac=mac_of(77), now=desk.now)
     assert said_slot(desk.run(0.1)) == 1
-    assert desk.router._nonce != nonce
+    assert desk.router.local.nonce != nonce
 
 
 def test_mtu_of_lo_may_change() -> None:
@@ -2548,4 +2548,4 @@ def test_nodes_that_were_asked_are_forgotten_when_they_are_too_many(
     monkeypatch.setattr("constants.DESTINATIONS_MAX", 10)
     for number in range(100, 130):
         desk.router.echo(mac_of(number), now=desk.now)
-    assert len(desk.router._asked) <= 10
+    assert len(desk.router.neighbours.asked_at) <= 10

@@ -30,7 +30,7 @@ from protocol import (
     Echoed,
     Handshake,
     Heard,
-    Interface,
+    InterfaceConfig,
     LinkState,
     MessageReceived,
     NodeLost,
@@ -246,7 +246,9 @@ def test_card_that_takes_less_than_it_did_is_sent_no_more_than_that() -> None:
 
 
 def test_name_that_is_no_unicode_is_told_as_well_as_may_be() -> None:
-    router = Router(ME, [Interface("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1, name="x\udcff")
+    router = Router(
+        ME, [InterfaceConfig("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1, name="x\udcff"
+    )
     router.announce(now=1.0)
     names = [decode_handshake(data[37:]) for _, data in router.frames_to_send(now=1.0)]
     assert [h.name for h in names if h] == ["x?"]
@@ -315,7 +317,7 @@ def test_node_that_left_and_came_back_may_be_lost_like_any_other() -> None:
 
 
 def test_mtu_to_nobody_known_is_that_of_the_narrowest_card() -> None:
-    wires = [Interface("e0", mac_of(1, 0), 1500, False), Interface("e1", mac_of(1, 1), 9000, False)]
+    wires = [InterfaceConfig("e0", mac_of(1, 0), 1500, False), InterfaceConfig("e1", mac_of(1, 1), 9000, False)]
     assert Router(ME, wires, rng=random.Random(1), now=0.0, seq=1).mtu_to(FAR) == 1500
 
 
@@ -514,7 +516,7 @@ def test_one_missed_handshake_costs_nothing() -> None:
 def test_routes_are_told_to_who_asked_for_them_when_they_change() -> None:
     desk = Desk()
     (two,) = desk.up(2)
-    desk.router.tells_routes = True
+    desk.router.routes.tells_changes = True
     seen = []
     gone = route(99, metric=METRIC_UNREACHABLE)
     for item in (route(99), route(99, seq=BOOT_SEQ + 1), route(99, metric=20, seq=BOOT_SEQ + 2), gone):
@@ -937,7 +939,7 @@ def test_router_that_has_only_just_started_answers_a_request_at_once() -> None:
 
 
 def test_node_without_a_name_says_that_it_has_none() -> None:
-    router = Router(ME, [Interface("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1)
+    router = Router(ME, [InterfaceConfig("e0", mac_of(1), 1500, False)], rng=random.Random(1), now=0.0, seq=1)
     router.announce(now=1.0)
     said = [decode_handshake(data[37:]) for _, data in router.frames_to_send(now=1.0)]
     assert [(h.name, h.ports) for h in said if h] == [("", ())]
@@ -1124,7 +1126,7 @@ def test_echo_that_began_with_another_ttl_is_answered() -> None:
     (answer,) = desk.put(0, ME, mac_of(4), desk.frame(TYPE_HANDSHAKE, mac_of(9), ME, payload, ttl=14))
     assert answer.handshake is not None
     assert (answer.frame.dest, answer.handshake.token) == (mac_of(9), 5)
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -1423,7 +1425,7 @@ def test_neighbours_forgotten_before_their_time_are_forgotten_once() -> None:
         desk.hear_v1(number)
         desk.now += 1
     desk.run(40.0)
-    assert desk.router.neighbours() == []
+    assert desk.router.neighbours.all() == []
 
 
 @pytest.mark.usefixtures("small")
@@ -1440,11 +1442,11 @@ def test_room_for_a_neighbour_is_made_by_who_is_not_up_then_by_v1_nodes_the_long
         desk.hear(Peer(number))
     left = []
     for number in range(20, 25):
-        before = {n.address for n in desk.router.neighbours()}
+        before = {n.address for n in desk.router.neighbours.all()}
         desk.now += 0.01
         peer = Peer(number)
         desk.hear(peer, heard=desk.lists_me(peer))
-        left.append(before - {n.address for n in desk.router.neighbours()})
+        left.append(before - {n.address for n in desk.router.neighbours.all()})
     assert left == [{mac_of(12)}, {mac_of(13)}, {mac_of(10)}, {mac_of(11)}, set()]
     assert desk.router.drops["neighbours"] == 1
 

@@ -90,7 +90,7 @@ def test_large_table_is_told_to_a_newcomer_that_has_answered() -> None:
     for first in (1000, 1100, 1200, 1300):
         desk.hear(far, routes=[route(number) for number in range(first, first + 100)])
     desk.run(0.5)
-    desk.router._credit._left = 500
+    desk.router.local.credit._left = 500
     newcomer = Peer(4)
     sent = desk.hear(newcomer, heard=desk.lists_me(newcomer, near)) + desk.run(0.02)
     assert len(told(sent)) < 200
@@ -123,7 +123,7 @@ def test_newcomer_that_lists_us_is_let_in_while_others_are_too_many(desk_at_rest
 def test_flush_among_512_neighbours_does_not_compare_them_pair_by_pair() -> None:
     """That took 0.3 s; now it takes 1 ms (bench_strangers.py)."""
     router = crowd_of_512()
-    assert len(router.neighbours()) == 512 + 2
+    assert len(router.neighbours.all()) == 512 + 2
     assert flush_seconds(router) < 0.05
 
 
@@ -136,16 +136,16 @@ def test_no_frame_moves_our_number_more_than_the_bound_beyond_the_clock(ahead: i
     (peer,) = desk.up(2)
     desk.hear(peer, ttl0=0, requests=[Request(desk.router.address, BOOT_SEQ + ahead, 9)])
     desk.hear(peer, routes=[Route(desk.router.address, BOOT_SEQ + ahead, 10, 1500)])
-    assert desk.router._seq == BOOT_SEQ
+    assert desk.router.local.seq == BOOT_SEQ
 
 
 def test_node_without_a_clock_takes_the_number_it_once_had_but_not_the_last() -> None:
     desk = Desk(boot_seq=0)
     (peer,) = desk.up(2)
     desk.hear(peer, ttl0=0, requests=[Request(desk.router.address, SEQ_MAX, 9)])
-    assert desk.router._seq == 1
+    assert desk.router.local.seq == 1
     desk.hear(peer, ttl0=0, requests=[Request(desk.router.address, BOOT_SEQ, 9)])
-    assert desk.router._seq == BOOT_SEQ
+    assert desk.router.local.seq == BOOT_SEQ
 
 
 MSG_IDS = itertools.count(1)
@@ -159,7 +159,7 @@ def to_everyone(source: bytes, origin: bytes, handshake: Handshake) -> bytes:
 
 def lie(port: Port, routes: Sequence[Route] = (), requests: Sequence[Request] = ()) -> bytes:
     """A HANDSHAKE of a neighbour that offers or wants routes."""
-    heard = (Heard(port.mac, port.node.router._nonce),)
+    heard = (Heard(port.mac, port.node.router.local.nonce),)
     handshake = Handshake(0, TTL_V1, 5.0, 1500, 66, 1, heard=heard)
     return to_everyone(LIAR, LIAR, handshake._replace(routes=tuple(routes), requests=tuple(requests)))
 
@@ -182,7 +182,7 @@ def walk_to_the_end(port: Port, victim: SimNode) -> List[bytes]:
 
 
 def pose_as_it(port: Port, victim: SimNode) -> List[bytes]:
-    heard = (Heard(port.mac, port.node.router._nonce),)
+    heard = (Heard(port.mac, port.node.router.local.nonce),)
     return [to_everyone(LIAR, victim.address, Handshake(0, TTL_V1, 5.0, 1500, 66, SEQ_MAX, heard=heard))]
 
 
@@ -211,7 +211,7 @@ def test_victim_that_restarts_is_reached_within_ten_seconds(attack: Attack, has_
     started = net.now
     while not net.converged():
         net.run(0.1)
-        assert net.now < started + 10, [(n.number, n.router._routes.get(victim.address)) for n in nodes[:-1]]
+        assert net.now < started + 10, [(n.number, n.router.routes.table.get(victim.address)) for n in nodes[:-1]]
 
 
 def test_random_lies_close_no_circle() -> None:

@@ -26,7 +26,22 @@ import paths  # noqa: F401  # the folders of the tests
 from meshsim import BOOT_SEQ, FAR_AHEAD, Network, Port, Segment, SimNode, mac_of
 
 from constants import FLAG_FULL, LOST_GRACE, TTL_ROUTED, TYPE_STREAM
-from protocol import Destination, Frame, Neighbour, NodeFound, NodeLost, RouteChanged, Router, Wire
+from protocol import (
+    Destination,
+    Forwarder,
+    Frame,
+    Handshake,
+    Interface,
+    Local,
+    Neighbour,
+    Neighbours,
+    NodeFound,
+    NodeLost,
+    Route,
+    RouteChanged,
+    Router,
+    Routes,
+)
 
 CHECK_EVERY = 0.004
 CHURN = 25.0
@@ -37,84 +52,105 @@ QUIET = 5.0
 # --- Routers that lack a rule ----------------------------------------------------------------------------------------
 
 
-class WithoutTransitRule(Router):
+class WithoutTransitRule(Forwarder):
     """Forwards for whoever sends."""
 
-    def _may_transit(self, wire: Wire, source: bytes) -> bool:
+    def may_forward_from(self, interface: Interface, source: bytes) -> bool:
         return True
 
 
-class WithoutFlushByNode(Router):
+class WithoutFlushByNode(Neighbours):
     """Forgets what a restarted neighbour said only on the interface where it noticed, and echoes the nonce on all."""
 
-    _hearing: Optional[Wire] = None
+    _hearing: Optional[Interface] = None
 
-    def _hear(self, wire: Wire, *arguments: Any) -> None:
-        self._hearing = wire
-        super()._hear(wire, *arguments)
+    def process_hello(self, interface: Interface, *arguments: Any) -> None:
+        self._hearing = interface
+        super().process_hello(interface, *arguments)
 
-    def _flush_node(self, address: bytes, nonce: int, now: float) -> None:
-        for wire in self._wires:
-            n = wire.neighbours.get(address)
-            if n is not None and n.nonce != nonce and wire is self._hearing:
-                self._reset(n, nonce, now)
+    def flush_node(self, address: bytes, nonce: int, now: float) -> None:
+        for interface in self.local.interfaces:
+            n = interface.neighbours.get(address)
+            if n is not None and n.nonce != nonce and interface is self._hearing:
+                self.reset(n, nonce, now)
             elif n is not None:
                 n.nonce = nonce
-                n.tags = tuple(tag._replace(nonce=nonce) for tag in n.tags)
+                n.heard_entries = tuple(entry._replace(nonce=nonce) for entry in n.heard_entries)
 
 
-class WithoutToldDiff(Router):
-    """Keeps no record of what it told: nothing is retracted, and no table can be called FULL."""
+class WithoutAdvertisedDiff(Routes):
+    """Keeps no record of what it advertised: nothing is retracted."""
 
-    def _changes(self, wire: Wire, *arguments: Any) -> List[Any]:
-        wire.told.clear()
-        wire.review = True
-        return super()._changes(wire, *arguments)
-
-    def _send_handshake(self, wire: Wire, mac: bytes, dest: bytes, handshake: Any) -> None:
-        super()._send_handshake(wire, mac, dest, handshake._replace(flags=handshake.flags & ~FLAG_FULL))
+    def commit_updates(self, interface: Interface, *arguments: Any) -> List[Route]:
+        interface.advertised.clear()
+        interface.recompute_all = True
+        return super().commit_updates(interface, *arguments)
 
 
-class WithoutFeasibility(Router):
+class WithoutFull(Local):
+    """Calls no table FULL."""
+
+    def send_handshake(self, interface: Interface, mac: bytes, dest: bytes, handshake: Handshake) -> None:
+        super().send_handshake(interface, mac, dest, handshake._replace(flags=handshake.flags & ~FLAG_FULL))
+
+
+class WithoutFeasibility(Routes):
     """Believes every advertisement."""
 
-    def _feasible(self, d: Destination, n: Neighbour) -> bool:
+    def is_feasible(self, d: Destination, n: Neighbour) -> bool:
         return True
 
 
-class WithoutSlots(Router):
+class WithoutSlots(Forwarder):
     """Forwards what any program with its MAC is to forward."""
 
-    def _forwards(self, wire: Wire, frame: Frame) -> bool:
+    def is_next_hop(self, interface: Interface, frame: Frame) -> bool:
         return True
 
 
-class CommonVeto(Router):
-    """Looks at all programs of a card together, as it was before there were slots.
+class CommonVetoRoutes(Routes):
+    """A next hop must be feasible by what everybody with its MAC advertises, as it was before there were slots."""
 
-    A next hop must be feasible by what everybody with its MAC advertises, and who shares a card forwards only what it
-    has advertised.
-    """
+    def is_feasible(self, d: Destination, n: Neighbour) -> bool:
+        senders = n.interface.senders[n.mac]
+        return all(super(CommonVetoRoutes, self).is_feasible(d, m) for m in senders if m in d.adverts)
 
-    def _feasible(self, d: Destination, n: Neighbour) -> bool:
-        return all(super(CommonVeto, self)._feasible(d, m) for m in n.wire.senders[n.mac] if m in d.adverts)
-
-    def _is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
-        return n.mac == than.mac or super()._is_better(d, n, than)
-
-    def _forwards(self, wire: Wire, frame: Frame) -> bool:
-        others = (tag for n in wire.neighbours.values() for tag in n.heard)
-        return frame.dest in wire.told or all(tag.mac != wire.mac or tag.nonce == self._nonce for tag in others)
+    def is_better(self, d: Destination, n: Neighbour, than: Neighbour) -> bool:
+        return n.mac == than.mac or super().is_better(d, n, than)
 
 
+class CommonVetoForwarder(Forwarder):
+    """Who shares a card forwards only what it has advertised."""
+
+    def is_next_hop(self, interface: Interface, frame: Frame) -> bool:
+        others = (entry for n in interface.neighbours.values() for entry in n.heard)
+        is_alone = all(entry.mac != interface.mac or entry.nonce == self.local.nonce for entry in others)
+        return frame.dest in interface.advertised or is_alone
+
+
+def router_with(*replaced: type) -> Type[Router]:
+    """Return a kind of router in which some parts are of these kinds."""
+
+    class Weakened(Router):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            for part in (self.local, self.neighbours, self.routes, self.forwarder):
+                for kind in replaced:
+                    if issubclass(kind, type(part)):
+                        part.__class__ = kind
+
+    return Weakened
+
+
+COMMON_VETO = router_with(CommonVetoRoutes, CommonVetoForwarder)
 KINDS: Dict[Optional[str], Type[Router]] = {
     None: Router,
-    "transit": WithoutTransitRule,
-    "flush": WithoutFlushByNode,
-    "told": WithoutToldDiff,
-    "feasibility": WithoutFeasibility,
-    "slots": WithoutSlots,
-    "exact next hops": CommonVeto,
+    "transit": router_with(WithoutTransitRule),
+    "flush": router_with(WithoutFlushByNode),
+    "advertised": router_with(WithoutAdvertisedDiff, WithoutFull),
+    "feasibility": router_with(WithoutFeasibility),
+    "slots": router_with(WithoutSlots),
+    "exact next hops": COMMON_VETO,
 }
 
 
@@ -144,18 +180,18 @@ def next_hops(net: Network) -> Iterator[Hop]:
             cards[port.segment, port.mac].append(port)
     for node in net.alive():
         router = node.router
-        for d in router._routes.values():
+        for d in router.routes.table.values():
             for n in d.adverts:
-                if not n.usable or not router._feasible(d, n):
+                if not n.usable or not router.routes.is_feasible(d, n):
                     continue
-                port = node.ports[n.wire.index]
+                port = node.ports[n.interface.index]
                 frame = Frame(TYPE_STREAM, node.address, d.address, TTL_ROUTED, 0, b"", n.slot_for(d.address))
                 for there in cards[port.segment, n.mac]:
                     other = there.node.router
-                    wire = other._wires[there.index]
-                    if other.address in (node.address, d.address) or not other._forwards(wire, frame):
+                    interface = other.local.interfaces[there.index]
+                    if other.address in (node.address, d.address) or not other.forwarder.is_next_hop(interface, frame):
                         continue
-                    if other._may_transit(wire, port.mac):
+                    if other.forwarder.may_forward_from(interface, port.mac):
                         yield Hop(d.address, node, there.node)
 
 
@@ -226,18 +262,20 @@ class Calm:
         net = self._net
         alive = net.alive()
         links: Counter[Tuple[Any, ...]] = Counter(
-            (node.number, n.address, n.wire.index, n.state, n.cost, len(n.heard))
+            (node.number, n.address, n.interface.index, n.state, n.cost, len(n.heard))
             for node in alive
-            for n in node.router.neighbours()
+            for n in node.router.neighbours.all()
         )
         for node in alive:  # high bits of numbers: small steps are no event, or asking for one could hide unrest
             links.update(
-                (node.number, d.address, a.seq >> 24) for d in node.router._routes.values() for a in d.adverts.values()
+                (node.number, d.address, a.seq >> 24)
+                for d in node.router.routes.table.values()
+                for a in d.adverts.values()
             )
         if links != self._links:
             self._links, self._since = links, net.now
         for node in alive:
-            node.router.tells_routes = True
+            node.router.routes.tells_changes = True
             new = node.events[self._counted.get(node, 0) :]
             self._counted[node] = len(node.events)
             for when, event in new:

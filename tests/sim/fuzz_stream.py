@@ -60,7 +60,7 @@ from protocol import (
     FrameError,
     Handshake,
     Heard,
-    Interface,
+    InterfaceConfig,
     MessageReceived,
     Request,
     Route,
@@ -313,7 +313,7 @@ CABLES = [mac_of(1, 0), mac_of(1, 1)]
 
 
 def new_router(now: float) -> Router:
-    wires = [Interface(f"e{index}", mac, 1500, False) for index, mac in enumerate(CABLES)]
+    wires = [InterfaceConfig(f"e{index}", mac, 1500, False) for index, mac in enumerate(CABLES)]
     return Router(ME, wires, rng=random.Random(1), now=now, seq=BOOT_SEQ, name="me", ports=(7,))
 
 
@@ -362,12 +362,12 @@ def check_sent(router: Router, now: float) -> None:
 
 def check_tables(router: Router) -> None:
     """No more than there may be."""
-    assert len(router._routes) <= DESTINATIONS_MAX
-    assert len(router._rumours) <= DESTINATIONS_MAX
-    assert len(router._asked) <= DESTINATIONS_MAX
-    assert len(router._messages) <= MESSAGES_MAX
+    assert len(router.routes.table) <= DESTINATIONS_MAX
+    assert len(router.neighbours.indirect_nodes) <= DESTINATIONS_MAX
+    assert len(router.neighbours.asked_at) <= DESTINATIONS_MAX
+    assert len(router.messages.unacknowledged) <= MESSAGES_MAX
     assert len(router.drops) < 40
-    for wire in router._wires:
+    for wire in router.local.interfaces:
         assert len(wire.neighbours) <= NEIGHBOURS_MAX
         assert len(wire.flows) <= FLOWS_MAX
         assert sum(len(senders) for senders in wire.senders.values()) == sum(
@@ -396,7 +396,7 @@ def mutate_pieces(data: bytes, rng: random.Random, scramble: Callable[[bytes], b
 
 def router_seeds() -> Iterator[bytes]:
     """A neighbour that comes up and says what neighbours say; then one frame of each kind."""
-    me = Heard(CABLES[0], new_router(100.0)._nonce)
+    me = Heard(CABLES[0], new_router(100.0).local.nonce)
     plain = Handshake(0, TTL_V1, 5.0, 1500, 2, BOOT_SEQ)
     routes = (Route(mac_of(9), BOOT_SEQ, 10, 1500), Route(mac_of(8), BOOT_SEQ, 20, 1400))
     says = [

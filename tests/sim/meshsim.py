@@ -13,7 +13,7 @@ from typing import Counter as CounterType
 from v1 import V1Node
 
 from constants import NO_SLOT
-from protocol import Delivered, Interface, MeshEvent, MessageReceived, Router
+from protocol import Delivered, InterfaceConfig, MeshEvent, MessageReceived, Router
 
 BROADCAST = b"\xff" * 6
 HANDSHAKE, MESSAGE, TEXT, STATUS, STREAM = 1, 2, 3, 4, 5
@@ -127,7 +127,9 @@ class SimNode:
 
     def start(self, seq: Optional[int] = None) -> "SimNode":
         net = self.net
-        interfaces = [Interface(f"e{p.index}", p.mac, self.mtu, p.segment.loopback, p.claim()) for p in self.ports]
+        interfaces = [
+            InterfaceConfig(f"e{p.index}", p.mac, self.mtu, p.segment.loopback, p.claim()) for p in self.ports
+        ]
         self.routers.append(
             self.kind(
                 self.address,
@@ -363,7 +365,7 @@ class Network:
             path = way[-1].router.path_to(dest.address) if way[-1].routers else None
             if path is None or len(way) > len(self.nodes):
                 return None
-            segment = way[-1].ports[path.neighbour.wire.index].segment
+            segment = way[-1].ports[path.neighbour.interface.index].segment
             near = [port.node for port in segment.ports if port.mac == path.neighbour.mac]
             hop = next((node for node in near if node.address == path.neighbour.address and node.up), None)
             if hop is None:

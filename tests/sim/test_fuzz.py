@@ -36,7 +36,7 @@ def test_mutated_inputs_reach_what_is_behind_the_checksum(name: str, monkeypatch
     if name == "endpoint":
         monkeypatch.setattr(alexstream.Session, "_hear", lambda self, now: reached.append(now))
     else:
-        monkeypatch.setattr(protocol.Router, "_note", lambda self, n, h, now: reached.append(now))
+        monkeypatch.setattr(protocol.Neighbours, "_update", lambda self, n, h, now: reached.append(now))
     inputs = starting_inputs(name)
     for _ in range(200):
         target.run(target.mutate(rng.choice(inputs), rng, lambda part: scramble(part, rng)))
