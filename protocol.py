@@ -202,7 +202,7 @@ class Heard(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The sender's way to `dest`: metric 0xFFFF means none; `mtu` in bytes of frame, header included."""
+    """The sender's route to `dest`: metric 0xFFFF means none; `mtu` in bytes of frame, header included."""
 
     dest: bytes
     seq: int
@@ -407,7 +407,7 @@ class Echoed(NamedTuple):
 
 
 class StrangeNode(NamedTuple):
-    """A v1.0 program with which nothing is possible: told once. `speaks`: "streams", or "group" for its address."""
+    """A v1.0 program with which nothing is possible; reported once. `speaks`: "streams", or "group" for its address."""
 
     address: bytes
     speaks: str
@@ -427,7 +427,7 @@ class PathChanged(NamedTuple):
 
 
 class RouteChanged(NamedTuple):
-    """There is another way to a node; only if `tells_routes` is set. `next_hop`: id of the neighbour."""
+    """The selected route to a node is another one; only if `tells_changes` is set. `next_hop`: id of the neighbour."""
 
     address: bytes
     interface: int
@@ -468,7 +468,7 @@ class NodeInfo(NamedTuple):
 
 
 class LinkState(Enum):
-    """What is known of the way to a neighbour and back (section "neighbour state machine")."""
+    """What is known of a link, both directions. LINK_MOVES has the legal moves."""
 
     HEARD = "heard"  # it may not hear us
     UP = "up"
@@ -498,7 +498,7 @@ class Advert(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The chosen way to a destination; `metric` and `mtu` include the first hop."""
+    """The selected route to a destination; `metric` and `mtu` include the first hop."""
 
     neighbour: "Neighbour"
     seq: int
@@ -507,7 +507,7 @@ class Path(NamedTuple):
 
 
 class Interface:
-    """One interface and who was heard there."""
+    """One interface, the neighbours heard there, and what was advertised there."""
 
     def __init__(self, index: int, config: InterfaceConfig) -> None:
         self.index = index
@@ -519,18 +519,16 @@ class Interface:
         self.neighbours: Dict[bytes, Neighbour] = {}
         self.senders: Dict[bytes, Tuple[Neighbour, ...]] = {}  # by Ethernet source
         self.flows: Dict[bytes, Flow] = {}
-        self.advertised: Dict[bytes, Route] = {}  # what all there were told last, finite routes only
+        self.advertised: Dict[bytes, Route] = {}  # last, finite routes only
         # Sets of neighbours of this interface are integers, a bit each: 512 of them are compared in 50 ns
         self.used_bits = 0
-        self.listening = 0  # those that use our routes
+        self.listening = 0  # those to which the link is up: they use our routes
         self.recent = 0  # those heard for the first time less than MEET_SECONDS ago
         self.listed: Dict[Heard, Neighbour] = {}  # who is listed so in HEARD
         self.requests: Dict[bytes, Request] = {}  # to be sent
-        self.recompute_all = (
-            False  # compare every destination with `told`, for somebody came, went or hears differently
-        )
-        self.resend_all = False  # tell everything again: a new listener
-        self.seqno_changed = False  # tell the new sequence number of this node
+        self.recompute_all = False  # compare every destination with `advertised`: a neighbour came, went, hears others
+        self.resend_all = False  # advertise everything again: a new neighbour
+        self.seqno_changed = False  # advertise the new sequence number of this node
         self.hello_pending = False  # a HANDSHAKE is due
         self.next_hello_at = INFINITY
         self.last_hello_at = -INFINITY
@@ -538,28 +536,28 @@ class Interface:
         self.hello_bytes = 0  # of the last HANDSHAKE to everyone
         self.full_hellos_left = c.FULL_HELLOS  # so many of the next HANDSHAKEs carry HEARD, NAME and PORTS
         self.cursor = 0  # where the next HANDSHAKE continues in a table too long for one
-        self.same_lan_as = self  # the lower interface on the same segment, until `twin_until`
+        self.same_lan_as = self  # the lower interface on the same segment, until `same_lan_until`
         self.same_lan_until = -INFINITY
 
-    def set_heard_entries(self, n: "Neighbour", tags: Tuple[Heard, ...]) -> None:
-        """Keep how a neighbour is listed in HEARD now, and which others list it."""
-        for tag in n.heard_entries:
-            self.listed.pop(tag, None)
-        n.heard_entries = tags
-        self.listed.update(dict.fromkeys(tags, n))
+    def set_heard_entries(self, n: "Neighbour", entries: Tuple[Heard, ...]) -> None:
+        """Note how a neighbour is listed in HEARD now, and which others list it."""
+        for entry in n.heard_entries:
+            self.listed.pop(entry, None)
+        n.heard_entries = entries
+        self.listed.update(dict.fromkeys(entries, n))
         for other in self.neighbours.values():
             other.note_hearing(n)
 
     def set_heard(self, n: "Neighbour", heard: FrozenSet[Heard]) -> None:
-        """Keep whom a neighbour hears now."""
+        """Note which nodes a neighbour lists in HEARD now."""
         changed = heard ^ n.heard
         n.heard = heard
-        n.macs = frozenset(tag.mac for tag in heard)
-        for other in {self.listed[tag] for tag in changed if tag in self.listed}:
+        n.macs = frozenset(entry.mac for entry in heard)
+        for other in {self.listed[entry] for entry in changed if entry in self.listed}:
             n.note_hearing(other)
 
     def drop_from_sets(self, n: "Neighbour") -> None:
-        """Take a neighbour out of all sets."""
+        """Remove a neighbour from all sets."""
         rest = ~n.bit
         for other in self.neighbours.values():
             other.hears_bits &= rest
@@ -569,11 +567,11 @@ class Interface:
         self.recent &= rest
 
     def primary(self, now: float) -> "Interface":
-        """Return the lowest interface on the same segment: floods are sent only there."""
+        """Return the lowest interface on the same LAN: floods are sent only there."""
         return self.same_lan_as if now < self.same_lan_until else self
 
     def covered(self, source: bytes, now: float, *, v1: bool) -> bool:
-        """Return whether everybody here hears the Ethernet address `source`; v1.0 nodes count only if `v1`."""
+        """Return whether all neighbours here hear the Ethernet address `source`; v1.0 nodes count only if `v1`."""
         return all(n.hears(source, now) for n in self.neighbours.values() if n.usable and (v1 or not n.v1))
 
 
@@ -612,22 +610,22 @@ class Neighbour:
         self.probe_deadline = now + c.ASK_FIRST  # end of the probe's time, or next question to one that is not up
         self.backoff = c.ASK_FIRST
         self.srtt = 0.0
-        self.adverts = 0  # how many destinations it offers a way to
+        self.adverts = 0  # how many destinations it advertises
         self.grows_later = False  # larger frames are tried once it has answered a small one
-        self.repeats_later = False  # it is told everything once it has answered
-        self.is_introduced = False  # others may be told of it
+        self.repeats_later = False  # all routes are advertised to it once it has answered
+        self.is_introduced = False  # its address may be advertised
         self.replies = TokenBucket(c.REPLIES_PER_SECOND, c.REPLIES_PER_SECOND)
         self.deadline = INFINITY  # of the timer in the heap
         self.restart(-1, now)
 
     def restart(self, nonce: int, now: float) -> None:
-        """Begin another incarnation: what was learned from the last one does not hold. 0: of a v1.0 node."""
+        """Begin another incarnation: what was learned from the last one does not hold. `nonce` 0: a v1.0 node's."""
         self.nonce = nonce
         self.v1 = nonce == 0
         self.met = now
-        self.heard: FrozenSet[Heard] = frozenset()  # whom it hears
+        self.heard: FrozenSet[Heard] = frozenset()  # the nodes that it lists
         self.macs: FrozenSet[bytes] = frozenset()
-        self.overheard: Dict[bytes, float] = {}  # a v1.0 node lists nobody, but relays the HANDSHAKEs that it hears
+        self.overheard: Dict[bytes, float] = {}  # a v1.0 node has no HEARD, but relays HANDSHAKEs
         self.seq = 0  # that was asked for of a v1.0 node, which has none
         self.last_hello_at = -INFINITY  # last periodic HANDSHAKE
         self.history = 0  # of the last eight: 1 missed
@@ -639,17 +637,17 @@ class Neighbour:
 
     @property
     def slot(self) -> int:
-        """Which of the programs with its Ethernet address it is."""
+        """The slot that it has at its Ethernet address."""
         return self.sources[self.mac].slot
 
     def slot_for(self, dest: bytes) -> int:
-        """Return the slot of a routed frame whose next hop it is: nobody forwards what is for the next hop itself."""
+        """Return the slot for a routed frame whose next hop it is: NO_SLOT if the frame goes no further."""
         if self.v1:
             return 0
         return c.NO_SLOT if dest == self.address else self.slot
 
     def note_hearing(self, other: "Neighbour") -> None:
-        """Keep whether it lists another neighbour on its interface."""
+        """Note whether it lists another neighbour on its interface."""
         if self.heard.isdisjoint(other.heard_entries):
             self.hears_bits &= ~other.bit
             other.heard_bits &= ~self.bit
@@ -666,7 +664,7 @@ class Neighbour:
     def links(self, other: "Neighbour", now: float) -> bool:
         """Return whether this neighbour and another one on the same interface hear each other.
 
-        That is as far as they said; who came a moment ago had no time to say so.
+        By what they list; a neighbour that came a moment ago had no time to list others.
         """
         if now < max(self.met, other.met) + c.MEET_SECONDS:
             return True
@@ -680,7 +678,7 @@ class Neighbour:
 
 
 class Destination:
-    """A node that somebody spoke of: who offers which way, the way in use, and what must not be forgotten."""
+    """A node in the routing table: what each neighbour advertises, the selected route, the feasibility distance."""
 
     __slots__ = (
         "address", "adverts", "best", "feasibility_distance", "found", "left_at", "naks", "name", "next_request_at",
@@ -690,16 +688,16 @@ class Destination:
     def __init__(self, address: bytes, now: float) -> None:
         self.address = address
         self.adverts: Dict[Neighbour, Advert] = {}
-        self.feasibility_distance: Optional[Tuple[int, int]] = None  # lowest rank (-seq, metric) ever told
+        self.feasibility_distance: Optional[Tuple[int, int]] = None  # lowest (-seq, metric) ever advertised
         self.best: Optional[Path] = None
         self.used = -INFINITY  # when data last went there
         self.requested_at = -INFINITY  # when a newer sequence number was last asked for
         self.requests_sent = 0
         self.next_request_at = 0.0
-        self.passed_seq = 0  # of the last REQUEST that was passed on, and when
+        self.passed_seq = 0  # of the last REQUEST that was forwarded, and when
         self.passed_at = -INFINITY
         self.passes = TokenBucket(c.REQUESTS_PER_SECOND, c.REQUESTS_PER_SECOND)
-        self.touched = now  # when a neighbour last took back what it had offered
+        self.touched = now  # when a neighbour last withdrew its route
         self.found = False
         self.left_at = -INFINITY  # when it said BYE
         self.naks = TokenBucket(c.NAKS_PER_SECOND, c.NAKS_PER_SECOND)
@@ -709,7 +707,7 @@ class Destination:
 
     @property
     def newest_seq(self) -> int:
-        """The newest sequence number ever told, or 0."""
+        """The newest sequence number ever advertised, or 0."""
         return -self.feasibility_distance[0] if self.feasibility_distance is not None else 0
 
     def left(self, now: float) -> bool:
@@ -722,9 +720,9 @@ class Destination:
 
 
 class Flow:
-    """The fast path of STREAM frames: a lookup by what does not change from frame to frame, and what then to do.
+    """An entry of the fast path: what to do with STREAM frames that begin with the same FLOW_BYTES.
 
-    `neighbour` is whom such a frame proves alive; `out`, if it goes on, where to, `head` its new beginning.
+    `neighbour` is proved alive by such a frame; `out` is the next hop if it goes on, `head` its new beginning.
     """
 
     __slots__ = ("destination", "head", "index", "limit", "neighbour", "origin", "out", "reason")
@@ -878,7 +876,7 @@ class Neighbours(Part):
     def process_hello(
         self, interface: Interface, source: bytes, origin: bytes, h: Handshake, directed: bool, now: float
     ) -> None:
-        """A HANDSHAKE straight from a node on this segment."""
+        """Process a HANDSHAKE straight from a node on this LAN."""
         knows_us = h.heard is not None and Heard(interface.mac, self.local.nonce) in h.heard
         n = interface.neighbours.get(origin) or self.add(interface, source, origin, now, knows_us=knows_us)
         if n.nonce != h.nonce:
@@ -909,7 +907,7 @@ class Neighbours(Part):
         self.set_timer(n)
 
     def process_v1_hello(self, interface: Interface, source: bytes, frame: Frame, directed: bool, now: float) -> None:
-        """An empty HANDSHAKE. With a full ttl it comes straight from a v1.0 node on this segment."""
+        """Process an empty HANDSHAKE. With a full ttl it comes straight from a v1.0 node on this LAN."""
         origin = frame.origin
         if frame.ttl == c.TTL_V1:
             n = interface.neighbours.get(origin) or self.add(interface, source, origin, now)
@@ -946,7 +944,7 @@ class Neighbours(Part):
             self.forwarder.answer(interface, source, self.local.new_frame(c.TYPE_HANDSHAKE, origin, payload), now)
 
     def note_indirect(self, interface: Interface, source: bytes, origin: bytes, hops: int, now: float) -> None:
-        """A v1.0 node relayed a HANDSHAKE: the node exists, and floods may reach it."""
+        """Note a node whose HANDSHAKE a v1.0 node relayed: it exists, and floods may reach it."""
         neighbour = interface.neighbours.get(origin)
         if neighbour is not None and hops == 2:
             for n in interface.senders.get(source, ()):
@@ -959,7 +957,7 @@ class Neighbours(Part):
     def add(
         self, interface: Interface, source: bytes, origin: bytes, now: float, *, knows_us: bool = False
     ) -> Neighbour:
-        """Enter a neighbour in the table, if need be in place of one that is not up or a v1.0 node."""
+        """Add a neighbour, if need be in place of one that is not up or a v1.0 node."""
         if not (self.newcomers[knows_us].take(now=now) and self.local.credit.afford(c.NEWCOMER_BYTES, now=now)):
             raise FrameError("newcomers")
         if len(interface.neighbours) >= c.NEIGHBOURS_MAX:
@@ -972,13 +970,13 @@ class Neighbours(Part):
         return n
 
     def note_asked(self, address: bytes, now: float) -> None:
-        """A directed HANDSHAKE goes to a node."""
+        """Note that a directed HANDSHAKE goes to a node."""
         if len(self.asked_at) >= c.DESTINATIONS_MAX:
             self.asked_at.clear()
         self.asked_at[address] = now
 
     def _update(self, n: Neighbour, h: Optional[Handshake], now: float) -> None:
-        """Keep what a HANDSHAKE says about the neighbour itself. None: a v1.0 node's."""
+        """Update the neighbour from its HANDSHAKE; None: a v1.0 node's."""
         n.last_heard = now
         n.interval = h.interval if h is not None and h.interval else c.HANDSHAKE_INTERVAL
         n.probe_at = now + n.interval * self.local.rng.uniform(*c.OVERDUE_INTERVALS)
@@ -1007,7 +1005,7 @@ class Neighbours(Part):
             self.routes.reselect_via(n, now)
 
     def _process_heard(self, n: Neighbour, heard: Optional[Tuple[Heard, ...]], directed: bool, now: float) -> None:
-        """Whom does the neighbour hear? Only if this incarnation of ours is among them may the link be used."""
+        """Process HEARD: the link is usable once our current nonce is listed."""
         if heard is None:
             return
         interface = n.interface
@@ -1029,7 +1027,7 @@ class Neighbours(Part):
             self._move(n, HEARD, now)
 
     def _on_bye(self, n: Neighbour, now: float) -> None:
-        """A node leaves. It still forwards for a moment, so its routes are the last choice until then."""
+        """Process BYE. The node still forwards for a moment, so its routes are the last choice until then."""
         d = self.routes.table.get(n.address)
         if d is not None:
             d.left_at = now
@@ -1051,7 +1049,7 @@ class Neighbours(Part):
     # Ethernet addresses and slots
 
     def sender_of(self, interface: Interface, source: bytes, origin: bytes) -> Neighbour:
-        """Return the neighbour who sent a frame, as far as its MAC tells."""
+        """Return the neighbour that sent a frame, as far as its MAC says."""
         senders = interface.senders.get(source, ())
         if len(senders) == 1 and not interface.loopback:
             return senders[0]
@@ -1080,16 +1078,16 @@ class Neighbours(Part):
             self._drop_source(n, next(mac for mac in n.sources if mac not in (n.mac, source)))
 
     def _take_slot(self, n: Neighbour, source: bytes, slot: int, now: float) -> None:
-        """A neighbour says its slot at an Ethernet address: the program that had it before has ended."""
+        """Remove the neighbour that had this slot at this Ethernet address before: its program has ended."""
         for other in n.interface.senders[source]:
             if other is not n and other.sources[source].slot == slot != c.NO_SLOT:
                 self.remove(other, now)
 
     def choose_slot(self, interface: Interface, now: float) -> None:
-        """Take the lowest slot that no other program with this MAC has; for where a lock file cannot tell.
+        """Take the lowest slot that no other program with this MAC has; for where there are no lock files.
 
-        Others may still send to a dead program that had it. So this is another incarnation: nothing is forwarded for a
-        neighbour before it lists the new nonce, and has therefore heard of the slot.
+        Neighbours may still send to a dead program that had it. So this is another incarnation: nothing is forwarded
+        for a neighbour before it lists the new nonce, and has therefore heard of the slot.
         """
         taken = {n.sources[interface.mac].slot for n in interface.senders.get(interface.mac, ())}
         before, interface.slot = interface.slot, min(set(range(c.NO_SLOT + 1)) - (taken - {c.NO_SLOT}))
@@ -1102,13 +1100,13 @@ class Neighbours(Part):
             self.await_listing(each, now)
 
     def _hold_slot(self, interface: Interface, slot: int, now: float) -> None:
-        """A chosen slot was announced: unless another program chose it too, and for longer, it is ours."""
+        """A chosen slot was announced: it is ours unless a program that has run for longer chose it too."""
         if interface.slot == slot != c.NO_SLOT:
             interface.relays = True
             self.routes.recompute(interface, now)
 
     def await_listing(self, interface: Interface, now: float) -> None:
-        """What identifies us on an interface is new: no link there is up until the neighbour lists it."""
+        """Our nonce, MAC or slot is new on an interface: no link there is up until the neighbour lists it."""
         for n in interface.neighbours.values():
             if n.state is not HEARD and not n.v1:
                 self._move(n, HEARD, now)
@@ -1129,7 +1127,7 @@ class Neighbours(Part):
     # The state of a link
 
     def _move(self, n: Neighbour, state: LinkState, now: float) -> None:
-        """Change the state of a link, and draw the consequences for routes and for what is told."""
+        """Change the state of a link, and what depends on it: routes, advertisements, HEARD."""
         if state not in LINK_MOVES[n.state]:
             raise RuntimeError(f"a neighbour goes from {n.state} to {state}")
         before, n.state = n.state, state
@@ -1159,7 +1157,7 @@ class Neighbours(Part):
             self.routes.reselect_via(n, now)
 
     def _resend_all_for(self, n: Neighbour, now: float) -> None:
-        """Tell everything again, as a neighbour listens from now on; a large table only once it has answered."""
+        """Advertise all routes to a neighbour whose link has come up; a large table only once it has answered."""
         if n.srtt or self.local.credit.afford(c.ROUTE_BYTES * len(n.interface.advertised), now=now):
             n.interface.resend_all = True
         else:
@@ -1167,7 +1165,7 @@ class Neighbours(Part):
             self.send_probe(n, now)
 
     def flush_node(self, address: bytes, nonce: int, now: float) -> None:
-        """A node restarted: forget all that its former self said, on every interface."""
+        """A node restarted: drop all that its last incarnation said, on every interface."""
         for interface in self.local.interfaces:
             n = interface.neighbours.get(address)
             if n is not None and n.nonce != nonce:
@@ -1187,13 +1185,13 @@ class Neighbours(Part):
         self.local.at(now + c.MEET_SECONDS, self._settle, n)
 
     def _settle(self, n: Neighbour, now: float) -> None:
-        """A newcomer has had time to say whom it hears."""
+        """A newcomer has had time to list its neighbours."""
         if now >= n.met + c.MEET_SECONDS and n.interface.neighbours.get(n.address) is n:
             n.interface.recent &= ~n.bit
             self.routes.recompute(n.interface, now)
 
     def remove(self, n: Neighbour, now: float) -> None:
-        """Take a neighbour out of the table."""
+        """Remove a neighbour."""
         interface = n.interface
         del interface.neighbours[n.address]
         for mac in list(n.sources):
@@ -1209,7 +1207,7 @@ class Neighbours(Part):
     # Probes
 
     def on_data_sent(self, n: Neighbour, now: float) -> None:
-        """Data goes out to a neighbour: if nothing comes back for DELAY_SECONDS, it is probed."""
+        """Start the liveness timer of a neighbour: if nothing comes back for DELAY_SECONDS, it is probed."""
         n.unanswered_since = n.sent = now
         if n.confirm_at < now:
             n.confirm_at = now + c.CONFIRM_SECONDS
@@ -1217,7 +1215,7 @@ class Neighbours(Part):
             self.set_timer(n)
 
     def timer_due(self, n: Neighbour) -> float:
-        """Return when something must be done about the neighbour if nothing happens before."""
+        """Return when the timer of a neighbour is due if nothing arrives before."""
         if n.state is not UP:
             return min(n.expires, n.probe_deadline)
         due = min(n.expires, n.probe_at)
@@ -1234,7 +1232,7 @@ class Neighbours(Part):
             self.local.at(due, self.on_timer, n, due)
 
     def on_timer(self, n: Neighbour, due: float, now: float) -> None:
-        """The neighbour's timer: probe it, count what it missed, ask again, forget it."""
+        """The timer of a neighbour is due: probe it, count what it missed, probe again, or remove it."""
         if due != n.deadline:
             return  # another timer was set for earlier
         n.deadline = INFINITY
@@ -1272,7 +1270,7 @@ class Neighbours(Part):
             self._move(n, DEAD, now)
 
     def send_probe(self, n: Neighbour, now: float) -> None:
-        """Ask the neighbour to answer. One that never has, and to which nothing is sent, must have paid for that."""
+        """Send a PROBE. A neighbour that never answered, and to which nothing is sent, must have paid for that."""
         token = self.local.token()
         n.probe_deadline = now + (n.backoff if n.state in (HEARD, DEAD) else max(c.PROBE_TIMEOUT, 4 * n.srtt))
         if n.srtt or n.sent > -INFINITY or self.local.credit.afford(PROBE_BYTES, now=now):
@@ -1284,7 +1282,7 @@ class Neighbours(Part):
         self.set_timer(n)
 
     def _on_reply(self, n: Neighbour, token: int, now: float) -> None:
-        """A REPLY: if it answers a question of ours, the link works both ways."""
+        """Process a REPLY: if it answers our PROBE, the link works in both directions."""
         if token and token == n.big_token:
             n.big_token = 0
             n.mtu = min(n.offered, n.interface.mtu)
@@ -1314,7 +1312,7 @@ class Neighbours(Part):
     def probe_mtu(self, n: Neighbour, now: float) -> None:
         """Find out by padded PROBEs whether frames of more than 1500 bytes reach the neighbour.
 
-        It answers a small one first: else a few bytes of anybody would send thousands to a third.
+        It answers a small one first: else a few forged bytes would send thousands to a third node.
         """
         size = min(n.offered, n.interface.mtu)
         if n.mtu < size and not n.big_token and not n.srtt:
@@ -1352,13 +1350,13 @@ class Neighbours(Part):
         self.local.send_handshake(n.interface, n.mac, n.address, handshake)
 
     def schedule_hello(self, interface: Interface, now: float, delay: Optional[float] = None) -> None:
-        """There is somebody to be greeted: send the next HANDSHAKE soon."""
+        """Send the next HANDSHAKE soon, with HEARD, name and ports: there is a newcomer."""
         interface.full_hellos_left = c.FULL_HELLOS
         when = now + (self.local.rng.uniform(*c.START_DELAY) if delay is None else delay)
         self._set_hello_timer(interface, max(when, interface.last_hello_at + c.HELLO_GAP))
 
     def _schedule_hello_for(self, n: Neighbour, now: float, delay: Optional[float] = None) -> None:
-        """Say soon whom we hear, because of a neighbour; a stranger must have paid for that."""
+        """Send HEARD soon because of a neighbour; one that has never answered must have paid for that."""
         interface = n.interface
         interface.full_hellos_left = c.FULL_HELLOS
         is_soon = interface.next_hello_at <= now + c.START_DELAY[1]  # one HANDSHAKE answers all newcomers
@@ -1371,7 +1369,7 @@ class Neighbours(Part):
             self.local.at(when, self._on_hello_timer, interface, when)
 
     def _on_hello_timer(self, interface: Interface, when: float, now: float) -> None:
-        """The timer of the periodic HANDSHAKE."""
+        """The periodic HANDSHAKE is due."""
         if when == interface.next_hello_at:
             interface.next_hello_at = INFINITY
             interface.hello_pending = interface.recompute_all = True
@@ -1379,7 +1377,7 @@ class Neighbours(Part):
             self.routes.send_updates(now)
 
     def send_hello(self, interface: Interface, now: float, flags: int = 0, token: int = 0) -> bool:
-        """Send the HANDSHAKE to everyone; return True if it held all routes that this interface is told."""
+        """Send the HANDSHAKE to everyone; return True if it held all routes that are advertised on this interface."""
         interface.hello_count += 1
         interface.last_hello_at = now
         interface.hello_pending = interface.resend_all = interface.seqno_changed = False
@@ -1393,8 +1391,10 @@ class Neighbours(Part):
             handshake = handshake._replace(name=self.local.name, ports=self.local.ports)
             room -= 2 * c.TLV_BYTES + len(self.local.name.encode("utf-8", "replace")) + 2 * len(self.local.ports)
         if lists:
-            heard = self._list_heard(interface, (room - c.TLV_BYTES) // c.HEARD_BYTES)
-            handshake = handshake._replace(heard=heard)
+            listed = [n for n in interface.neighbours.values() if n.state is not DEAD and not n.leaving]
+            heard = [entry for n in listed for entry in n.heard_entries]
+            self._send_long_heard(interface, heard, (room - c.TLV_BYTES) // c.HEARD_BYTES)
+            handshake = handshake._replace(heard=tuple(heard))
             room -= c.TLV_BYTES + c.HEARD_BYTES * len(heard)
         fit = max(room // c.ROUTE_BYTES, 0)
         routes = list(interface.advertised.values()) if interface.listening else []
@@ -1409,20 +1409,13 @@ class Neighbours(Part):
         interface.hello_bytes = len(self.local.out[-1].frame)
         return full
 
-    def _list_heard(self, interface: Interface, most: int) -> Tuple[Heard, ...]:
-        """Return whom we hear; what is more than `most` is sent before, in frames of its own."""
-        heard = [
-            tag
-            for n in interface.neighbours.values()
-            if n.state is not DEAD and not n.leaving
-            for tag in n.heard_entries
-        ]
+    def _send_long_heard(self, interface: Interface, heard: List[Heard], most: int) -> None:
+        """Send HEARD in frames of its own until no more than `most` entries are left in `heard`."""
         part = max(routes_room(interface) // c.HEARD_BYTES, 1)
         while len(heard) > max(most, 0):
             handshake = self.local.new_handshake(interface, 0, c.TTL_V1)._replace(heard=tuple(heard[:part]))
             self.local.send_handshake(interface, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
             del heard[:part]
-        return tuple(heard)
 
 
 # --- Routes ---------------------------------------------------------------------------------------------------------
@@ -1442,12 +1435,12 @@ class Routes(Part):
     # Routes in
 
     def path_to(self, dest: bytes) -> Optional[Path]:
-        """Return the way in use to a node, if there is one."""
+        """Return the selected route to a node, if there is one."""
         d = self.table.get(dest)
         return d.best if d is not None else None
 
     def process_routes(self, n: Neighbour, h: Handshake, now: float) -> None:
-        """Take the routes of a HANDSHAKE."""
+        """Process the routes of a HANDSHAKE."""
         self.update_route(n, Route(n.address, h.seq, 0, n.offered), now)
         for route in h.routes:
             if route.dest == self.local.address:
@@ -1465,7 +1458,7 @@ class Routes(Part):
                     self.withdraw_route(n, d.address, now)
 
     def update_route(self, n: Neighbour, route: Route, now: float) -> None:
-        """The neighbour has a route, or is the destination itself (metric 0)."""
+        """The neighbour advertises a route, or is the destination itself (metric 0)."""
         d = self.table.get(route.dest) or self._add_destination(route.dest, n, now)
         if d is None:
             self.local.drops["destinations"] += 1
@@ -1514,7 +1507,7 @@ class Routes(Part):
         return d
 
     def _evict(self, d: Destination, now: float) -> None:
-        """Forget a destination, told ones with a retraction."""
+        """Remove a destination; send a retraction where it was advertised."""
         for n in d.adverts:
             n.adverts -= 1
         d.adverts.clear()
@@ -1527,21 +1520,28 @@ class Routes(Part):
     # Selection
 
     def is_feasible(self, d: Destination, n: Neighbour) -> bool:
-        """Return whether the neighbour's route is feasible: that keeps routes free of loops ("why it cannot loop").
+        """Return whether a neighbour's route is feasible (RFC 8966 section 3.5.1): nearer than all we ever advertised.
 
-        Sequence numbers are plain integers here: the proof wants a total order, and seconds fit u32 until 2106.
+        With `_record_advertised` this keeps routes free of loops. Sequence numbers are plain integers here: the proof
+        wants a total order, and seconds fit u32 until 2106.
         """
         advert = d.adverts[n]
         return d.feasibility_distance is None or (-advert.seq, advert.metric) < d.feasibility_distance
 
+    def _record_advertised(self, interface: Interface, d: Destination, route: Route) -> None:
+        """Record a route that is advertised from now on: the feasibility distance falls to it, and never rises."""
+        interface.advertised[d.address] = route
+        distance = (-route.seq, route.metric)
+        d.feasibility_distance = distance if d.feasibility_distance is None else min(d.feasibility_distance, distance)
+
     def _rank(self, d: Destination, n: Neighbour) -> Optional[Tuple[Any, ...]]:
-        """Return how good the way through a neighbour is, lowest best, or None if it must not be used."""
+        """Return the preference of the route through a neighbour, lowest best, or None if it must not be used."""
         advert = d.adverts[n]
         metric = advert.metric + n.cost
         if not n.usable or metric >= c.METRIC_UNREACHABLE or not self.is_feasible(d, n):
             return None
         if n.slot == c.NO_SLOT and n.address != d.address:
-            return None  # it forwards for nobody
+            return None  # it forwards nothing
         known = -d.feasibility_distance[0] if d.feasibility_distance is not None else advert.seq
         far = advert.metric > 0 and advert.seq > known + c.SEQ_JUMP_MAX  # believed only if there is nothing else
         new = d.best is None or n is not d.best.neighbour
@@ -1554,7 +1554,7 @@ class Routes(Part):
         return other is None or (rank is not None and rank < other)
 
     def select(self, d: Destination, now: float) -> None:
-        """Choose the best of the feasible ways."""
+        """Select the best of the feasible routes."""
         old = d.best
         best: Optional[Neighbour] = None
         best_rank: Tuple[Any, ...] = ()
@@ -1568,57 +1568,61 @@ class Routes(Part):
         self._request_if_starved(d, now)
 
     def reselect_via(self, n: Neighbour, now: float) -> None:
-        """Choose again wherever the neighbour is a candidate."""
+        """Select again wherever the neighbour advertises a route."""
         for d in self.table.values() if n.adverts else ():
             if n in d.adverts:
                 self.select(d, now)
 
     def _on_route_changed(self, d: Destination, old: Optional[Path], now: float) -> None:
-        """Tell whom it concerns that there is another way to a destination, or none."""
+        """The selected route has changed: bring up to date what depends on it."""
         best = d.best
         if best is not None and old is None:
-            for message in [each for each in self.messages.unacknowledged.values() if each.frame.dest == d.address]:
-                self.messages.send_again(message, now)  # its flood may have come before the relays knew this node
+            self.messages.on_route_found(d.address, now)
         if best is None or old is None or best.neighbour is not old.neighbour or best.mtu != old.mtu:
             self.forwarder.clear_caches()
-            if best is not None and d.used > -INFINITY:
-                self.local.events.append(PathChanged(d.address, best.mtu))
         if best is None:
             self.local.at(now + (0.0 if d.left(now) else c.LOST_GRACE), self._on_lost, d)
-        elif not d.found:
-            d.found = True
-            self.local.events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
-        if self.tells_changes and best is not None and (old is None or best._replace(seq=old.seq) != old):
-            hop = best.neighbour
-            self.local.events.append(RouteChanged(d.address, hop.interface.index, hop.address, hops_of(best), best.mtu))
+        else:
+            self._report_route(d, best, old)
         self.changed[d.address] = None
         urgent = (best is None and d.in_use(now)) or now - d.requested_at <= c.REQUEST_FRESH
         self.schedule_updates(0.0 if urgent else self.local.rng.uniform(*c.UPDATE_DELAY), now)
+
+    def _report_route(self, d: Destination, best: Path, old: Optional[Path]) -> None:
+        """Post the events of a route that is selected now."""
+        hop, events = best.neighbour, self.local.events
+        if (old is None or hop is not old.neighbour or best.mtu != old.mtu) and d.used > -INFINITY:
+            events.append(PathChanged(d.address, best.mtu))
+        if not d.found:
+            d.found = True
+            events.append(NodeFound(d.address, hops_of(best), best.mtu, d.name))
+        if self.tells_changes and (old is None or best._replace(seq=old.seq) != old):
+            events.append(RouteChanged(d.address, hop.interface.index, hop.address, hops_of(best), best.mtu))
 
     def _on_lost(self, d: Destination, now: float) -> None:
         if d.best is None and d.found:
             d.found = False
             self.local.events.append(NodeLost(d.address, "left" if d.left(now) else "unreachable"))
 
-    # Sequence numbers: no feasible route, yet somebody has one
+    # Sequence numbers: a neighbour has a route, and it is not feasible (RFC 8966 section 3.8.2)
 
     def _request_targets(self, d: Destination, now: float) -> List[Neighbour]:
-        """Return the neighbours to be asked for a newer route; none if the one we have will do."""
+        """Return the neighbours to be asked for a newer sequence number; none if the selected route will do."""
         if d.left(now) or (d.best is not None and not (d.best.neighbour.state is SUSPECT and d.in_use(now))):
             return []
         return [n for n in d.adverts if n.usable and (d.best is None or n is not d.best.neighbour)]
 
     def _request_if_starved(self, d: Destination, now: float) -> None:
-        """See whether a route must be asked for; a few times in a row, then once a second at most."""
+        """Send a seqno request if no route is feasible; a few in a row, then one a second at most."""
         if not self._request_targets(d, now):
             d.requests_sent = 0
         elif d.requests_sent == 0 or now >= d.next_request_at:
             self._send_seqno_request(d, 0.0, now)
 
     def _send_seqno_request(self, d: Destination, due: float, now: float) -> None:
-        """Ask all holders for a route with a newer sequence number. `due`: of the timer, 0 if it is not that."""
-        holders = self._request_targets(d, now)
-        if (due and due != d.next_request_at) or not holders:
+        """Ask all targets for a newer sequence number. `due`: of the timer, 0 if it is not that."""
+        targets = self._request_targets(d, now)
+        if (due and due != d.next_request_at) or not targets:
             return
         d.requests_sent += 1
         d.requested_at = now
@@ -1628,15 +1632,15 @@ class Routes(Part):
             self.local.at(d.next_request_at, self._send_seqno_request, d, d.next_request_at)
         seq = d.newest_seq + 1
         is_in_vain = seq > c.SEQ_MAX or not again
-        if is_in_vain and d.newest_seq > max(d.adverts[n].seq for n in holders) + c.SEQ_JUMP_MAX:
+        if is_in_vain and d.newest_seq > max(d.adverts[n].seq for n in targets) + c.SEQ_JUMP_MAX:
             self._start_afresh(now)
         elif seq <= c.SEQ_MAX:
-            for n in holders:
+            for n in targets:
                 n.interface.requests[d.address] = Request(d.address, seq, c.REQUEST_HOPS)
             self.schedule_updates(0.0 if d.in_use(now) else self.local.rng.uniform(*c.UPDATE_DELAY), now)
 
     def process_requests(self, n: Neighbour, requests: Tuple[Request, ...], now: float) -> None:
-        """Answer or pass on what the neighbour asks for."""
+        """Answer or forward the seqno requests of a neighbour (RFC 8966 section 3.8.1.2)."""
         onward: Dict[Neighbour, List[Request]] = {}
         for request in requests:
             d = self.table.get(request.dest)
@@ -1644,34 +1648,38 @@ class Routes(Part):
                 if request.seq <= self._highest_seq(now) and self.local.answers.take(now=now):
                     self._raise_seqno(request.seq, now)
             elif d is not None:
-                to = self._request_target(d, n, request, now)
+                target = self._request_target(d, n, request)
                 again = d.passed_seq == request.seq and now - d.passed_at < c.REQUEST_AGAIN
-                if to is not None and request.hops and not again and d.passes.take(now=now):
+                if target is None:
+                    self._answer_request(d, n, request, now)
+                elif request.hops and not again and d.passes.take(now=now):
                     d.requested_at = d.passed_at = now
                     d.passed_seq = request.seq
-                    onward.setdefault(to, []).append(request._replace(hops=request.hops - 1))
+                    onward.setdefault(target, []).append(request._replace(hops=request.hops - 1))
         for to, passed in onward.items():
             for start in range(0, len(passed), c.ROUTES_PER_FRAME):
                 self.neighbours.send_hello_to(to, requests=tuple(passed[start : start + c.ROUTES_PER_FRAME]))
 
-    def _request_target(self, d: Destination, n: Neighbour, request: Request, now: float) -> Optional[Neighbour]:
-        """Return to whom a request goes on; None if it is answered here or nobody knows better."""
+    def _request_target(self, d: Destination, n: Neighbour, request: Request) -> Optional[Neighbour]:
+        """Return the neighbour to which a request is forwarded; None if it is answered here or there is none."""
         best = d.best
         if best is None or best.neighbour is n:
             return next((m for m in d.adverts if m.usable and m is not n), None)
+        return best.neighbour if best.seq < request.seq and not best.neighbour.v1 else None
+
+    def _answer_request(self, d: Destination, n: Neighbour, request: Request, now: float) -> None:
+        """Advertise our route again if it is new enough; for a v1.0 neighbour, which has no seqno, we take one."""
+        best = d.best
+        if best is None or best.neighbour is n or request.seq > best.seq + c.SEQ_JUMP_MAX:
+            return
         if best.seq < request.seq:
-            if not best.neighbour.v1:
-                return best.neighbour
-            if request.seq > best.seq + c.SEQ_JUMP_MAX:
-                return None
-            best.neighbour.seq = request.seq  # we speak for it
+            best.neighbour.seq = request.seq
             self.update_route(best.neighbour, Route(d.address, request.seq, 0, best.neighbour.mtu), now)
         self.force_readvertise(n.interface, d.address)
         self.schedule_updates(0.0, now)
-        return None
 
     def _on_own_route(self, route: Route, now: float) -> None:
-        """Somebody has a route to this node that is newer than it: it restarted without a clock."""
+        """A neighbour holds a newer sequence number for us than ours: take a higher one. Our clock was set back."""
         is_newer = self.local.seq < route.seq < self._highest_seq(now)
         if is_newer and route.metric < c.METRIC_UNREACHABLE and now >= self._jump_at:
             self._jump_at = now + c.HANDSHAKE_INTERVAL  # two nodes with one address must not chase each other
@@ -1683,16 +1691,16 @@ class Routes(Part):
         return (clock if clock > c.CLOCK_MIN else c.SEQ_MAX - 2 * c.SEQ_JUMP_MAX) + c.SEQ_JUMP_MAX
 
     def _raise_seqno(self, seq: int, now: float) -> None:
-        """Take a newer sequence number, or the same again, and tell everybody at once."""
+        """Take a newer sequence number, or the same again, and advertise it at once."""
         self.local.seq = max(self.local.seq, seq)
         for interface in self.local.up:
             interface.seqno_changed = True
         self.schedule_updates(0.0, now)
 
     def _start_afresh(self, now: float) -> None:
-        """Be another incarnation, which has advertised nothing yet: so every route that is offered is feasible.
+        """Begin another incarnation, which has advertised nothing yet: so every route that is offered is feasible.
 
-        For where a destination's number once was so far ahead that it does not come again: somebody has lied. It is as
+        For where a destination's number once was so far ahead that it does not come again: a node has lied. It is as
         safe as a restart: nothing is forwarded for a neighbour before it lists the new nonce, and has forgotten what
         was advertised before.
         """
@@ -1717,14 +1725,14 @@ class Routes(Part):
             self.local.at(when, self.send_updates)
 
     def send_updates(self, now: float) -> None:
-        """Tell each interface what has changed for it."""
+        """Send the triggered updates of each interface, or its HANDSHAKE if that is due."""
         if now < self.updates_at:
             return
         self.updates_at = INFINITY
         self._last_updates_at = now
-        dirty, self.changed = self.changed, {}
+        changed, self.changed = self.changed, {}
         for interface in self.local.up:
-            routes = self.commit_updates(interface, dirty, now)
+            routes = self.commit_updates(interface, changed, now)
             if interface.resend_all and interface.advertised:
                 retractions = [route for route in routes if route.metric == c.METRIC_UNREACHABLE]
                 routes = retractions + list(interface.advertised.values())
@@ -1738,37 +1746,34 @@ class Routes(Part):
         interface.recompute_all = True
         self.schedule_updates(0.0, now)
 
-    def commit_updates(self, interface: Interface, dirty: Dict[bytes, None], now: float) -> List[Route]:
-        """Compare what an interface should know with what it was told; what differs is told, and kept as told."""
+    def commit_updates(self, interface: Interface, changed: Dict[bytes, None], now: float) -> List[Route]:
+        """Record what is advertised on an interface from now on, and return what must be sent of it at once."""
         if not interface.listening:
             return []
-        changes = []
-        for address in (
-            {**dict.fromkeys(interface.advertised), **dict.fromkeys(self.table)} if interface.recompute_all else dirty
-        ):
-            d = self.table.get(address)
+        if interface.recompute_all:
+            changed = {**dict.fromkeys(interface.advertised), **dict.fromkeys(self.table)}
+            interface.recompute_all = False
+        updates = []
+        for address in changed:
+            d, before = self.table.get(address), interface.advertised.get(address)
             route = self._route_to_advertise(interface, d, now) if d is not None else None
-            told = interface.advertised.get(address)
-            if route == told:
-                continue
             if d is None or route is None:
-                del interface.advertised[address]
-                changes.append(Route(address, d.newest_seq if d is not None else 0, c.METRIC_UNREACHABLE, 0))
+                if before is not None:
+                    del interface.advertised[address]
+                    updates.append(Route(address, d.newest_seq if d is not None else 0, c.METRIC_UNREACHABLE, 0))
                 continue
-            if told is None and not self._may_introduce(d, now):
+            if route == before or (before is None and not self._may_introduce(d, now)):
                 continue
-            urgent = told is None or told != route._replace(seq=told.seq) or now - d.requested_at < c.REQUEST_FRESH
+            is_new = before is None or before != route._replace(seq=before.seq)
+            urgent = is_new or now - d.requested_at < c.REQUEST_FRESH
             if urgent or interface.hello_pending:  # a mere newer sequence number waits for the periodic HANDSHAKE
-                interface.advertised[address] = route
-                rank = (-route.seq, route.metric)
-                d.feasibility_distance = rank if d.feasibility_distance is None else min(d.feasibility_distance, rank)
+                self._record_advertised(interface, d, route)
             if urgent:
-                changes.append(route)
-        interface.recompute_all = False
-        return changes
+                updates.append(route)
+        return updates
 
     def _may_introduce(self, d: Destination, now: float) -> bool:
-        """Return whether others may be told of a node; of a neighbour that never answered only if it paid for that."""
+        """Return whether a node may be advertised; a neighbour that never answered only if it paid for that."""
         n = d.best.neighbour if d.best is not None else None
         if n is None or n.address != d.address or n.is_introduced:
             return True
@@ -1778,7 +1783,7 @@ class Routes(Part):
         return n.is_introduced
 
     def _route_to_advertise(self, interface: Interface, d: Destination, now: float) -> Optional[Route]:
-        """Return the route that an interface is to be told; None if nobody there needs it, or we do not forward there.
+        """Return the route to be advertised on an interface; None if no neighbour there needs it, or we do not forward.
 
         If the next hop is on that LAN, only those that do not hear it need the route (split horizon).
         """
@@ -1794,12 +1799,12 @@ class Routes(Part):
         return Route(d.address, d.best.seq, d.best.metric, d.best.mtu) if needy else None
 
     def force_readvertise(self, interface: Interface, dest: bytes) -> None:
-        """Tell an interface again about `dest`, whatever it was told: a finite route, or its retraction."""
+        """Advertise `dest` on an interface with the next update, whatever was before: its route, or a retraction."""
         interface.advertised[dest] = Route(dest, 0, 0, 0)
         self.changed[dest] = None
 
     def _send_update(self, interface: Interface, routes: List[Route]) -> None:
-        """Tell an interface what changed, ask what is to be asked, in as few frames as hold it."""
+        """Send routes and the pending seqno requests on an interface, in as few frames as hold them."""
         requests = list(interface.requests.values())
         interface.requests.clear()
         if not (routes or requests or interface.seqno_changed):
@@ -1815,7 +1820,7 @@ class Routes(Part):
             self.local.send_handshake(interface, c.BROADCAST_ADDRESS, c.EVERYONE, handshake)
 
     def send_retraction(self, interface: Interface, source: bytes, dest: bytes, now: float) -> None:
-        """Tell who sent us a frame that we have no route to its destination: it must have missed that."""
+        """Send a retraction to the neighbour that sent a frame we have no route for: it must have missed ours."""
         d = self.table.get(dest)
         if not (self.local.answers if d is None else d.naks).take(now=now):
             return
@@ -1844,7 +1849,7 @@ class Forwarder(Part):
     # Routed frames
 
     def forward(self, interface: Interface, source: bytes, frame: Frame, now: float, data: bytes) -> None:
-        """A routed frame for another node."""
+        """Forward a routed frame of another node."""
         if not is_unicast(frame.dest):
             raise FrameError("dest")
         if not self.is_next_hop(interface, frame):
@@ -1875,16 +1880,16 @@ class Forwarder(Part):
                 self.cache_flow(interface, data, flow)
 
     def may_forward_from(self, interface: Interface, source: bytes) -> bool:
-        """Return whether all who send with this MAC echoed our nonce: nobody relies on what we said before it.
+        """Return whether all programs with this MAC list our nonce: none relies on what we advertised before it.
 
-        Without this rule a restarted node can close a loop (section "why it cannot loop", step 4). A dead one did echo
-        it: a program that was killed does not hold up the others on its card.
+        Without this rule a restarted node can close a loop. A dead neighbour did list it: a program that was killed
+        does not hold up the others on its card.
         """
         senders = interface.senders.get(source, ())
         return any(n.usable for n in senders) and all(n.usable or n.state is DEAD for n in senders)
 
     def is_next_hop(self, interface: Interface, frame: Frame) -> bool:
-        """Return whether this program, and not another one with its MAC or nobody, is the frame's next hop."""
+        """Return whether this program, not another one with its MAC, is the next hop of a frame."""
         return interface.relays and frame.slot == interface.slot
 
     def _has_heard(self, hop: Neighbour, source: bytes, frame: Frame) -> bool:
@@ -1892,7 +1897,7 @@ class Forwarder(Part):
         return source in hop.sources or (hop.mac == hop.interface.mac and hop.address == frame.dest)
 
     def _answer_expired(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
-        """Answer an `echo` that gets no further, in place of the node it is for: so a path is traced."""
+        """Answer an `echo` whose hops are used up, in place of the node it is for: so a path is traced."""
         h = decode_handshake(frame.payload) if frame.type == c.TYPE_HANDSHAKE else None
         if h is not None and h.flags & c.FLAG_PROBE:
             self.messages.answer_echo(interface, source, frame.origin, h.token, now)
@@ -1900,7 +1905,7 @@ class Forwarder(Part):
     def deliver(
         self, interface: Interface, source: bytes, frame: Frame, now: float, data: Optional[bytes] = None
     ) -> Optional[Incoming]:
-        """Take a frame for this node or for all. `data`: the whole frame, if its like may take the fast path."""
+        """Take a frame for this node or for all. `data`: the whole frame, if its flow may be cached."""
         if frame.type == c.TYPE_STREAM:
             if data is not None:
                 self.cache_flow(
@@ -1926,7 +1931,7 @@ class Forwarder(Part):
         return None
 
     def originate(self, frame: Frame, now: float) -> None:
-        """Send a frame of our own along the route, or flood it."""
+        """Send a frame of our own along the selected route, or flood it."""
         d = self.routes.table.get(frame.dest)
         if d is None or d.best is None:
             self.flood(frame, now)
@@ -1941,7 +1946,7 @@ class Forwarder(Part):
         """
         size = PAYLOAD_OFFSET + len(frame.payload)
         path = self.routes.path_to(frame.dest)
-        if path is not None:  # no data: nobody is probed because an answer stays unanswered
+        if path is not None:  # no data: an answer that stays unanswered is no reason for a probe
             self.send_to(path.neighbour, frame)
         elif all(n.v1 for n in interface.senders.get(source, ())):
             self.local.credit.owe(size)
@@ -1952,7 +1957,7 @@ class Forwarder(Part):
             self.local.drops["limit"] += 1
 
     def send_data(self, n: Neighbour, frame: Frame, now: float) -> None:
-        """Send data to a neighbour, and see whether it answers."""
+        """Send data to a neighbour and start its liveness timer."""
         if not n.unanswered_since:
             self.neighbours.on_data_sent(n, now)
         self.send_to(n, frame)
@@ -1974,7 +1979,7 @@ class Forwarder(Part):
     # Floods
 
     def receive_flood(self, interface: Interface, source: bytes, frame: Frame, now: float) -> Optional[Incoming]:
-        """A flooded frame: take it, pass it on, or send it the straight way if we know one."""
+        """Process a flooded frame: take it, flood it on, or send it along our route if there is one."""
         key = (frame.origin, frame.msg_id)
         new = self.seen.add(key, now=now)
         if frame.dest == self.local.address:
@@ -2021,7 +2026,7 @@ class Forwarder(Part):
                 self.local.send(interface, c.BROADCAST_ADDRESS, frame._replace(ttl=c.TTL_V1 if v1 else c.TTL_ROUTED))
 
     def _flood_unroutable(self, frame: Frame, now: float) -> None:
-        """Flood the frame of another node that came the straight way and finds it closed."""
+        """Flood a routed frame of another node for which there is no route any more."""
         if not self._lost_floods.take(now=now) or not self._may_relay(frame, len(self.local.up), now):
             raise FrameError("limit")
         self.seen.add((frame.origin, frame.msg_id), now=now)
@@ -2030,11 +2035,11 @@ class Forwarder(Part):
                 self.local.send(interface, c.BROADCAST_ADDRESS, frame)
 
     def _is_listened(self, interface: Interface, frame: Frame) -> bool:
-        """Return whether a flood may find somebody on an interface: also the node it is for, whom nobody knows yet."""
+        """Return whether a flood may be heard on an interface: a neighbour is up, or its destination was there."""
         return self._flooded_from.get(frame.dest) is interface or any(n.usable for n in interface.neighbours.values())
 
     def _relay(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
-        """Flood the frame of another node on, after a moment in which somebody else may do it for us."""
+        """Flood the frame of another node on, after a moment in which another relay may do it for us."""
         if frame.ttl == 0:
             raise FrameError("ttl")
         targets = set()
@@ -2065,7 +2070,7 @@ class Forwarder(Part):
                 self.local.send(interface, c.BROADCAST_ADDRESS, relay.frame)
 
     def _cancel_relay(self, key: Tuple[bytes, int], interface: Interface, source: bytes, now: float) -> None:
-        """Somebody else passed the frame on here: enough, if all others hear that one."""
+        """Another relay flooded the frame here: enough, if all neighbours hear that one."""
         relay = self.relays.get(key)
         if relay is not None and interface.covered(source, now, v1=False):
             relay.interfaces.discard(interface.index)
@@ -2096,7 +2101,7 @@ class Forwarder(Part):
         flow.limit = hop.interface.mtu + c.ETHERNET_HEADER_BYTES
 
     def clear_caches(self) -> None:
-        """A route or a neighbour is not what it was."""
+        """A route or a neighbour has changed: cached flows may be wrong."""
         self.send_cache.clear()
         for interface in self.local.interfaces:
             interface.flows.clear()
@@ -2151,7 +2156,7 @@ class Messages(Part):
         self.local.at(when, self._repeat, msg_id, min(2 * wait, c.MESSAGE_RETRY_MAX))
 
     def send_again(self, message: Message, now: float) -> None:
-        """Repeat a MESSAGE; to a v1.0 node, which answers none twice, under another id."""
+        """Repeat a MESSAGE; to a v1.0 node, which answers no id twice, under another id."""
         frame = message.frame
         if self._is_v1(frame.dest):
             frame = frame._replace(msg_id=self.local.new_frame(c.TYPE_MESSAGE, frame.dest, b"").msg_id)
@@ -2159,11 +2164,11 @@ class Messages(Part):
         self.forwarder.originate(frame, now)
 
     def _is_v1(self, dest: bytes) -> bool:
-        """Return whether a destination is a v1.0 node, near or far, as far as its route tells."""
+        """Return whether a destination is a v1.0 node, near or far, as far as its route shows."""
         path = self.routes.path_to(dest)
         if path is None:
             return False
-        # Who hears it says Unix time // 64 for it, which is no number of ours: those begin at Unix time, or at 1.
+        # Its neighbours advertise Unix time // 64 for it, which is no seqno of ours: those begin at Unix time, or at 1.
         is_far = c.CLOCK_MIN // c.V1_SEQ_SECONDS <= path.seq <= c.SEQ_MAX // c.V1_SEQ_SECONDS
         return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
 
@@ -2171,8 +2176,13 @@ class Messages(Part):
         message = self.end(msg_id)
         self.local.events.append(Undelivered(msg_id, message.frame.dest))
 
+    def on_route_found(self, dest: bytes, now: float) -> None:
+        """Repeat what is for a node at once: its flood may have come before the relays knew the node."""
+        for message in [each for each in self.unacknowledged.values() if each.frame.dest == dest]:
+            self.send_again(message, now)
+
     def on_status(self, frame: Frame, now: float) -> None:
-        """A STATUS for this node, from whatever Ethernet address."""
+        """Process a STATUS for this node, from whatever Ethernet address."""
         msg_id = parse_status(frame.payload)
         first = -1 if msg_id is None else self.renamed.get(msg_id, msg_id)
         message = self.unacknowledged.get(first)
@@ -2183,7 +2193,7 @@ class Messages(Part):
         self.local.events.append(Delivered(message.frame.msg_id, frame.origin, now - message.sent))
 
     def end(self, msg_id: int) -> Message:
-        """Forget a MESSAGE and all its ids."""
+        """Remove a MESSAGE and all its ids."""
         self.renamed = {later: first for later, first in self.renamed.items() if first != msg_id}
         return self.unacknowledged.pop(msg_id)
 
@@ -2203,7 +2213,7 @@ class Messages(Part):
         return token
 
     def receive_echo(self, interface: Interface, source: bytes, frame: Frame, h: Handshake, now: float) -> None:
-        """A HANDSHAKE that was routed here: somebody's `echo`, or the answer to ours."""
+        """Process a HANDSHAKE that was routed here: an `echo` of another node, or the answer to ours."""
         if h.flags & c.FLAG_REPLY:
             echo = self.echoes.get(h.token)
             if echo is None or (echo.dest != frame.origin and echo.ttl == c.TTL_ROUTED):
@@ -2395,7 +2405,7 @@ class Router:
         self.local.timers.clear()
 
     def set_ports(self, ports: Iterable[int]) -> None:
-        """Tell others from now on that this node listens on `ports`."""
+        """Announce from now on that this node listens on `ports`."""
         self.local.ports = tuple(ports)
         for interface in self.local.interfaces:
             interface.full_hellos_left = c.FULL_HELLOS
@@ -2442,7 +2452,7 @@ class Router:
         return self.routes.path_to(dest)
 
     def knows(self, address: bytes) -> bool:
-        """Return whether anybody spoke of a node lately, though there may be no way to it at the moment."""
+        """Return whether a node was heard of lately, though there may be no route to it at the moment."""
         return address in self.routes.table or address in self.neighbours.indirect_nodes
 
     def mtu_to(self, dest: bytes) -> int:
@@ -2451,7 +2461,7 @@ class Router:
         return path.mtu if path is not None else min(interface.mtu for interface in self.local.interfaces)
 
     def nodes(self) -> List[NodeInfo]:
-        """Return every node that there is a route to, with the way in use, and those that only floods may reach."""
+        """Return every node that there is a route to, with the selected route, and those that only floods may reach."""
         infos = [info for info in self.neighbours.indirect_nodes.values() if self.routes.path_to(info.address) is None]
         for d in self.routes.table.values():
             if d.best is None:
@@ -2500,7 +2510,7 @@ class Router:
         return out
 
     def _sweep(self, now: float) -> None:
-        """Forget what is old: adverts, destinations, echoes."""
+        """Remove what is old: routes, destinations, echoes."""
         self.local.at(now + c.SWEEP_SECONDS, self._sweep)
         for d in list(self.routes.table.values()):
             for n, advert in list(d.adverts.items()):
@@ -2519,14 +2529,14 @@ class Router:
     # Frames in
 
     def _receive(self, interface: Interface, data: bytes, now: float) -> Optional[Incoming]:
-        """Take a frame the long way: who sent it, is it for us, which kind is it."""
+        """Process a frame that no cached flow fits: from which neighbour, for whom, of which type."""
         destination, source, payload = decode_ethernet(data)
         flooded = destination == c.BROADCAST_ADDRESS
         if not flooded and destination not in (interface.mac, self.local.address):
             raise FrameError("foreign")
         frame = decode_frame(payload)
         if frame.origin == self.local.address:
-            self._meet_myself(interface, source, frame, now)
+            self._on_own_frame(interface, source, frame, now)
             raise FrameError("own")
         if frame.type == c.TYPE_STATUS and frame.dest == self.local.address:
             self.messages.on_status(frame, now)
@@ -2551,8 +2561,8 @@ class Router:
         self.forwarder.forward(interface, source, frame, now, data)
         return None
 
-    def _meet_myself(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
-        """A HANDSHAKE of this node: our own, perhaps through another interface, or that of another node like us."""
+    def _on_own_frame(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
+        """Process a HANDSHAKE with our own id: ours, heard on another interface, or that of a node with the same id."""
         if frame.type != c.TYPE_HANDSHAKE:
             return
         h = decode_handshake(frame.payload)
@@ -2568,7 +2578,7 @@ class Router:
             self.local.events.append(DuplicateAddress(source))
 
     def _receive_handshake(self, interface: Interface, source: bytes, frame: Frame, flooded: bool, now: float) -> None:
-        """Tell a neighbour's HANDSHAKE from an echo, from one that a v1.0 node relayed, and from a v1.0 node's own."""
+        """Dispatch a HANDSHAKE: a neighbour's, an echo, one that a v1.0 node relayed, or a v1.0 node's own."""
         h = decode_handshake(frame.payload)
         directed = frame.dest == self.local.address
         if self.local.has_left:
