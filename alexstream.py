@@ -10,9 +10,68 @@ they came from, and may leave padding behind them.
     | u16    | u8    | u8    | u16  | u16    | u32 | u32 | u32    | u32 | u32 | u32  | u32   |         |         |
     +--------+-------+-------+------+--------+-----+-----+--------+-----+-----+------+-------+---------+---------+
 
+    stream    chosen at random by the opener, not 0; with the peer's address and who opened it names the stream
+    flags     1 SYN, 2 ACK, 4 FIN, 8 DATA, 16 RST, 32 PUSH "acknowledge now", 64 INIT "sent by the opener"; 128 is 0
+    words     header length in 4-byte words, options included
+    port      the service at the responder: 1 chat, 2 pipe, 3 file of a chat, 4 chat of a client that calls
+    length    payload bytes; what follows them in the frame is padding
+    seq, ack  position of the first payload byte, next position expected; SYN and FIN take one position each
+    window    bytes accepted from `ack` on, unscaled
+    tag       the receiver's initial number (0 in a SYN): a segment with another one is none of this stream's
+    ts, echo  the sender's microseconds, strictly increasing, so that it names the transmission; that of the answered
+    crc32     over origin, destination, header, options and payload: against faults of memory and relays, not people
+    options   2 segment size (u16, while opening), 5 SACK (pairs of edges; 16 in a pure acknowledgement, 3 beside data)
+
+OPENING. The responder keeps nothing until it has heard from the opener twice: its initial number is a keyed hash of
+both addresses, the stream, the port, the opener's number and a 64-second slot. Spent cookies are remembered for two
+slots, so that a recorded conversation cannot be played again. The opener repeats its SYN after 0.2, 0.4, then every
+0.5 s, for 15 s. Until the responder has said more than SYN-ACK the opener sends nothing but its first segment: a later
+one could overtake it, and a responder that knows nothing would have to reset it.
+
+STATES are those of RFC 9293, two halves, each open or finished. LISTEN and SYN-RECEIVED need no state (the cookie
+stands for it), and simultaneous opens are two streams. `MOVES` is the table:
+
+                       SYN-SENT
+                          | SYN-ACK                  cookie answered
+                          v                          (responder)
+                     ESTABLISHED <------------------------+
+              finish |         | FIN
+                     v         v
+             FIN-WAIT-1       CLOSE-WAIT
+     ack of FIN |    | FIN         | finish
+                v    v             v
+        FIN-WAIT-2  CLOSING    LAST-ACK
+            FIN |    | ack of FIN  | ack of FIN
+                v    v             v
+                TIME-WAIT ---------+--- 10 s ---> CLOSED
+
+LOSS. Every transmission has a number of its own, and every acknowledgement names the transmission that caused it
+(`echo`), so a round trip is measured on retransmitted segments too. A segment is lost when three later transmissions
+have arrived, or one has and a round trip plus a quarter has passed (RACK, RFC 8985); once the path has shown that it
+reorders, only time counts. If nothing is heard, a probe goes out after srtt + 4 rttvar + 5 ms, then after twice that,
+up to every 2 s; it marks nothing as lost (RFC 9002 section 6.2). SACK is always on, and never reneged upon.
+
+CONGESTION. NewReno with an initial window of ten segments and one cut a round; a loss while the round trip (the least
+of the last four) has not grown is taken for noise (x 0.95), else for a full queue (x 0.7; in slow start x 0.5). It
+fills drop-tail buffers, as Reno does.
+
+FLOW CONTROL. 512 KiB each way, where segments are larger 256 of them (up to 2 MiB), no scaling; the window never moves
+back, moves by worthwhile steps only (RFC 9293 section 3.8.6.2), and is probed for as long as it is closed. No Nagle
+delay. Acknowledgements wait at most 5 ms and for at most four segments.
+
+ENDING. The end of the stream is reported only after the last byte. A stream closed both ways stays 10 s in TIME-WAIT.
+`Stalled` comes after four silent probes, and after 180 s without progress the stream is given up. Idle streams are
+probed every 15 s; a peer that restarted answers with a reset. `acked` counts the bytes in the peer node's memory.
+
+BOUNDS. 1024 streams, 64 of one peer; 1024 pieces a receive buffer; 4096 cookies; 1024 streams in TIME-WAIT; 5000
+SYN-ACKs and 200 resets a second, 10 challenge ACKs a second and stream. The answer to a SYN is no larger than the SYN.
+
+LEFT OUT: ECN, DSACK, PRR, HyStart++, CUBIC, BBR, pacing, search for a larger MTU, urgent data, migration to another
+address, several streams in one, message boundaries, growing windows (512 KiB is 40 ms at 100 Mb/s).
+
 Inside, a position is a plain integer that never wraps: 0 is the SYN, 1 the first byte, and the FIN follows the last
 byte; the wire carries (ISN + position) mod 2**32. Read in this order: codec, round trip and congestion, `Sender`
-(what flies, what is lost), `Receiver` (what is in order, what waits), `Session` (one stream), `Endpoint` (all of them).
+(bytes in flight, what is lost), `Receiver` (what is in order, what waits), `Session` (one stream), `Endpoint` (all).
 """
 
 import hashlib

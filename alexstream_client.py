@@ -20,7 +20,7 @@ PROGRESS_SECONDS = 1.0
 
 EXAMPLES = """\
 Whatever the other side sends back goes to stdout. On a terminal a transfer of over a second shows its progress.
---json: how it went, on stderr; stdout is the stream's.
+--json: delivered or not delivered, with the bytes written and those that the other node holds, on stderr; stdout is the stream's.
 examples:
   sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 "one line"
   sudo python3 alexstream_client.py eth0 dora - < file

@@ -34,7 +34,7 @@ from utils import format_address, printable
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
 EXAMPLES = """\
 Into a pipe or a file go the raw bytes, exactly; a terminal shows safe text behind the sender's address.
---json: who sends and how it ends; with --output on stdout, else on stderr, since stdout is the stream's.
+--json: begun, complete, incomplete or refused, of each stream; with --output on stdout, else on stderr, since stdout is the stream's.
 examples:
   sudo python3 alexstream_server.py eth0 --once > file
   sudo python3 alexstream_server.py eth0 --output incoming --json > log

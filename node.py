@@ -1,8 +1,7 @@
-"""The impure half of the stack: raw Ethernet, the one thread, the clock, the lock, the random source.
+"""The impure half of the stack: raw Ethernet, the one wait, the clock, the random source.
 
-    EthernetLink      one Ethernet port, over scapy's raw socket
-    Router            neighbours and routes (AlexMesh, L3); pure
-    Node              runs a Router and an Endpoint (AlexStream, L4) on its links
+    EthernetLink      one Ethernet interface, over scapy's raw socket
+    Node              runs a Router (AlexMesh, L3) and an Endpoint (AlexStream, L4) on its links
     Stream, Listener  what applications hold: files whose other end is on another node
     open_node, run    the command line that all scripts share
 
@@ -2332,7 +2331,8 @@ class _Report:
 
 _EXAMPLES = """\
 SIGUSR1 (on macOS and BSD also Ctrl-T) makes it write neighbours, routes and drop counters to stderr.
---json: changes, messages and those tables on stdout. --color: the sender of a message in bold.
+--json: objects of type found, lost, route changed, link, message, duplicate, strange (a v1.0 program with which
+  nothing is possible) and more changes (so many were not told one by one); of those tables neighbour, route, drops. --color: the sender of a message in bold.
 examples:
   sudo python3 node.py eth0
   sudo python3 node.py eth0,eth1 --name attic -v

@@ -1,6 +1,8 @@
-"""AlexMesh on the wire (L3): frames and their payloads, between bytes and records. No state, no clock.
+"""AlexMesh (L3) whole: frames on the wire, neighbours, routes, forwarding. Pure: bytes in, bytes and events out.
 
-A frame is the payload of an Ethernet frame of EtherType 0x88B5. All numbers are big-endian:
+Time comes in as `now` (monotonic seconds), randomness as `rng`; there is no clock, thread or socket here.
+
+THE FRAME is the payload of an Ethernet frame of EtherType 0x88B5. All numbers are big-endian:
 
      0       1       2             8             14    15              23
     +-------+-------+-------------+-------------+-----+---------------+---------
@@ -8,24 +10,69 @@ A frame is the payload of an Ethernet frame of EtherType 0x88B5. All numbers are
     |u8 = 1 |u8     |6 bytes      |6 bytes      |ttl  |u64            |
     +-------+-------+-------------+-------------+-----+---------------+---------
 
+Types: 1 HANDSHAKE (the hello), 2 MESSAGE (text for one node, UTF-8 without NUL, answered with STATUS), 3 BROADCAST
+(text for everyone), 4 STATUS (`ACK:<msg_id in decimal>`), 5 STREAM (an AlexStream segment). `dest` all zero is
+everyone. `msg_id` starts at a random number and grows by one with every frame. There is no length field, and Ethernet
+pads short frames with zeros, so every payload says for itself where it ends: text and STATUS cut trailing NULs,
+HANDSHAKE and STREAM carry a length.
+
 An Ethernet destination names a card, not a program. So the octet at 14 has two fields: its high three bits are the
 slot, which of the programs with that Ethernet address forwards the frame (NO_SLOT: none, it is for `dest` alone), its
 low five bits the ttl, the hops that are left. Frames of v1.0, floods and HANDSHAKEs between neighbours have slot 0.
-A program says its own slot in the HANDSHAKE's flags, bits 4 to 6.
 
-An echo is a HANDSHAKE with PROBE that is routed like data, from 31 hops and with ttl0 31. The node it is for answers
-with REPLY, the same token, its name and ports. Where its hops are used up, the relay answers so in that node's place:
-with 0, 1, 2 ... hops at the start a path is traced.
-
-There is no length field, and Ethernet pads short frames with zeros, so every payload says for itself where it ends:
-text and STATUS cut trailing NULs, HANDSHAKE and STREAM carry a length. The payload of a HANDSHAKE (that of a v1.0
-node is empty):
+THE HANDSHAKE (that of a v1.0 node is empty and arrives as zeros, so the magic tells them apart):
 
      0       1       2       4       5         6       8        12       16       20
     +-------+-------+-------+-------+---------+-------+--------+--------+--------+----------------------------
     |magic  |flags  |length |ttl0   |interval |mtu    |nonce   |seq     |token   |TLVs: type u8, length u16,
     |u8=0xA2|u8     |u16    |u8     |u8, 0.1 s|u16    |u32     |u32     |u32     |      value
     +-------+-------+-------+-------+---------+-------+--------+--------+--------+----------------------------
+
+    flags  1 PROBE "answer at once", 2 REPLY, 4 FULL "the whole table is in this frame", 8 BYE; bits 4-6: own slot
+    1 HEARD    n x (address 6, nonce 4): the neighbours heard on this interface, and which incarnation of each
+    2 ROUTE    n x (dest 6, seq 4, metric 2, mtu 2); metric 0xFFFF is a retraction
+    3 REQUEST  n x (dest 6, seq 4, hops 1): seqno request, a route at least this new, please
+    4 NAME     UTF-8         5 PAD  zeros: tries what size gets through
+    6 AUTH     reserved      7 PORTS  n x u16: AlexStream ports that are listened on
+
+`ttl0` is the ttl that it was sent with: where the header's differs, a v1.0 node relayed it. `nonce` is new at every
+start. `token` pairs PROBE and REPLY. An echo is a HANDSHAKE with PROBE that is routed like data, from 31 hops and with
+ttl0 31; the node it is for answers, or the relay at which its hops are used up: so a path is traced.
+
+NEIGHBOURS. Every node sends a HANDSHAKE every 5 s (a little less, at random, against synchronisation), and at once when
+a newcomer is heard. A link is used when it works in both directions: when the neighbour lists this node, and this
+node's current nonce, under HEARD. A v1.0 node, which has no HEARD, counts as reached when heard. Failures are found by
+the traffic: data was sent and nothing came back for 75 ms: the neighbour is probed. No REPLY in 50 ms or four round
+trips: suspect, used only if there is no other next hop; three misses: dead. While data flows a neighbour is probed once
+a second anyhow, since what comes back may take another path. Without traffic a death takes some 6 s to be noticed.
+
+ROUTES are a distance vector with the rules of Babel (RFC 8966). A hop costs 10, or 20 over a link that loses
+HANDSHAKEs. A route is advertised on an interface only if a neighbour there needs it (split horizon).
+
+WHY IT CANNOT LOOP, not even for a moment:
+
+1. A node remembers the feasibility distance of X: the best (newest sequence number, then least metric) that it ever
+   advertised for X (`Routes._record_advertised`).
+2. It uses only next hops that advertised less than that (`Routes.is_feasible`), alternates included.
+3. Along any chain of such choices the feasibility distances fall, so none comes back to where it was. If no route is
+   feasible, the node asks for a newer sequence number, which X alone gives out, and which starts the comparison afresh.
+4. A restarted node has lost its feasibility distances. So it forwards frames of others only if the neighbour that sent
+   them lists its current nonce, and has thereby dropped all that its last incarnation advertised
+   (`Forwarder.may_forward_from`).
+5. The slot names the next hop exactly, though programs share a MAC (`Forwarder.is_next_hop`).
+
+FORWARDING. A routed frame goes as Ethernet unicast from relay to relay, its ttl (31) falls by one at each. Where there
+is no route it is flooded: each relay passes it on once, after 0 to 4 ms, and not where all have heard it from another;
+at most 200 a second, 10 a second for frames that had a route and lost it. A relay without a route for a routed frame
+sends a retraction to the neighbour that sent it. Path MTU travels with the routes; more than 1500 is used only where a
+padded PROBE of that size came through. A MESSAGE is repeated after 0.1, 0.2, 0.4, 0.8, 1, 1 ... s until its STATUS
+comes; the receiver shows it once and acknowledges every copy.
+
+STRANGERS. Over all kinds of frames a node sends at most as many bytes because of strangers as it got from them (short
+answers aside), from one budget (`Credit`); tables are bounded, and newcomers are admitted at a bounded rate.
+
+Read in this order: codec, events, tables (`Interface`, `Neighbour`, `Destination`), `Local` (what the parts share),
+`Neighbours`, `Routes`, `Forwarder`, `Messages`, and `Router`, which puts them together and is what `Node` drives.
 """
 
 import itertools

@@ -10,6 +10,8 @@ from typing import Any, Dict, List, Set, Tuple
 import pytest
 from paths import ROOT
 
+import alexstream
+from alexchat_client import COMMAND_NAMES
 from alexstream import MOVES
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
@@ -17,15 +19,22 @@ with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
 SCRIPTS = sorted(name for name in os.listdir(ROOT) if re.match("(node|send_|alex(chat|stream)_).*py$", name))
 
 
-def test_states() -> None:
-    listed: Set[Tuple[str, ...]] = set(re.findall("^    ([A-Z0-9-]+) -> ([A-Z0-9-]+): (.+)$", README, re.MULTILINE))
-    table = {(state.value, after.value, what) for state, moves in MOVES.items() for what, after in moves.items()}
-    assert listed == table
+def test_every_state_and_move_is_in_the_picture_of_the_stream() -> None:
+    picture = alexstream.__doc__[alexstream.__doc__.index("STATES") : alexstream.__doc__.index("LOSS.")]
+    moves = {what for after in MOVES.values() for what in after}
+    assert [word for word in [*(state.value for state in MOVES), *moves] if word not in picture] == []
 
 
-def test_every_state_is_in_the_picture() -> None:
-    picture = README[README.index("**States.**") : README.index("    SYN-SENT -> ")]
-    assert [state.value for state in MOVES if state.value not in picture] == []
+def test_readme_is_no_book() -> None:
+    assert 150 < README.count("\n") < 260
+
+
+@pytest.mark.parametrize("name", ["README.md", "tests/README.md"])
+def test_files_that_a_readme_names_exist(name: str) -> None:
+    with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+        named = set(re.findall(r"\b(tests/[a-z0-9_]+/[a-zA-Z0-9_.]+\w)", file.read()))
+    assert len(named) > 5
+    assert [path for path in named if not os.path.exists(os.path.join(ROOT, path))] == []
 
 
 def test_linked_files_exist() -> None:
@@ -101,12 +110,26 @@ def open_none(*_: Any, **__: Any) -> None:
     raise OpenedError
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_usage_in_readme(script: str) -> None:
-    """What a program's paragraphs in the README call an option, it has."""
-    section = README[README.index("## The programs") : README.index("**On their streams**")]
-    paragraphs = [part for part in section.split("\n\n") if part.startswith("**`") and f"`{script} " in part]
-    assert paragraphs
-    usages = re.findall(rf"\*\*`{re.escape(script)} (.*?)`\*\*", "".join(paragraphs))
-    assert usages
-    assert set(re.findall("--[-a-z]+", "".join(usages))) <= options_in_table()[script]
+def commands_in_readme() -> List[Tuple[str, str]]:
+    """Every command of ours in a sample of the README: the script, and its arguments."""
+    found = re.findall(r"^    .*python3 ((?:node|send_|alex)\w*\.py) ([^|>#;\n]*)", README, re.MULTILINE)
+    return [(script, words) for script, words in found if "reach it with" not in words]
+
+
+def test_every_script_has_a_sample_in_the_readme() -> None:
+    assert {script for script, _ in commands_in_readme()} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize(("script", "words"), commands_in_readme())
+def test_commands_in_the_readme_are_understood(script: str, words: str, monkeypatch: Any) -> None:
+    module = importlib.import_module(script[:-3])
+    monkeypatch.setattr(module, "open_node", open_none)
+    monkeypatch.setattr(sys, "argv", [script, *shlex.split(words)])
+    with pytest.raises(OpenedError):
+        module.main()
+
+
+def test_chat_commands_in_the_readme_are_those_of_the_chat() -> None:
+    listed = set(re.findall(r"`(/[a-z?]+)", "".join(re.findall(r"^\| (`/.*?) \|", README, re.MULTILINE))))
+    assert listed
+    assert listed == set(COMMAND_NAMES)
