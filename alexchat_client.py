@@ -1,11 +1,15 @@
 """AlexChat's client, and what both ends of the chat are made of.
 
-LineEditor      one row of typing, without I/O
-Console         stdin, stdout, stderr, the terminal's mode and the signals
-Chat            JSON lines over one stream, and what of them the other node holds
-Files           what is offered, sent and received
-Room            everybody this program talks to, and its one event loop; ClientRoom: a client's
+Console         stdin, stdout, stderr, the terminal's mode and the signals (the line editor itself is in utils.py)
+Conversation    JSON lines over one stream, and what of them the other node holds
+Files           what is offered, sent and received (how: alexstream_client.py, alexstream_server.py)
+Room            all conversations of this program, and its one event loop; ClientRoom: a client's
 Lobby           the servers to choose from
+
+JSON lines are UTF-8, one object a line, at most 64 KiB: {"type": "hello", "name": ...}, {"type": "say", "id": n,
+"text": ...} (with "from" where the server passes it on), {"type": "bye"}. Unknown types and keys are ignored, and a
+program that knows only these three can talk to ours. Ours say in their hello what they can beyond that, "can": "private
+files", and only then get "to" in a say, `offer` and `decline`. The server reports others by `joined`, `left`, `notice`.
 """
 
 import os
@@ -18,19 +22,14 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
-import codecs
 import contextlib
-import enum
 import errno
-import fcntl
 import functools
-import hashlib
 import itertools
 import json
 import re
 import stat
 import termios
-import unicodedata
 from collections import deque
 from datetime import datetime, timedelta
 from typing import (
@@ -38,7 +37,6 @@ from typing import (
     Callable,
     Deque,
     Dict,
-    Iterable,
     Iterator,
     List,
     NamedTuple,
@@ -50,6 +48,8 @@ from typing import (
 )
 
 import constants as c
+from alexstream_client import Offer, Outgoing, Upload, hash_file
+from alexstream_server import Download, Incoming, is_sound
 from node import (
     INFINITY,
     Aside,
@@ -78,10 +78,15 @@ from node import (
     wait_for_files,
 )
 from utils import (
+    Act,
+    LineEditor,
     LineSplitter,
+    Screen,
     can_encode,
     columns,
     format_address,
+    format_size,
+    is_typable,
     is_unicast,
     label_names,
     parse_address,
@@ -89,335 +94,9 @@ from utils import (
     printable_name,
     safe_file_name,
     with_tail,
-    wrapped_rows,
 )
-
-# --- The line editor ------------------------------------------------------------------------------------------------
-
-
-class Act(enum.Enum):
-    """What a key asks of the program."""
-
-    SUBMIT = "this line is complete"
-    INTERRUPT = "Ctrl-C on an empty line"
-    LEAVE = "Ctrl-D on an empty line"
-    SUSPEND = "Ctrl-Z"
-    CLEAR = "Ctrl-L"
-
-
-class Action(NamedTuple):
-    """An `Act`, and the line it is about."""
-
-    act: Act
-    text: str = ""
-
-
-_TOKEN = re.compile(
-    r"(?P<plain>[^\x00-\x1f\x7f]+)"
-    r"|(?P<sequence>\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-Z\\-~]|O[ -~]|[^\[O\x00-\x1f]))"
-    r"|(?P<broken>\x1b(?:\[\[?[0-?]*[ -/]*|O)?(?=[\x00-\x1f\x7f-\U0010ffff]))"
-    r"|(?P<control>[\x00-\x1a\x1c-\x1f\x7f])"
-)
-_PASTE_END = re.compile("\x1b\\[201~|\x03")  # Ctrl-C: the way out when the terminal's own mark got lost
-
-
-class LineEditor:
-    """One row of typing without any I/O: bytes of keys in, actions out, and the bytes that draw the row.
-
-    `width` is the terminal's, in columns; set it anew after a resize. `completions` returns, for the text before
-    the cursor, all that Tab can make of it.
-    """
-
-    def __init__(self, width: int, *, encoding: str = "utf-8") -> None:
-        self.width = width
-        self.prompt = "> "
-        self.text = ""
-        self.cursor = 0  # index into text
-        self._left = 0  # index of the first character shown
-        self.completions: Callable[[str], Iterable[str]] = lambda _: ()
-        self.encoding = encoding
-        self._newline = "\u21b5" if can_encode("\u21b5", encoding) else "|"
-        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
-        self._keys = ""  # decoded, not yet understood
-        self._pasting = False
-        self._pasted: List[str] = []  # pieces of a paste under way
-        self._killed = ""
-        self._history: List[str] = []
-        self._recalled = 0  # index into the history; its length = the line being written
-        self._draft = ""
-        self._actions = self._make_actions()
-
-    # -- keys in
-
-    def feed(self, data: bytes) -> List[Action]:
-        """Take the bytes that the terminal sent, any bytes, however cut; return what they ask of the program."""
-        self._keys += self._decoder.decode(data)
-        actions: List[Action] = []
-        while self._keys and (self._feed_paste() if self._pasting else self._feed_token(actions)):
-            pass
-        return actions
-
-    def _feed_token(self, actions: List[Action]) -> bool:
-        """Act on the next key or run of characters; return False when it is not complete yet."""
-        token = _TOKEN.match(self._keys)
-        if token is None:
-            if len(self._keys) <= c.SEQUENCE_MAX:
-                return False
-            self._keys = self._keys[1:]  # no sequence: forget its escape character
-            return True
-        self._keys = self._keys[token.end() :]
-        if token.lastgroup == "plain":
-            self._insert(token.group())
-        elif token.group() in self._actions:
-            action = self._actions[token.group()]()
-            if action:
-                actions.append(action)
-        return True
-
-    def _feed_paste(self) -> bool:
-        """Collect what is pasted; return False when its end has not arrived yet."""
-        end = _PASTE_END.search(self._keys)
-        stop = end.start() if end else len(self._keys) - 5  # the last characters may be the first of the end mark
-        self._pasted.append(self._keys[: max(stop, 0)])
-        self._keys = self._keys[end.end() if end else max(stop, 0) :]
-        if end:
-            self._insert("".join(self._pasted) if end.group() != "\x03" else "")
-            self._pasting, self._pasted = False, []
-        return not self._pasting
-
-    def _insert(self, text: str) -> None:
-        """Put `text` at the cursor; line ends become newlines, what neither shows nor joins is left out."""
-        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
-        text = "".join(char for char in text if char in "\n\u200c\u200d" or _is_typable(char))
-        text = text[: c.CHAT_LINE_BYTES - len(self.text)]  # a text of that length is refused as a whole when submitted
-        self._replace(self.cursor, self.cursor, text)
-
-    # -- what keys do
-
-    def _replace(self, start: int, stop: int, text: str = "") -> None:
-        self.text = self.text[:start] + text + self.text[stop:]
-        self.cursor = start + len(text)
-
-    def _set(self, text: str) -> None:
-        self._replace(0, len(self.text), text)
-
-    def _kill(self, start: int, stop: int) -> None:
-        if start < stop:
-            self._killed = self.text[start:stop]
-            self._replace(start, stop)
-
-    def _submit(self) -> Optional[Action]:
-        text = self.text
-        if not text:
-            return None
-        if self._history[-1:] != [text]:
-            self._history = [*self._history, text][-c.HISTORY_MAX :]
-        self._recalled = len(self._history)
-        self._draft = ""
-        self._set("")
-        return Action(Act.SUBMIT, text)
-
-    def _interrupt(self) -> Optional[Action]:
-        if not self.text:
-            return Action(Act.INTERRUPT)
-        self._recalled = len(self._history)
-        self._set("")
-        return None
-
-    def _leave_or_delete(self) -> Optional[Action]:
-        if not self.text:
-            return Action(Act.LEAVE)
-        self._replace(self.cursor, self._after())
-        return None
-
-    def _recall(self, step: int) -> None:
-        """Show the history's entry `step` further on; the line being written waits behind the last one."""
-        if not 0 <= self._recalled + step <= len(self._history):
-            return
-        if self._recalled == len(self._history):
-            self._draft = self.text
-        self._recalled += step
-        self._set([*self._history, self._draft][self._recalled])
-
-    def _complete(self) -> None:
-        before = self.text[: self.cursor]
-        found = [candidate for candidate in self.completions(before) if candidate.startswith(before)]
-        if found:
-            common = os.path.commonprefix(found)  # noqa: RUF071  character by character
-            self._insert(common[len(before) :] + " " * (len(found) == 1 and common[-1] != "/"))
-
-    def _move(self, index: int) -> None:
-        self.cursor = index
-
-    def _before(self) -> int:
-        """Return where the character before the cursor starts, with its marks."""
-        index = max(self.cursor - 1, 0)
-        while index and not columns(self.text[index]):
-            index -= 1
-        return index
-
-    def _after(self) -> int:
-        """Return where the character at the cursor ends, with its marks."""
-        index = self.cursor + 1
-        while index < len(self.text) and not columns(self.text[index]):
-            index += 1
-        return min(index, len(self.text))
-
-    def _word_before(self) -> int:
-        before = self.text[: self.cursor].rstrip()
-        return len(before) - len((before.split() or [""])[-1])
-
-    def _word_after(self) -> int:
-        after = self.text[self.cursor :]
-        return self.cursor + len(after) - len(after.lstrip()) + len((after.split() or [""])[0])
-
-    def _start_paste(self) -> None:
-        self._pasting = True
-
-    def _make_actions(self) -> Dict[str, Callable[[], Optional[Action]]]:
-        """Return what each key does; `^[[` and `^[O` are the two ways in which terminals send the cursor keys."""
-        table = (
-            ("\r \n", self._submit),
-            ("\x03", self._interrupt),
-            ("\x04", self._leave_or_delete),
-            ("\x1a", lambda: Action(Act.SUSPEND)),
-            ("\x0c", lambda: Action(Act.CLEAR)),
-            ("\t", self._complete),
-            ("\x7f \x08", lambda: self._replace(self._before(), self.cursor)),
-            ("\x1b[3~", lambda: self._replace(self.cursor, self._after())),
-            ("\x01 \x1b[H \x1bOH \x1b[1~ \x1b[7~", lambda: self._move(0)),
-            ("\x05 \x1b[F \x1bOF \x1b[4~ \x1b[8~", lambda: self._move(len(self.text))),
-            ("\x02 \x1b[D \x1bOD", lambda: self._move(self._before())),
-            ("\x06 \x1b[C \x1bOC", lambda: self._move(self._after())),
-            ("\x1bb \x1b[1;5D \x1b[1;3D", lambda: self._move(self._word_before())),
-            ("\x1bf \x1b[1;5C \x1b[1;3C", lambda: self._move(self._word_after())),
-            ("\x10 \x1b[A \x1bOA", lambda: self._recall(-1)),
-            ("\x0e \x1b[B \x1bOB", lambda: self._recall(1)),
-            ("\x0b", lambda: self._kill(self.cursor, len(self.text))),
-            ("\x15", lambda: self._kill(0, self.cursor)),
-            ("\x17 \x1b\x7f", lambda: self._kill(self._word_before(), self.cursor)),
-            ("\x1bd", lambda: self._kill(self.cursor, self._word_after())),
-            ("\x19", lambda: self._insert(self._killed)),
-            ("\x1b[200~", self._start_paste),
-        )
-        return {key: action for keys, action in table for key in keys.split(" ")}
-
-    # -- the row out
-
-    def paint(self) -> bytes:
-        """Return what draws the row over itself and places the cursor; it leaves the last column free.
-
-        The cursor is placed by writing what stands before it once more, not by counting columns, so that it is right
-        also where the terminal has another opinion of a character's width.
-        """
-        prompt = self.prompt if columns(self.prompt) < self.width // 2 else ""
-        room = max(self.width - 1 - columns(prompt), 1)
-        self._scroll(room)
-        stop = self._reach(self._left, room)
-        before, after = (
-            text.replace("\n", self._newline)
-            for text in (self.text[self._left : self.cursor], self.text[self.cursor : stop])
-        )
-        again = "\r" + prompt + before if after else ""
-        row = "\x1b[?7l\r" + prompt + before + after + "\x1b[K" + again + "\x1b[?7h"
-        return row.encode(self.encoding, "replace")
-
-    def _scroll(self, room: int) -> None:
-        """Move the first character shown so that the cursor lies within `room` columns, and none are wasted."""
-        widest = self._reach_back(len(self.text), room - 1)
-        self._left = max(self._reach_back(self.cursor, room - 1), min(self._left, self.cursor, widest))
-        while self._left < self.cursor and not columns(self.text[self._left]):
-            self._left += 1  # a mark without its base
-
-    def _reach_back(self, stop: int, room: int) -> int:
-        """Return the index from which on the text up to `stop` fits into `room` columns."""
-        while stop and columns(self.text[stop - 1]) <= room:
-            stop -= 1
-            room -= columns(self.text[stop])
-        return stop
-
-    def _reach(self, start: int, room: int) -> int:
-        """Return the index up to which the text from `start` on fits into `room` columns."""
-        while start < len(self.text) and columns(self.text[start]) <= room:
-            room -= columns(self.text[start])
-            start += 1
-        return start
-
-
-def _is_typable(char: str) -> bool:
-    """Tell whether a typed character is text; what is not assigned yet may be an emoji."""
-    return unicodedata.category(char)[0] != "C" or (unicodedata.category(char) == "Cn" and char < "\U000e0000")
-
 
 # --- The person's side ----------------------------------------------------------------------------------------------
-
-
-class OwnLine(NamedTuple):
-    """A line of one's own: how many rows were printed before it, its text, and the sign to set before it."""
-
-    row: int
-    text: str
-    sign: str = ""
-
-
-class Screen:
-    """What a terminal shows around the row being typed, without I/O: each `paint` is one write.
-
-    Lines go above the row, which is drawn again below them. A line of one's own begins with the first of `signs`
-    (sent, delivered, lost), to be replaced later. `height` is the terminal's, in rows.
-    """
-
-    def __init__(self, editor: LineEditor, *, height: int, signs: str, has_color: bool = True) -> None:
-        self.editor = editor
-        self._dim = "\x1b[2m{}\x1b[m" if has_color else "{}"
-        self.height = height
-        self._signs = signs
-        self._text = ""  # to be printed with the next paint
-        self._rows = 0  # printed so far, those included
-        self._bell = ""
-        self._under_way: Dict[int, OwnLine] = {}
-        self._settled: List[OwnLine] = []
-        self._row = b""  # as painted last
-
-    def show(self, text: str, *, dim: str = "") -> None:
-        """Print `text` above the row, behind the dim character, if any."""
-        self._text += (self._dim.format(dim) if dim else "") + text + "\n"
-        self._rows += sum(wrapped_rows(line, self.editor.width) for line in (dim + text).split("\n"))
-
-    def ring(self) -> None:
-        """Ring the terminal's bell with the next paint."""
-        self._bell = "\a"
-
-    def show_own(self, ident: int, text: str) -> None:
-        """Print a line that is under way."""
-        self._under_way[ident] = OwnLine(self._rows, text)
-        self.show(" " + text, dim=self._signs[0])
-
-    def settle(self, ident: int, *, delivered: bool) -> None:
-        """Set the sign of a line that is no longer under way."""
-        line = self._under_way.pop(ident)
-        self._settled.append(line._replace(sign=self._signs[1 if delivered else 2]))
-
-    def forget_rows(self) -> None:
-        """Nothing is where it was: the terminal was resized, cleared or used by somebody else."""
-        self._rows += self.height
-        self._row = b""
-
-    def paint(self) -> bytes:
-        """Return what brings the terminal up to date. A line that has left the screen is shown once more."""
-        changes = ""
-        for line in sorted(self._settled):
-            up = self._rows - line.row
-            if up < self.height:
-                changes += f"\x1b[{up}A{line.sign}\r\x1b[{up}B"
-            else:
-                self.show(f"{line.sign} {line.text}")
-        text = self._bell + self._text + changes
-        row, row_before = self.editor.paint(), self._row
-        self._bell, self._text, self._settled, self._row = "", "", [], row
-        if not text and row == row_before:
-            return b""
-        return (f"\r\x1b[K{text}" if text else "").encode(self.editor.encoding, "replace") + row
 
 
 class Log:
@@ -736,17 +415,6 @@ class Notice(NamedTuple):
     text: str
 
 
-class Offer(NamedTuple):
-    """A file that may be fetched at the sender's node; the server sets `sender` and `address`."""
-
-    token: str  # 16 hex digits, to ask for it with
-    file: str
-    size: int
-    sha256: str
-    sender: str = ""
-    address: str = ""
-
-
 class Decline(NamedTuple):
     """The file with this token, offered by `to`, is not wanted."""
 
@@ -806,14 +474,14 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-class Unheld(NamedTuple):
+class Unacked(NamedTuple):
     """A record and the offset in the stream behind it: once the other node holds that much, it holds the record."""
 
     offset: int
     record: Record
 
 
-class Chat:
+class Conversation:
     """JSON lines over one stream: records in and out without waiting, and what the other node holds of them."""
 
     def __init__(self, stream: Stream, *, now: float) -> None:
@@ -823,13 +491,13 @@ class Chat:
         self.can = ""
         self.is_greeted = False  # the other has said who he is
         self.has_left = False  # said so, or was told to be gone
-        self.is_spare = False  # there is another chat with the same node: nothing more is said here
+        self.is_duplicate = False  # there is another chat with the same node: nothing more is said here
         self.at_end = False  # the other says nothing more
-        self.is_hungry = False  # there may be more to read
-        self.moved = now  # when it last took something, or had nothing to take (monotonic seconds)
+        self.may_have_more = False  # there may be more to read
+        self.last_progress_at = now  # when it last took something, or had nothing to take (monotonic seconds)
         self.call_at = INFINITY  # when to call a restarted program again, and until when to try
         self.lost_at = INFINITY
-        self.unheld: Deque[Unheld] = deque()
+        self.unheld: Deque[Unacked] = deque()
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
@@ -870,10 +538,10 @@ class Chat:
         self._queue += line
         self._offset += len(line)
         if not isinstance(record, (Hello, Bye)):
-            self.unheld.append(Unheld(self._offset, record))
+            self.unheld.append(Unacked(self._offset, record))
         return True
 
-    def succeed(self, before: "Chat") -> None:
+    def take_over(self, before: "Conversation") -> None:
         """Go on for a chat whose stream has failed: say all that the other node did not hold, in the same order."""
         self.name, self.can, self.is_greeted = before.name, before.can, before.is_greeted
         for unheld in before.unheld:
@@ -891,14 +559,14 @@ class Chat:
                 taken = self.stream.write(bytes(self._queue[: c.RECEIVE_BYTES]))
                 if not taken:
                     break
-                self.moved = now
+                self.last_progress_at = now
                 del self._queue[:taken]
             if self.is_finishing and not self._queue:
                 self.stream.finish()
         except OSError:  # the stream has failed; it says so itself
             self._queue.clear()
         if not self.is_full or self.stream.delivered > self._delivered:
-            self.moved = now
+            self.last_progress_at = now
         self._delivered = self.stream.delivered
 
     def receive(self) -> List[Record]:
@@ -907,7 +575,7 @@ class Chat:
             data = self.stream.read(c.RECEIVE_BYTES)
         except OSError:  # the stream has failed; it says so itself
             data = None
-        self.is_hungry = bool(data)
+        self.may_have_more = bool(data)
         if data is None:
             return []
         self.at_end = not data
@@ -931,303 +599,6 @@ class Chat:
 # Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
 # {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
 # SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
-
-
-class Outgoing(NamedTuple):
-    """A file of ours that others may fetch."""
-
-    path: str
-    descriptor: int
-    size: int
-    sha256: str = ""  # in hex, once it is known
-
-
-class Incoming(NamedTuple):
-    """A file that `sender` offers at the node `address`; its name is a safe one."""
-
-    sender: str
-    address: bytes
-    name: str
-    offer: Offer
-
-
-def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:
-    """Return SHA-256 in hex of the first `size` bytes of an open file, which is closed; raise OSError. May take long.
-
-    `to_disk`: bring it to the disk too.
-    """
-    digest, offset = hashlib.sha256(), 0
-    try:
-        while offset < size:
-            piece = read_piece(descriptor, offset, min(c.HASH_BYTES, size - offset))
-            offset += len(piece)
-            digest.update(piece)
-        if to_disk:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return digest.hexdigest()
-
-
-def read_piece(descriptor: int, offset: int, count: int) -> bytes:
-    """Return up to `count` bytes of an open file, at least one if any are asked for; raise OSError at its end."""
-    piece = os.pread(descriptor, count, offset)
-    if count and not piece:
-        raise OSError(errno.ESPIPE, "the file has become shorter")
-    return piece
-
-
-def format_size(size: int) -> str:
-    """Return a number of bytes as people read it."""
-    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**power:
-            return f"{size / 10**power:.1f} {unit}"
-    return f"{size} bytes"
-
-
-class Upload:
-    """One node that fetches a file: one line from it, the file to it, one line from it."""
-
-    def __init__(self, stream: Stream, *, now: float) -> None:
-        stream.setblocking(False)
-        self.stream = stream
-        self.is_over = False
-        self.is_held = False  # the other has all of it
-        self.file: Optional[Outgoing] = None
-        self.offset = 0
-        self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life
-        self._splitter = LineSplitter(c.REQUEST_BYTES)
-        self._piece = b""
-
-    def turn(self, shared: Dict[str, Outgoing], *, now: float) -> str:
-        """Go on as far as the stream lets; return what to tell the person. Never raises."""
-        try:
-            ended = self.stream.ended  # looked at before, or the last word could come in between
-            data = self.stream.read(c.REQUEST_BYTES)
-            for line in self._splitter.feed(data or b""):
-                if self.file is None:
-                    self._begin(line, shared, now)
-                else:
-                    self.is_over = True
-                    self.is_held = bool(_json_object(line).get("ok")) and self.offset == self.file.size
-                    self.stream.close() if self.is_held else self.stream.abort()
-                    return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
-            if self.file is not None:
-                self._send(self.file, now)
-            if data == b"" or ended or now >= self.deadline:
-                raise ConnectionAbortedError("nothing more is wanted")
-        except OSError:  # of the stream, or of the file
-            self.is_over = True
-            self.stream.abort()
-            return "stopped taking {} at " + self.percent if self.file else ""
-        return ""
-
-    @property
-    def percent(self) -> str:
-        """How much of the file the stream has taken."""
-        return f"{100 * self.offset // max(self.file.size, 1)} %" if self.file else ""
-
-    def _begin(self, line: Optional[bytes], shared: Dict[str, Outgoing], now: float) -> None:
-        fields = _json_object(line)
-        token, offset = fields.get("id"), fields.get("offset")
-        file = shared.get(token) if isinstance(token, str) else None
-        if file is None or type(offset) is not int or not 0 <= offset <= file.size:
-            raise ConnectionRefusedError("no such file")
-        self.file, self.offset, self.deadline = file, offset, now + c.UPLOAD_SECONDS
-
-    def _send(self, file: Outgoing, now: float) -> None:
-        for _ in range(c.PIECES_PER_TURN):
-            if not self._piece:
-                self._piece = read_piece(file.descriptor, self.offset, min(c.FILE_PIECE_BYTES, file.size - self.offset))
-            if not self._piece:
-                self.stream.finish()
-                return
-            taken = self.stream.write(self._piece)
-            if not taken:
-                return
-            self.deadline = now + c.UPLOAD_SECONDS
-            self.offset += taken
-            self._piece = self._piece[taken:]
-
-
-class Download:
-    """A file on its way here: fetched from where the last try stopped, checked, and given a name that was free.
-
-    Until then it is a hidden file named by its SHA-256, so that any later offer of the same file goes on with it.
-    """
-
-    def __init__(self, node: Node, incoming: Incoming, folder: str) -> None:
-        """Open the part that is there; raise OSError where that, or so large a file, is impossible."""
-        self.incoming = incoming
-        self.is_over = False
-        self.path = ""  # of the file, once it is whole
-        self.call_at = 0.0  # when to open the next stream
-        self._node = node
-        self._folder = folder
-        self._size = incoming.offer.size
-        self._stream: Optional[Stream] = None
-        self._hasher: Optional[Aside] = None
-        self._is_hungry = False  # there may be more to read
-        self._lost_at = INFINITY
-        self._part = os.path.join(folder, f".{incoming.offer.sha256[:32]}.alexchat-part")
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._descriptor = os.open(self._part, flags, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.offset = os.fstat(self._descriptor).st_size
-            if self.offset > self._size:
-                self._restart()
-            disk = os.statvfs(folder)
-            if disk.f_bavail * disk.f_frsize < self._size - self.offset:
-                raise OSError(errno.ENOSPC, "not enough room on the disk")
-        except OSError:
-            os.close(self._descriptor)
-            raise
-
-    @property
-    def percent(self) -> str:
-        """How much of the file is here."""
-        return f"{100 * self.offset // max(self._size, 1)} %"
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether there is something to do without the network."""
-        return self._is_hungry and not self.is_over
-
-    @property
-    def waits_to_call(self) -> bool:
-        """Whether it opens a stream at `call_at`."""
-        return self._stream is None and self._hasher is None
-
-    def turn(self) -> str:
-        """Go on as far as possible; return what to tell the person. Never raises."""
-        try:
-            if self._hasher is not None:
-                return self._check(self._hasher)
-            if self._stream is None:
-                self._call()
-            else:
-                self._receive(self._stream)
-        except ValueError as error:
-            self._stop()
-            return str(error)
-        except OSError as error:
-            return self._pause(error)
-        return ""
-
-    def close(self) -> None:
-        """Let go; the part stays."""
-        if not self.is_over:
-            self._stop()
-
-    def _call(self) -> None:
-        if self._node.now() >= self.call_at:
-            self._stream = self._node.open(self.incoming.address, c.PORT_FILE)
-            self._stream.setblocking(False)
-            request = {"type": "get", "id": self.incoming.offer.token, "offset": self.offset}
-            self._stream.write(json.dumps(request).encode("ascii") + b"\n")
-
-    def _receive(self, stream: Stream) -> None:
-        self._is_hungry = False
-        for _ in range(c.PIECES_PER_TURN):
-            data = stream.read(c.FILE_PIECE_BYTES)
-            if data is None:
-                return
-            if not data:
-                break
-            if self.offset + len(data) > self._size:
-                raise ValueError("refused: it is longer than it was said to be")
-            self._lost_at = INFINITY
-            while data:
-                written = os.pwrite(self._descriptor, data, self.offset)
-                self.offset += written
-                data = data[written:]
-        else:
-            self._is_hungry = True
-            return
-        if self.offset < self._size:
-            raise ConnectionAbortedError("it ended early")
-        check = functools.partial(hash_file, os.dup(self._descriptor), self._size, to_disk=True)
-        self._hasher = self._node.aside(check)
-
-    def _pause(self, error: OSError) -> str:
-        """Try again for a while where it was the network, at once give up where it was the disk."""
-        now = self._node.now()
-        if not isinstance(error, (ConnectionError, TimeoutError)) or now >= self._lost_at:
-            self._stop()
-            return f"stopped at {self.percent}: {error.strerror or error}; /accept goes on there"
-        self._lost_at = min(self._lost_at, now + c.RESUME_SECONDS)
-        self.call_at = now + c.RETRY_SECONDS
-        if self._stream is not None:
-            self._stream.abort()
-            self._stream = None
-        return ""
-
-    def _check(self, hasher: Aside) -> str:
-        if not hasher.done:
-            return ""
-        if hasher.result() != self.incoming.offer.sha256:
-            self._say_goodbye(ok=False)
-            self._restart()
-            raise ValueError("refused: its SHA-256 is not the one that was said")
-        self.path = self._place()
-        self._say_goodbye(ok=True)
-        self._stop()
-        return f"received, {format_size(self._size)}, SHA-256 checked: {self.path}"
-
-    def _place(self) -> str:
-        """Give the file its name, or that with a number where something is there."""
-        stem, dot, ending = self.incoming.name.rpartition(".")
-        if not stem:
-            stem, dot, ending = self.incoming.name, "", ""
-        for number in range(c.NAMES_TRIED):
-            name = f"{stem}-{number}{dot}{ending}" if number else self.incoming.name
-            path = os.path.join(self._folder, name)
-            try:
-                claim = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-            except FileExistsError:
-                continue
-            try:
-                with open(claim, "wb"):
-                    os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
-                os.rename(self._part, path)
-            except OSError:
-                os.unlink(path)  # still the empty one
-                raise
-            return path
-        raise FileExistsError(errno.EEXIST, f"{c.NAMES_TRIED} files are called {self.incoming.name}")
-
-    def _say_goodbye(self, *, ok: bool) -> None:
-        if self._stream is not None:
-            with contextlib.suppress(OSError):  # the file is here all the same
-                self._stream.write(json.dumps({"type": "got", "ok": ok}).encode("ascii") + b"\n")
-                self._stream.finish()
-
-    def _restart(self) -> None:
-        os.ftruncate(self._descriptor, 0)
-        self.offset = 0
-
-    def _stop(self) -> None:
-        self.is_over = True
-        if self._stream is not None and not self._hasher:
-            self._stream.abort()
-        with contextlib.suppress(OSError):  # of a write before (NFS, quota), which has told so itself
-            os.close(self._descriptor)
-
-
-def _json_object(line: Optional[bytes]) -> Dict[str, Any]:
-    """Return the object that a line holds; an empty one where it holds none."""
-    try:
-        fields = json.loads((line or b"").decode("utf-8", "replace"))
-    except (RecursionError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def is_sound(offer: Offer) -> bool:
-    """Tell whether an offer can be meant."""
-    named = re.fullmatch("[0-9a-f]{16}", offer.token) and re.fullmatch("[0-9a-f]{64}", offer.sha256)
-    return named is not None and 0 <= offer.size < 1 << 63
 
 
 class Files:
@@ -1452,7 +823,7 @@ class Room:
         self._is_verbose = is_verbose
         self.console = console
         self.name = name
-        self.chats: List[Chat] = []
+        self.chats: List[Conversation] = []
         self.people: Dict[str, str] = {}  # of whom the server told: name -> address
         self.files = Files(node, console, downloads, self.tell)
         self.leave_at = INFINITY  # what is open then is left (monotonic seconds)
@@ -1467,9 +838,9 @@ class Room:
         if console.screen:
             console.screen.editor.completions = self._completions
 
-    def join(self, stream: Stream) -> Chat:
+    def join(self, stream: Stream) -> Conversation:
         """Take up the talk on a new stream."""
-        chat = Chat(stream, now=self.node.now())
+        chat = Conversation(stream, now=self.node.now())
         chat.put(Hello(self.name, CAN))
         self.chats.append(chat)
         return chat
@@ -1488,9 +859,9 @@ class Room:
                 self._loop()
         self.leave_at = self.node.now()
         for chat in list(self.chats):
-            self.part(chat)
+            self.remove(chat)
             chat.stream.abort()
-            self.hear_out(chat)
+            self.drain(chat)
         self.files.close()
         return status or int(self.has_failed())
 
@@ -1520,7 +891,7 @@ class Room:
         return not self.console.is_full
 
     def _timeout(self) -> Optional[float]:
-        if self.files.is_busy or (self.may_listen() and any(chat.is_hungry for chat in self.chats)):
+        if self.files.is_busy or (self.may_listen() and any(chat.may_have_more for chat in self.chats)):
             return 0.0
         left = self.next_deadline() - self.node.now()
         return None if left == INFINITY else max(left, 0.0)
@@ -1538,7 +909,7 @@ class Room:
             if self.may_listen():
                 self._listen(chat)
             else:
-                chat.is_hungry = True  # what woke this turn up will not do so again
+                chat.may_have_more = True  # what woke this turn up will not do so again
         for chat in list(self.chats):
             self.serve(chat)
         self.chats = self.chats[1:] + self.chats[:1]  # who is listened to first may be the only one in a turn
@@ -1705,7 +1076,7 @@ class Room:
 
     def members(self) -> Dict[str, str]:
         """Return everybody's name and address."""
-        direct = {chat.name: format_address(chat.stream.peer) for chat in self.chats if not chat.is_spare}
+        direct = {chat.name: format_address(chat.stream.peer) for chat in self.chats if not chat.is_duplicate}
         return {**self.people, **direct}
 
     def name_of(self, address: bytes) -> str:
@@ -1713,7 +1084,7 @@ class Room:
         text = format_address(address)
         return next((name for name, known in self.members().items() if known == text), text)
 
-    def audience(self, name: str) -> List[Chat]:  # noqa: ARG002  the server's room needs it
+    def audience(self, name: str) -> List[Conversation]:  # noqa: ARG002  the server's room needs it
         """Return the chats on which a message to one person goes: that with the server, which passes it on."""
         return list(self.chats)
 
@@ -1747,7 +1118,7 @@ class Room:
             self.console.note(f"NOT offered: {printable(offer.file)} ({size}): {reason}", is_error=True)
             self.tell("file failed", path=offer.file, sha256=offer.sha256, reason=reason)
 
-    def put_offer(self, chat: Chat, offer: Offer) -> bool:
+    def put_offer(self, chat: Conversation, offer: Offer) -> bool:
         """Pass an offer to one; return False if his program does not know what that is."""
         return "files" in chat.can.split() and chat.put(offer)
 
@@ -1780,7 +1151,7 @@ class Room:
 
     # -- what the others say
 
-    def _listen(self, chat: Chat) -> None:
+    def _listen(self, chat: Conversation) -> None:
         """Act on what has arrived."""
         unreadable: List[Malformed] = []
         for record in chat.receive():
@@ -1805,18 +1176,18 @@ class Room:
             more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
             self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
-    def hear_out(self, chat: Chat) -> None:
+    def drain(self, chat: Conversation) -> None:
         """Act on all that a stream which is over still holds: the other was told that it is delivered."""
         self._listen(chat)
-        while chat.is_hungry:
+        while chat.may_have_more:
             self._listen(chat)
 
-    def turn_away(self, stream: Stream) -> None:
+    def reject(self, stream: Stream) -> None:
         """Let somebody not in, but show what he has said."""
         stream.abort()
-        self.hear_out(Chat(stream, now=self.node.now()))
+        self.drain(Conversation(stream, now=self.node.now()))
 
-    def hear(self, chat: Chat, message: Say) -> None:
+    def hear(self, chat: Conversation, message: Say) -> None:
         """Show a message."""
         sender = shown_name(message.sender) or chat.name
         alone = " (to you alone)" if message.to else ""
@@ -1825,7 +1196,7 @@ class Room:
             address = self.members().get(sender) or chat.stream.peer
             self.tell("line", name=sender, address=address, text=message.text, **told_to(message))
 
-    def hear_offer(self, chat: Chat, offer: Offer) -> None:
+    def hear_offer(self, chat: Conversation, offer: Offer) -> None:
         """Show an offer; where it names no address, it is the other's own."""
         sender = shown_name(offer.sender) or chat.name
         try:
@@ -1835,7 +1206,7 @@ class Room:
         if not self.is_ignored(sender):
             self.files.take_offer(offer, sender, address)
 
-    def hear_decline(self, chat: Chat, decline: Decline) -> None:
+    def hear_decline(self, chat: Conversation, decline: Decline) -> None:
         """Say who does not want a file of ours."""
         self.files.declined(decline.token, shown_name(decline.sender) or chat.name)
 
@@ -1846,7 +1217,7 @@ class Room:
         """Tell whether the person does not want to hear of somebody."""
         return not self._ignored.isdisjoint({name, self.members().get(name, name)})
 
-    def greet(self, chat: Chat, hello: Hello) -> None:
+    def greet(self, chat: Conversation, hello: Hello) -> None:
         """Name the other as he says, once; with the tail of his address where it could be mistaken for another name."""
         chat.can = hello.can
         address = format_address(chat.stream.peer)
@@ -1857,32 +1228,32 @@ class Room:
             if name in others or any(char >= "\x7f" for char in name):
                 name = with_tail(name, address)
             chat.name = name if name and name not in others else address
-        if not chat.is_spare and (not chat.is_greeted or chat.lost_at < INFINITY):
+        if not chat.is_duplicate and (not chat.is_greeted or chat.lost_at < INFINITY):
             here = "is back" if chat.is_greeted else "is here"
             self.console.note(f"{chat.name} {here}" if chat.name == address else f"{chat.name} ({address}) {here}")
             self.tell("back" if chat.is_greeted else "joined", name=chat.name, address=address)
         chat.is_greeted, chat.lost_at = True, INFINITY
 
-    def note_leaving(self, chat: Chat) -> None:
+    def note_leaving(self, chat: Conversation) -> None:
         """Say once that somebody has left."""
-        if not chat.has_left and not chat.is_spare:
+        if not chat.has_left and not chat.is_duplicate:
             self.console.note(f"{chat.name} left")
             self.tell("left", name=chat.name, address=chat.stream.peer)
         chat.has_left = True
 
-    def serve(self, chat: Chat) -> None:
+    def serve(self, chat: Conversation) -> None:
         """Bring the other what is queued, the person what became of it, and see whether the stream is over."""
         chat.flush(now=self.node.now())
         self.settle_held(chat)
         if chat.stream.ended and self.may_listen():
-            self.hear_out(chat)
-            self.part(chat)
+            self.drain(chat)
+            self.remove(chat)
 
-    def part(self, chat: Chat) -> None:
+    def remove(self, chat: Conversation) -> None:
         """Take leave of one whose stream is over, and list what he will not get."""
         self.chats.remove(chat)
         error = chat.stream.error
-        if chat.is_spare:
+        if chat.is_duplicate:
             self.give_up(chat)
             return
         if error is not None and not chat.at_end and not chat.has_left:
@@ -1893,7 +1264,7 @@ class Room:
             self.note_leaving(chat)
         self.give_up(chat)
 
-    def give_up(self, chat: Chat) -> None:
+    def give_up(self, chat: Conversation) -> None:
         """List what somebody will not get."""
         self.settle_held(chat)
         for _, record in chat.unheld:
@@ -1902,7 +1273,7 @@ class Room:
                 self.console.note(f"NOT delivered to {chat.name}: {printable(own_line(record))}", is_error=True)
                 self.settle(record, delivered=False)
 
-    def settle_held(self, chat: Chat) -> None:
+    def settle_held(self, chat: Conversation) -> None:
         """Show which messages somebody's node holds by now."""
         for record in chat.take_held():
             self.settle(record, delivered=True)
@@ -1949,9 +1320,7 @@ def paths(begun: str) -> List[str]:
             return [
                 folder + entry.name + "/" * entry.is_dir()
                 for entry in entries
-                if (start or entry.name[0] != ".")
-                and entry.name.startswith(start)
-                and all(map(_is_typable, entry.name))
+                if (start or entry.name[0] != ".") and entry.name.startswith(start) and all(map(is_typable, entry.name))
             ]
     except OSError:
         return []
@@ -2044,12 +1413,12 @@ class ClientRoom(Room):
         """Keep one of two streams with the same peer; anybody else finds nobody here."""
         mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
         if mine is None or len(self.chats) > 1:
-            self.turn_away(stream)
+            self.reject(stream)
             return
         theirs = self.join(stream)
         keep, spare = (mine, theirs) if self.node.address < stream.peer else (theirs, mine)
         keep.name, keep.can, keep.is_greeted = mine.name, mine.can, mine.is_greeted
-        spare.is_spare = True
+        spare.is_duplicate = True
         spare.finish()
 
     def hear_server(self, record: Record) -> None:
@@ -2073,7 +1442,7 @@ class ClientRoom(Room):
                 self.console.note(f"{name} left")
                 self.tell("left", name=name, address=address)
 
-    def part(self, chat: Chat) -> None:
+    def remove(self, chat: Conversation) -> None:
         """Call again whose program was restarted, for some minutes."""
         now = self.node.now()
         if self.leave_at < INFINITY and not self._lingering:
@@ -2083,7 +1452,7 @@ class ClientRoom(Room):
             self.tell("restarted", name=chat.name, address=chat.stream.peer)
             chat.call_at, chat.lost_at = now, now + c.RETURN_SECONDS
         if chat.lost_at == INFINITY or now >= chat.lost_at:
-            super().part(chat)
+            super().remove(chat)
         elif now >= chat.call_at:
             try:
                 stream = self.node.open(chat.stream.peer, chat.stream.port)
@@ -2096,7 +1465,7 @@ class ClientRoom(Room):
             again = self.join(stream)
             again.call_at, again.lost_at = now + c.RETRY_SECONDS, chat.lost_at
             self.settle_held(chat)
-            again.succeed(chat)
+            again.take_over(chat)
             again.is_finishing = chat.is_finishing
             self.people.clear()
 

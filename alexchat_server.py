@@ -15,26 +15,25 @@ import constants as c
 from alexchat_client import (
     JSON_EVENTS,
     TYPING,
-    Chat,
     Console,
+    Conversation,
     Decline,
     Hello,
     Joined,
     Left,
     Notice,
-    Offer,
     Room,
     Say,
     arrivals,
     chat_parser,
     check_downloads,
     encode_record,
-    format_size,
-    is_sound,
     open_console,
 )
+from alexstream_client import Offer
+from alexstream_server import is_sound
 from node import INFINITY, Listener, Node, Stream, open_node, run
-from utils import format_address, safe_file_name, with_tail
+from utils import format_address, format_size, safe_file_name, with_tail
 
 
 class ServerRoom(Room):
@@ -44,7 +43,7 @@ class ServerRoom(Room):
         super().__init__(node, console, **settings)
         self._listener = listener
         self._next: Optional[Stream] = None  # who will enter
-        self._away: Dict[bytes, Chat] = {}  # whose program ended without having all that was said; by address
+        self._away: Dict[bytes, Conversation] = {}  # whose program ended without having all that was said; by address
 
     def is_over(self) -> bool:
         """Only its own person, or a signal, closes the room."""
@@ -62,14 +61,14 @@ class ServerRoom(Room):
 
     def next_deadline(self) -> float:
         """Return also when somebody will have held up the others, or stayed away, for too long."""
-        slow = [chat.moved + c.SLOW_SECONDS for chat in self.chats if chat.is_full]
+        slow = [chat.last_progress_at + c.SLOW_SECONDS for chat in self.chats if chat.is_full]
         return min([super().next_deadline(), *slow, *(chat.lost_at for chat in self._away.values())])
 
     def run(self) -> int:
         """At the end look also at who waits outside, and for what others wait."""
         status = super().run()
         for stream in ([self._next] if self._next else []) + arrivals(self._listener):
-            self.turn_away(stream)
+            self.reject(stream)
         for chat in self._away.values():
             self.give_up(chat)
         return status
@@ -102,7 +101,7 @@ class ServerRoom(Room):
         """Let somebody in; what his last program did not get comes first. One address is one program."""
         for chat in [chat for chat in self.chats if chat.stream.peer == stream.peer]:
             chat.stream.abort()
-            self.hear_out(chat)
+            self.drain(chat)
             if chat.at_end:
                 self.note_leaving(chat)
             self.chats.remove(chat)
@@ -111,10 +110,10 @@ class ServerRoom(Room):
         chat, before = self.join(stream), self._away.pop(stream.peer, None)
         if before is not None:
             self.settle_held(before)
-            chat.succeed(before)
+            chat.take_over(before)
             chat.is_greeted = False  # he may come by another name
 
-    def greet(self, chat: Chat, hello: Hello) -> None:
+    def greet(self, chat: Conversation, hello: Hello) -> None:
         """Name the newcomer; tell him of all the others, and them of him."""
         is_new = not chat.is_greeted
         super().greet(chat, hello)
@@ -124,7 +123,7 @@ class ServerRoom(Room):
                     other.put(Joined(chat.name, format_address(chat.stream.peer)))
                     chat.put(Joined(other.name, format_address(other.stream.peer)))
 
-    def part(self, chat: Chat) -> None:
+    def remove(self, chat: Conversation) -> None:
         """Tell all others who has left; keep for a while what a program that ended unexpectedly did not get."""
         if chat.stream.restarted and chat.unheld and self.leave_at == INFINITY:
             self.chats.remove(chat)
@@ -133,15 +132,15 @@ class ServerRoom(Room):
             self.console.note(f"{chat.name}'s program has ended; if it comes back it gets what it missed")
             self.tell("restarted", name=chat.name, address=chat.stream.peer)
         else:
-            super().part(chat)
+            super().remove(chat)
         self._tell_left(chat)
 
-    def _tell_left(self, chat: Chat) -> None:
+    def _tell_left(self, chat: Conversation) -> None:
         if chat.is_greeted:
             for other in self.chats:
                 other.put(Left(chat.name))
 
-    def audience(self, name: str) -> List[Chat]:
+    def audience(self, name: str) -> List[Conversation]:
         """Return the chat with that person."""
         return [chat for chat in self.chats if chat.name == name]
 
@@ -150,7 +149,7 @@ class ServerRoom(Room):
         address = format_address(self.node.address)
         return name in (self.own_name, with_tail(self.own_name, address), address)
 
-    def hear(self, chat: Chat, message: Say) -> None:
+    def hear(self, chat: Conversation, message: Say) -> None:
         """Show a message and pass it on to all the others, or to the one it is for."""
         passed_on = message._replace(sender=chat.name)
         if not message.to or self._is_me(message.to):
@@ -165,7 +164,7 @@ class ServerRoom(Room):
             if other is not chat:
                 other.put(passed_on)
 
-    def hear_offer(self, chat: Chat, offer: Offer) -> None:
+    def hear_offer(self, chat: Conversation, offer: Offer) -> None:
         """Show an offer and pass it on, with the address where the file is."""
         passed_on = offer._replace(sender=chat.name, address=format_address(chat.stream.peer))
         super().hear_offer(chat, passed_on)
@@ -175,7 +174,7 @@ class ServerRoom(Room):
             if other is not chat:
                 self.put_offer(other, passed_on)
 
-    def put_offer(self, chat: Chat, offer: Offer) -> bool:
+    def put_offer(self, chat: Conversation, offer: Offer) -> bool:
         """Pass an offer to one, or to a program that does not know what that is: words about it."""
         if super().put_offer(chat, offer):
             return True
@@ -183,16 +182,16 @@ class ServerRoom(Room):
         chat.put(Say(words, 0, offer.sender or self.own_name))
         return False
 
-    def hear_decline(self, chat: Chat, decline: Decline) -> None:
+    def hear_decline(self, chat: Conversation, decline: Decline) -> None:
         """Tell the one whose file is not wanted."""
         if self._is_me(decline.to):
             super().hear_decline(chat, decline)
         for other in self.audience(decline.to):
             other.put(decline._replace(sender=chat.name))
 
-    def serve(self, chat: Chat) -> None:
+    def serve(self, chat: Conversation) -> None:
         """Drop who holds up the others; finish where nobody is left who could say anything to this one."""
-        if chat.is_full and self.node.now() >= chat.moved + c.SLOW_SECONDS:
+        if chat.is_full and self.node.now() >= chat.last_progress_at + c.SLOW_SECONDS:
             self.console.note(f"{chat.name} takes nothing any more: dropped", is_error=True)
             chat.stream.abort()
         silent = self.console.at_end and all(other.at_end for other in self.chats if other is not chat)

@@ -1,4 +1,7 @@
-"""Send text or stdin over one whole stream, print what comes back, and make sure that every byte arrived."""
+"""Send text or stdin over one whole stream, print what comes back, and make sure that every byte arrived.
+
+And the sending side of files that others fetch, for the chat.
+"""
 
 import os
 import signal
@@ -10,17 +13,22 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
-from typing import Optional
+import errno
+import hashlib
+import json
+from typing import Any, Dict, NamedTuple, Optional
 
 import constants as c
 from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
+from utils import LineSplitter
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0
 
 EXAMPLES = """\
 Whatever the other side sends back goes to stdout. On a terminal a transfer of over a second shows its progress.
---json: delivered or not delivered, with the bytes written and those that the other node holds, on stderr; stdout is the stream's.
+--json: delivered or not delivered, with the bytes written and those that the other node holds, on stderr, as
+  stdout is the stream's.
 examples:
   sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 "one line"
   sudo python3 alexstream_client.py eth0 dora - < file
@@ -88,6 +96,136 @@ class Transfer:
             megabytes = self._stream.delivered / 1e6
             rate = megabytes / (self._node.now() - self._started)
             print(f"\r{megabytes:.1f} MB delivered, {rate:.1f} MB/s\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+# --- Files ----------------------------------------------------------------------------------------------------------
+#
+# Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
+# {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
+# SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
+
+
+class Offer(NamedTuple):
+    """A file that may be fetched at the sender's node; the server sets `sender` and `address`."""
+
+    token: str  # 16 hex digits, to ask for it with
+    file: str
+    size: int
+    sha256: str
+    sender: str = ""
+    address: str = ""
+
+
+class Outgoing(NamedTuple):
+    """A file of ours that others may fetch."""
+
+    path: str
+    descriptor: int
+    size: int
+    sha256: str = ""  # in hex, once it is known
+
+
+def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:
+    """Return SHA-256 in hex of the first `size` bytes of an open file, which is closed; raise OSError. May take long.
+
+    `to_disk`: bring it to the disk too.
+    """
+    digest, offset = hashlib.sha256(), 0
+    try:
+        while offset < size:
+            piece = read_piece(descriptor, offset, min(c.HASH_BYTES, size - offset))
+            offset += len(piece)
+            digest.update(piece)
+        if to_disk:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
+
+
+def read_piece(descriptor: int, offset: int, count: int) -> bytes:
+    """Return up to `count` bytes of an open file, at least one if any are asked for; raise OSError at its end."""
+    piece = os.pread(descriptor, count, offset)
+    if count and not piece:
+        raise OSError(errno.ESPIPE, "the file has become shorter")
+    return piece
+
+
+class Upload:
+    """One node that fetches a file: one line from it, the file to it, one line from it."""
+
+    def __init__(self, stream: Stream, *, now: float) -> None:
+        stream.setblocking(False)
+        self.stream = stream
+        self.is_over = False
+        self.is_held = False  # the other has all of it
+        self.file: Optional[Outgoing] = None
+        self.offset = 0
+        self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life
+        self._splitter = LineSplitter(c.REQUEST_BYTES)
+        self._piece = b""
+
+    def turn(self, shared: Dict[str, Outgoing], *, now: float) -> str:
+        """Go on as far as the stream lets; return what to tell the person. Never raises."""
+        try:
+            ended = self.stream.ended  # looked at before, or the last word could come in between
+            data = self.stream.read(c.REQUEST_BYTES)
+            for line in self._splitter.feed(data or b""):
+                if self.file is None:
+                    self._begin(line, shared, now)
+                else:
+                    self.is_over = True
+                    self.is_held = bool(json_object(line).get("ok")) and self.offset == self.file.size
+                    self.stream.close() if self.is_held else self.stream.abort()
+                    return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
+            if self.file is not None:
+                self._send(self.file, now)
+            if data == b"" or ended or now >= self.deadline:
+                raise ConnectionAbortedError("nothing more is wanted")
+        except OSError:  # of the stream, or of the file
+            self.is_over = True
+            self.stream.abort()
+            return "stopped taking {} at " + self.percent if self.file else ""
+        return ""
+
+    @property
+    def percent(self) -> str:
+        """How much of the file the stream has taken."""
+        return f"{100 * self.offset // max(self.file.size, 1)} %" if self.file else ""
+
+    def _begin(self, line: Optional[bytes], shared: Dict[str, Outgoing], now: float) -> None:
+        fields = json_object(line)
+        token, offset = fields.get("id"), fields.get("offset")
+        file = shared.get(token) if isinstance(token, str) else None
+        if file is None or type(offset) is not int or not 0 <= offset <= file.size:
+            raise ConnectionRefusedError("no such file")
+        self.file, self.offset, self.deadline = file, offset, now + c.UPLOAD_SECONDS
+
+    def _send(self, file: Outgoing, now: float) -> None:
+        for _ in range(c.PIECES_PER_TURN):
+            if not self._piece:
+                self._piece = read_piece(file.descriptor, self.offset, min(c.FILE_PIECE_BYTES, file.size - self.offset))
+            if not self._piece:
+                self.stream.finish()
+                return
+            taken = self.stream.write(self._piece)
+            if not taken:
+                return
+            self.deadline = now + c.UPLOAD_SECONDS
+            self.offset += taken
+            self._piece = self._piece[taken:]
+
+
+def json_object(line: Optional[bytes]) -> Dict[str, Any]:
+    """Return the object that a line holds; an empty one where it holds none."""
+    try:
+        fields = json.loads((line or b"").decode("utf-8", "replace"))
+    except (RecursionError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+# --- The program ----------------------------------------------------------------------------------------------------
 
 
 def send(node: Node, arguments: argparse.Namespace) -> None:

@@ -1,4 +1,7 @@
-"""Take any number of streams and write down what arrives: as safe text, as raw bytes, or as a file for each."""
+"""Take any number of streams and write down what arrives: as safe text, as raw bytes, or as a file for each.
+
+And the receiving side of files that are fetched, for the chat.
+"""
 
 import os
 import signal
@@ -11,11 +14,18 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import errno
+import fcntl
+import functools
 import itertools
-from typing import Any, Dict, List, Optional
+import json
+import re
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import constants as c
+from alexstream_client import Offer, hash_file
 from node import (
+    INFINITY,
     Aside,
     Listener,
     Node,
@@ -29,12 +39,13 @@ from node import (
     open_node,
     run,
 )
-from utils import format_address, printable
+from utils import format_address, format_size, printable
 
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
 EXAMPLES = """\
 Into a pipe or a file go the raw bytes, exactly; a terminal shows safe text behind the sender's address.
---json: begun, complete, incomplete or refused, of each stream; with --output on stdout, else on stderr, since stdout is the stream's.
+--json: begun, complete, incomplete or refused, of each stream; with --output on stdout, else on stderr, as stdout is
+  the stream's.
 examples:
   sudo python3 alexstream_server.py eth0 --once > file
   sudo python3 alexstream_server.py eth0 --output incoming --json > log
@@ -170,6 +181,192 @@ class Arrival:
             self.stream.abort()
         self.stream.close()
         self.sink.close()
+
+
+# --- Files that are fetched: alexstream_client.py has the other side ------------------------------------------------
+
+
+class Incoming(NamedTuple):
+    """A file that `sender` offers at the node `address`; its name is a safe one."""
+
+    sender: str
+    address: bytes
+    name: str
+    offer: Offer
+
+
+def is_sound(offer: Offer) -> bool:
+    """Tell whether an offer can be meant."""
+    named = re.fullmatch("[0-9a-f]{16}", offer.token) and re.fullmatch("[0-9a-f]{64}", offer.sha256)
+    return named is not None and 0 <= offer.size < 1 << 63
+
+
+class Download:
+    """A file on its way here: fetched from where the last try stopped, checked, and given a name that was free.
+
+    Until then it is a hidden file named by its SHA-256, so that any later offer of the same file goes on with it.
+    """
+
+    def __init__(self, node: Node, incoming: Incoming, folder: str) -> None:
+        """Open the part that is there; raise OSError where that, or so large a file, is impossible."""
+        self.incoming = incoming
+        self.is_over = False
+        self.path = ""  # of the file, once it is whole
+        self.call_at = 0.0  # when to open the next stream
+        self._node = node
+        self._folder = folder
+        self._size = incoming.offer.size
+        self._stream: Optional[Stream] = None
+        self._hasher: Optional[Aside] = None
+        self._may_have_more = False  # there may be more to read
+        self._lost_at = INFINITY
+        self._part = os.path.join(folder, f".{incoming.offer.sha256[:32]}.alexchat-part")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._descriptor = os.open(self._part, flags, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.offset = os.fstat(self._descriptor).st_size
+            if self.offset > self._size:
+                self._restart()
+            disk = os.statvfs(folder)
+            if disk.f_bavail * disk.f_frsize < self._size - self.offset:
+                raise OSError(errno.ENOSPC, "not enough room on the disk")
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    @property
+    def percent(self) -> str:
+        """How much of the file is here."""
+        return f"{100 * self.offset // max(self._size, 1)} %"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to do without the network."""
+        return self._may_have_more and not self.is_over
+
+    @property
+    def waits_to_call(self) -> bool:
+        """Whether it opens a stream at `call_at`."""
+        return self._stream is None and self._hasher is None
+
+    def turn(self) -> str:
+        """Go on as far as possible; return what to tell the person. Never raises."""
+        try:
+            if self._hasher is not None:
+                return self._check(self._hasher)
+            if self._stream is None:
+                self._call()
+            else:
+                self._receive(self._stream)
+        except ValueError as error:
+            self._stop()
+            return str(error)
+        except OSError as error:
+            return self._pause(error)
+        return ""
+
+    def close(self) -> None:
+        """Let go; the part stays."""
+        if not self.is_over:
+            self._stop()
+
+    def _call(self) -> None:
+        if self._node.now() >= self.call_at:
+            self._stream = self._node.open(self.incoming.address, c.PORT_FILE)
+            self._stream.setblocking(False)
+            request = {"type": "get", "id": self.incoming.offer.token, "offset": self.offset}
+            self._stream.write(json.dumps(request).encode("ascii") + b"\n")
+
+    def _receive(self, stream: Stream) -> None:
+        self._may_have_more = False
+        for _ in range(c.PIECES_PER_TURN):
+            data = stream.read(c.FILE_PIECE_BYTES)
+            if data is None:
+                return
+            if not data:
+                break
+            if self.offset + len(data) > self._size:
+                raise ValueError("refused: it is longer than it was said to be")
+            self._lost_at = INFINITY
+            while data:
+                written = os.pwrite(self._descriptor, data, self.offset)
+                self.offset += written
+                data = data[written:]
+        else:
+            self._may_have_more = True
+            return
+        if self.offset < self._size:
+            raise ConnectionAbortedError("it ended early")
+        check = functools.partial(hash_file, os.dup(self._descriptor), self._size, to_disk=True)
+        self._hasher = self._node.aside(check)
+
+    def _pause(self, error: OSError) -> str:
+        """Try again for a while where it was the network, at once give up where it was the disk."""
+        now = self._node.now()
+        if not isinstance(error, (ConnectionError, TimeoutError)) or now >= self._lost_at:
+            self._stop()
+            return f"stopped at {self.percent}: {error.strerror or error}; /accept goes on there"
+        self._lost_at = min(self._lost_at, now + c.RESUME_SECONDS)
+        self.call_at = now + c.RETRY_SECONDS
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
+        return ""
+
+    def _check(self, hasher: Aside) -> str:
+        if not hasher.done:
+            return ""
+        if hasher.result() != self.incoming.offer.sha256:
+            self._say_goodbye(ok=False)
+            self._restart()
+            raise ValueError("refused: its SHA-256 is not the one that was said")
+        self.path = self._place()
+        self._say_goodbye(ok=True)
+        self._stop()
+        return f"received, {format_size(self._size)}, SHA-256 checked: {self.path}"
+
+    def _place(self) -> str:
+        """Give the file its name, or that with a number where something is there."""
+        stem, dot, ending = self.incoming.name.rpartition(".")
+        if not stem:
+            stem, dot, ending = self.incoming.name, "", ""
+        for number in range(c.NAMES_TRIED):
+            name = f"{stem}-{number}{dot}{ending}" if number else self.incoming.name
+            path = os.path.join(self._folder, name)
+            try:
+                claim = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            except FileExistsError:
+                continue
+            try:
+                with open(claim, "wb"):
+                    os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
+                os.rename(self._part, path)
+            except OSError:
+                os.unlink(path)  # still the empty one
+                raise
+            return path
+        raise FileExistsError(errno.EEXIST, f"{c.NAMES_TRIED} files are called {self.incoming.name}")
+
+    def _say_goodbye(self, *, ok: bool) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # the file is here all the same
+                self._stream.write(json.dumps({"type": "got", "ok": ok}).encode("ascii") + b"\n")
+                self._stream.finish()
+
+    def _restart(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self.offset = 0
+
+    def _stop(self) -> None:
+        self.is_over = True
+        if self._stream is not None and not self._hasher:
+            self._stream.abort()
+        with contextlib.suppress(OSError):  # of a write before (NFS, quota), which has told so itself
+            os.close(self._descriptor)
+
+
+# --- The program ----------------------------------------------------------------------------------------------------
 
 
 class Server:

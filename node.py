@@ -61,34 +61,23 @@ import constants as c
 from alexstream import Accepted, Closed, Connected, Endpoint, Event, Session, Stalled, State
 from protocol import (
     INFINITY as INFINITY,
-)
-from protocol import (
     PAYLOAD_OFFSET,
     Delivered,
     DuplicateAddress,
+    Echoed as Echoed,
     InterfaceConfig,
     MeshEvent,
+    MessageReceived as MessageReceived,
+    Neighbour,
+    NodeFound as NodeFound,
+    NodeInfo as NodeInfo,
+    NodeLost as NodeLost,
     PathChanged,
     RouteChanged,
     Router,
     StrangeNode,
     Undelivered,
     text_payload,
-)
-from protocol import (
-    Echoed as Echoed,
-)
-from protocol import (
-    MessageReceived as MessageReceived,
-)
-from protocol import (
-    NodeFound as NodeFound,
-)
-from protocol import (
-    NodeInfo as NodeInfo,
-)
-from protocol import (
-    NodeLost as NodeLost,
 )
 from utils import (
     TokenBucket,
@@ -1551,9 +1540,9 @@ class Node:
         for known in self._router.nodes():
             self._add_event(RouteChanged(known.address, known.interface, known.next_hop, known.hops, known.mtu))
 
-    def neighbours(self) -> Sequence[Any]:
+    def neighbours(self) -> List[Neighbour]:
         """Return the nodes that are heard directly."""
-        return list(self._router.neighbours.all())
+        return self._router.neighbours.all()
 
     @property
     def drops(self) -> Dict[str, int]:
@@ -2296,7 +2285,7 @@ class _Report:
     def _tables(self) -> List[str]:
         names = [printable(link.name) for link in self._node.links]
         lines = [
-            f"neighbour {format_address(n.address)} on {names[n.wire.index]}: {n.state.value}"
+            f"neighbour {format_address(n.address)} on {names[n.interface.index]}: {n.state.value}"
             + f", {1000 * n.srtt:.2f} ms" * (n.srtt > 0)
             for n in self._node.neighbours()
         ]
@@ -2316,7 +2305,7 @@ class _Report:
                 "neighbour",
                 {
                     "address": n.address,
-                    "interface": n.wire.index,
+                    "interface": n.interface.index,
                     "state": n.state.value,
                     "rtt": n.srtt or None,
                     "mtu": n.mtu,
@@ -2332,7 +2321,8 @@ class _Report:
 _EXAMPLES = """\
 SIGUSR1 (on macOS and BSD also Ctrl-T) makes it write neighbours, routes and drop counters to stderr.
 --json: objects of type found, lost, route changed, link, message, duplicate, strange (a v1.0 program with which
-  nothing is possible) and more changes (so many were not told one by one); of those tables neighbour, route, drops. --color: the sender of a message in bold.
+  nothing is possible) and more changes (so many were not told one by one); of
+  those tables neighbour, route, drops. --color: the sender of a message in bold.
 examples:
   sudo python3 node.py eth0
   sudo python3 node.py eth0,eth1 --name attic -v

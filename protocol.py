@@ -86,6 +86,7 @@ from struct import Struct
 from typing import (
     Any,
     Callable,
+    Counter as CounterType,
     DefaultDict,
     Deque,
     Dict,
@@ -100,7 +101,6 @@ from typing import (
     Tuple,
     Union,
 )
-from typing import Counter as CounterType
 
 import constants as c
 from utils import Credit, SeenSet, TokenBucket, is_unicast

@@ -1,17 +1,22 @@
 """Small tools that would make sense in another program: no clock, no I/O, no word of any protocol.
 
-Addresses as text and their names, numbers that wrap, sets of ranges, memory that forgets, and the one way in which
-text from another machine may reach a terminal.
+Addresses as text and their names, numbers that wrap, sets of ranges, memory that forgets, the one way in which text
+from another machine may reach a terminal, and a line editor: bytes of keys in, actions and bytes that paint out.
 """
 
+import codecs
+import enum
+import itertools
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from typing import (
+    Callable,
     Deque,
     Dict,
     Hashable,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -23,7 +28,7 @@ from typing import (
     Union,
 )
 
-from constants import FILE_NAME_BYTES, MARKS_PER_BASE, NAME_CHARACTERS, PIECE_BYTES, SHOWN_CHARACTERS, SHOWN_LINES
+import constants as c
 
 # --- Addresses ------------------------------------------------------------------------------------------------------
 
@@ -75,7 +80,7 @@ def _parse_named(words: List[str]) -> Tuple[bytes, str]:
     if not is_unicast(address):
         raise ValueError(f"{words[0]} is not the address of one node")
     if len(words) != 2 or not is_name(words[1]):
-        rule = f"one word of letters, digits and -_. and at most {NAME_CHARACTERS} characters"
+        rule = f"one word of letters, digits and -_. and at most {c.NAME_CHARACTERS} characters"
         raise ValueError(f"{' '.join(words[1:])!r} is not a name: {rule}")
     return address, words[1]
 
@@ -250,7 +255,7 @@ class ByteWindow:
     def append(self, piece: bytes) -> None:
         """Add bytes at the end."""
         self.stop += len(piece)
-        if self._pieces and len(self._pieces[-1]) + len(piece) <= PIECE_BYTES:
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= c.PIECE_BYTES:
             self._pieces[-1] += piece
             self._stops[-1] = self.stop
         elif piece:
@@ -459,7 +464,7 @@ def printable(remote: Union[bytes, str]) -> str:
     """
     text = (remote.decode("utf-8", "backslashreplace") if isinstance(remote, bytes) else remote).rstrip("\0")
     pieces: List[str] = []
-    room, lines = SHOWN_CHARACTERS, SHOWN_LINES
+    room, lines = c.SHOWN_CHARACTERS, c.SHOWN_LINES
     for piece in _safe_pieces(text):
         room -= len(piece)
         lines -= piece == "\n"
@@ -476,7 +481,7 @@ def printable_name(remote: Union[bytes, str]) -> str:
     At most NAME_CHARACTERS of it; empty if the name is.
     """
     text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
-    return "".join(char if _is_name_character(char) else "?" for char in text[:NAME_CHARACTERS])
+    return "".join(char if _is_name_character(char) else "?" for char in text[: c.NAME_CHARACTERS])
 
 
 def safe_file_name(remote: str) -> str:
@@ -485,14 +490,14 @@ def safe_file_name(remote: str) -> str:
     What `printable` would escape, and what shells and other systems take for something else, becomes `_`. At most
     FILE_NAME_BYTES in UTF-8 with its ending kept; `file` where nothing is left.
     """
-    last = re.split(r"[/\\]", remote)[-1][-FILE_NAME_BYTES:]
+    last = re.split(r"[/\\]", remote)[-1][-c.FILE_NAME_BYTES :]
     pieces = _safe_pieces(unicodedata.normalize("NFC", last))
     name = "".join("_" if len(piece) > 1 or piece in _UNSAFE_IN_FILES else piece for piece in pieces)
     name = name.lstrip(" .-~").rstrip(" .") or "file"
     stem, dot, ending = name.rpartition(".")
-    if not stem or len(ending.encode("utf-8")) > FILE_NAME_BYTES // 4:
+    if not stem or len(ending.encode("utf-8")) > c.FILE_NAME_BYTES // 4:
         stem, dot, ending = name, "", ""
-    room = FILE_NAME_BYTES - len((dot + ending).encode("utf-8"))
+    room = c.FILE_NAME_BYTES - len((dot + ending).encode("utf-8"))
     return stem.encode("utf-8")[:room].decode("utf-8", "ignore") + dot + ending
 
 
@@ -504,7 +509,7 @@ def _safe_pieces(text: str) -> Iterator[str]:
         is_joiner = char in _JOINERS
         is_mark = is_joiner or unicodedata.category(char)[0] == "M"
         marks = marks + 1 if is_mark else 0
-        after_kept = (after_kept if is_joiner else _is_visible(char)) and marks <= MARKS_PER_BASE
+        after_kept = (after_kept if is_joiner else _is_visible(char)) and marks <= c.MARKS_PER_BASE
         yield char if after_kept or char == "\n" else _escape(char)
 
 
@@ -531,3 +536,340 @@ def _escape(char: str) -> str:
     if 0x80 <= code < 0xA0:
         return f"\\x{code:02x}"
     return f"<U+{code:04X}>"
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"
+
+
+# --- The line editor ------------------------------------------------------------------------------------------------
+
+
+class Act(enum.Enum):
+    """What a key asks of the program."""
+
+    SUBMIT = "this line is complete"
+    INTERRUPT = "Ctrl-C on an empty line"
+    LEAVE = "Ctrl-D on an empty line"
+    SUSPEND = "Ctrl-Z"
+    CLEAR = "Ctrl-L"
+
+
+class Action(NamedTuple):
+    """An `Act`, and the line it is about."""
+
+    act: Act
+    text: str = ""
+
+
+_TOKEN = re.compile(
+    r"(?P<plain>[^\x00-\x1f\x7f]+)"
+    r"|(?P<sequence>\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-Z\\-~]|O[ -~]|[^\[O\x00-\x1f]))"
+    r"|(?P<broken>\x1b(?:\[\[?[0-?]*[ -/]*|O)?(?=[\x00-\x1f\x7f-\U0010ffff]))"
+    r"|(?P<control>[\x00-\x1a\x1c-\x1f\x7f])"
+)
+_PASTE_END = re.compile("\x1b\\[201~|\x03")  # Ctrl-C: the way out when the terminal's own mark got lost
+
+
+class LineEditor:
+    """One row of typing without any I/O: bytes of keys in, actions out, and the bytes that draw the row.
+
+    `width` is the terminal's, in columns; set it anew after a resize. `completions` returns, for the text before
+    the cursor, all that Tab can make of it.
+    """
+
+    def __init__(self, width: int, *, encoding: str = "utf-8") -> None:
+        self.width = width
+        self.prompt = "> "
+        self.text = ""
+        self.cursor = 0  # index into text
+        self._left = 0  # index of the first character shown
+        self.completions: Callable[[str], Iterable[str]] = lambda _: ()
+        self.encoding = encoding
+        self._newline = "\u21b5" if can_encode("\u21b5", encoding) else "|"
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+        self._keys = ""  # decoded, not yet understood
+        self._pasting = False
+        self._pasted: List[str] = []  # pieces of a paste under way
+        self._killed = ""
+        self._history: List[str] = []
+        self._recalled = 0  # index into the history; its length = the line being written
+        self._draft = ""
+        self._actions = self._make_actions()
+
+    # -- keys in
+
+    def feed(self, data: bytes) -> List[Action]:
+        """Take the bytes that the terminal sent, any bytes, however cut; return what they ask of the program."""
+        self._keys += self._decoder.decode(data)
+        actions: List[Action] = []
+        while self._keys and (self._feed_paste() if self._pasting else self._feed_token(actions)):
+            pass
+        return actions
+
+    def _feed_token(self, actions: List[Action]) -> bool:
+        """Act on the next key or run of characters; return False when it is not complete yet."""
+        token = _TOKEN.match(self._keys)
+        if token is None:
+            if len(self._keys) <= c.SEQUENCE_MAX:
+                return False
+            self._keys = self._keys[1:]  # no sequence: forget its escape character
+            return True
+        self._keys = self._keys[token.end() :]
+        if token.lastgroup == "plain":
+            self._insert(token.group())
+        elif token.group() in self._actions:
+            action = self._actions[token.group()]()
+            if action:
+                actions.append(action)
+        return True
+
+    def _feed_paste(self) -> bool:
+        """Collect what is pasted; return False when its end has not arrived yet."""
+        end = _PASTE_END.search(self._keys)
+        stop = end.start() if end else len(self._keys) - 5  # the last characters may be the first of the end mark
+        self._pasted.append(self._keys[: max(stop, 0)])
+        self._keys = self._keys[end.end() if end else max(stop, 0) :]
+        if end:
+            self._insert("".join(self._pasted) if end.group() != "\x03" else "")
+            self._pasting, self._pasted = False, []
+        return not self._pasting
+
+    def _insert(self, text: str) -> None:
+        """Put `text` at the cursor; line ends become newlines, what neither shows nor joins is left out."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
+        text = "".join(char for char in text if char in "\n\u200c\u200d" or is_typable(char))
+        text = text[: c.CHAT_LINE_BYTES - len(self.text)]  # a text of that length is refused as a whole when submitted
+        self._replace(self.cursor, self.cursor, text)
+
+    # -- what keys do
+
+    def _replace(self, start: int, stop: int, text: str = "") -> None:
+        self.text = self.text[:start] + text + self.text[stop:]
+        self.cursor = start + len(text)
+
+    def _set(self, text: str) -> None:
+        self._replace(0, len(self.text), text)
+
+    def _kill(self, start: int, stop: int) -> None:
+        if start < stop:
+            self._killed = self.text[start:stop]
+            self._replace(start, stop)
+
+    def _submit(self) -> Optional[Action]:
+        text = self.text
+        if not text:
+            return None
+        if self._history[-1:] != [text]:
+            self._history = [*self._history, text][-c.HISTORY_MAX :]
+        self._recalled = len(self._history)
+        self._draft = ""
+        self._set("")
+        return Action(Act.SUBMIT, text)
+
+    def _interrupt(self) -> Optional[Action]:
+        if not self.text:
+            return Action(Act.INTERRUPT)
+        self._recalled = len(self._history)
+        self._set("")
+        return None
+
+    def _leave_or_delete(self) -> Optional[Action]:
+        if not self.text:
+            return Action(Act.LEAVE)
+        self._replace(self.cursor, self._after())
+        return None
+
+    def _recall(self, step: int) -> None:
+        """Show the history's entry `step` further on; the line being written waits behind the last one."""
+        if not 0 <= self._recalled + step <= len(self._history):
+            return
+        if self._recalled == len(self._history):
+            self._draft = self.text
+        self._recalled += step
+        self._set([*self._history, self._draft][self._recalled])
+
+    def _complete(self) -> None:
+        before = self.text[: self.cursor]
+        found = [candidate for candidate in self.completions(before) if candidate.startswith(before)]
+        if found:
+            alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(min(found), max(found)))
+            common = "".join(char for char, _ in alike)
+            self._insert(common[len(before) :] + " " * (len(found) == 1 and common[-1] != "/"))
+
+    def _move(self, index: int) -> None:
+        self.cursor = index
+
+    def _before(self) -> int:
+        """Return where the character before the cursor starts, with its marks."""
+        index = max(self.cursor - 1, 0)
+        while index and not columns(self.text[index]):
+            index -= 1
+        return index
+
+    def _after(self) -> int:
+        """Return where the character at the cursor ends, with its marks."""
+        index = self.cursor + 1
+        while index < len(self.text) and not columns(self.text[index]):
+            index += 1
+        return min(index, len(self.text))
+
+    def _word_before(self) -> int:
+        before = self.text[: self.cursor].rstrip()
+        return len(before) - len((before.split() or [""])[-1])
+
+    def _word_after(self) -> int:
+        after = self.text[self.cursor :]
+        return self.cursor + len(after) - len(after.lstrip()) + len((after.split() or [""])[0])
+
+    def _start_paste(self) -> None:
+        self._pasting = True
+
+    def _make_actions(self) -> Dict[str, Callable[[], Optional[Action]]]:
+        """Return what each key does; `^[[` and `^[O` are the two ways in which terminals send the cursor keys."""
+        table = (
+            ("\r \n", self._submit),
+            ("\x03", self._interrupt),
+            ("\x04", self._leave_or_delete),
+            ("\x1a", lambda: Action(Act.SUSPEND)),
+            ("\x0c", lambda: Action(Act.CLEAR)),
+            ("\t", self._complete),
+            ("\x7f \x08", lambda: self._replace(self._before(), self.cursor)),
+            ("\x1b[3~", lambda: self._replace(self.cursor, self._after())),
+            ("\x01 \x1b[H \x1bOH \x1b[1~ \x1b[7~", lambda: self._move(0)),
+            ("\x05 \x1b[F \x1bOF \x1b[4~ \x1b[8~", lambda: self._move(len(self.text))),
+            ("\x02 \x1b[D \x1bOD", lambda: self._move(self._before())),
+            ("\x06 \x1b[C \x1bOC", lambda: self._move(self._after())),
+            ("\x1bb \x1b[1;5D \x1b[1;3D", lambda: self._move(self._word_before())),
+            ("\x1bf \x1b[1;5C \x1b[1;3C", lambda: self._move(self._word_after())),
+            ("\x10 \x1b[A \x1bOA", lambda: self._recall(-1)),
+            ("\x0e \x1b[B \x1bOB", lambda: self._recall(1)),
+            ("\x0b", lambda: self._kill(self.cursor, len(self.text))),
+            ("\x15", lambda: self._kill(0, self.cursor)),
+            ("\x17 \x1b\x7f", lambda: self._kill(self._word_before(), self.cursor)),
+            ("\x1bd", lambda: self._kill(self.cursor, self._word_after())),
+            ("\x19", lambda: self._insert(self._killed)),
+            ("\x1b[200~", self._start_paste),
+        )
+        return {key: action for keys, action in table for key in keys.split(" ")}
+
+    # -- the row out
+
+    def paint(self) -> bytes:
+        """Return what draws the row over itself and places the cursor; it leaves the last column free.
+
+        The cursor is placed by writing what stands before it once more, not by counting columns, so that it is right
+        also where the terminal has another opinion of a character's width.
+        """
+        prompt = self.prompt if columns(self.prompt) < self.width // 2 else ""
+        room = max(self.width - 1 - columns(prompt), 1)
+        self._scroll(room)
+        stop = self._reach(self._left, room)
+        before, after = (
+            text.replace("\n", self._newline)
+            for text in (self.text[self._left : self.cursor], self.text[self.cursor : stop])
+        )
+        again = "\r" + prompt + before if after else ""
+        row = "\x1b[?7l\r" + prompt + before + after + "\x1b[K" + again + "\x1b[?7h"
+        return row.encode(self.encoding, "replace")
+
+    def _scroll(self, room: int) -> None:
+        """Move the first character shown so that the cursor lies within `room` columns, and none are wasted."""
+        widest = self._reach_back(len(self.text), room - 1)
+        self._left = max(self._reach_back(self.cursor, room - 1), min(self._left, self.cursor, widest))
+        while self._left < self.cursor and not columns(self.text[self._left]):
+            self._left += 1  # a mark without its base
+
+    def _reach_back(self, stop: int, room: int) -> int:
+        """Return the index from which on the text up to `stop` fits into `room` columns."""
+        while stop and columns(self.text[stop - 1]) <= room:
+            stop -= 1
+            room -= columns(self.text[stop])
+        return stop
+
+    def _reach(self, start: int, room: int) -> int:
+        """Return the index up to which the text from `start` on fits into `room` columns."""
+        while start < len(self.text) and columns(self.text[start]) <= room:
+            room -= columns(self.text[start])
+            start += 1
+        return start
+
+
+def is_typable(char: str) -> bool:
+    """Tell whether a typed character is text; what is not assigned yet may be an emoji."""
+    return unicodedata.category(char)[0] != "C" or (unicodedata.category(char) == "Cn" and char < "\U000e0000")
+
+
+# --- What paints ----------------------------------------------------------------------------------------------------
+
+
+class OwnLine(NamedTuple):
+    """A line of one's own: how many rows were printed before it, its text, and the sign to set before it."""
+
+    row: int
+    text: str
+    sign: str = ""
+
+
+class Screen:
+    """What a terminal shows around the row being typed, without I/O: each `paint` is one write.
+
+    Lines go above the row, which is drawn again below them. A line of one's own begins with the first of `signs`
+    (sent, delivered, lost), to be replaced later. `height` is the terminal's, in rows.
+    """
+
+    def __init__(self, editor: LineEditor, *, height: int, signs: str, has_color: bool = True) -> None:
+        self.editor = editor
+        self._dim = "\x1b[2m{}\x1b[m" if has_color else "{}"
+        self.height = height
+        self._signs = signs
+        self._text = ""  # to be printed with the next paint
+        self._rows = 0  # printed so far, those included
+        self._bell = ""
+        self._under_way: Dict[int, OwnLine] = {}
+        self._settled: List[OwnLine] = []
+        self._row = b""  # as painted last
+
+    def show(self, text: str, *, dim: str = "") -> None:
+        """Print `text` above the row, behind the dim character, if any."""
+        self._text += (self._dim.format(dim) if dim else "") + text + "\n"
+        self._rows += sum(wrapped_rows(line, self.editor.width) for line in (dim + text).split("\n"))
+
+    def ring(self) -> None:
+        """Ring the terminal's bell with the next paint."""
+        self._bell = "\a"
+
+    def show_own(self, ident: int, text: str) -> None:
+        """Print a line that is under way."""
+        self._under_way[ident] = OwnLine(self._rows, text)
+        self.show(" " + text, dim=self._signs[0])
+
+    def settle(self, ident: int, *, delivered: bool) -> None:
+        """Set the sign of a line that is no longer under way."""
+        line = self._under_way.pop(ident)
+        self._settled.append(line._replace(sign=self._signs[1 if delivered else 2]))
+
+    def forget_rows(self) -> None:
+        """Nothing is where it was: the terminal was resized, cleared or used by somebody else."""
+        self._rows += self.height
+        self._row = b""
+
+    def paint(self) -> bytes:
+        """Return what brings the terminal up to date. A line that has left the screen is shown once more."""
+        changes = ""
+        for line in sorted(self._settled):
+            up = self._rows - line.row
+            if up < self.height:
+                changes += f"\x1b[{up}A{line.sign}\r\x1b[{up}B"
+            else:
+                self.show(f"{line.sign} {line.text}")
+        text = self._bell + self._text + changes
+        row, row_before = self.editor.paint(), self._row
+        self._bell, self._text, self._settled, self._row = "", "", [], row
+        if not text and row == row_before:
+            return b""
+        return (f"\r\x1b[K{text}" if text else "").encode(self.editor.encoding, "replace") + row

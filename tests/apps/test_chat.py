@@ -18,28 +18,27 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import pytest
 from fakes import FakeConsole, FakeListener, FakeNode, FakeStream, Peer, connect
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import alexchat_client as chat
 import constants
 from alexchat_client import (
     CAN,
     Bye,
-    Chat,
     ClientRoom,
+    Conversation,
     Decline,
     Hello,
     Joined,
     Left,
     Malformed,
     Notice,
-    Offer,
     Say,
     decode_record,
     encode_record,
 )
 from alexchat_server import ServerRoom
+from alexstream_client import Offer
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT
 from node import BusyError, SetupError
 from protocol import INFINITY, DuplicateAddress, MessageReceived, NodeFound
@@ -742,7 +741,7 @@ def test_server_who_waits_to_enter_is_looked_at_again(hub: Server) -> None:
         hub.visit(node, "dan")
         hub.turn()
         for one in hub.room.chats:
-            one.is_hungry = False
+            one.may_have_more = False
         assert hub.room._timeout() != 0
         bob.stream.other.room = INFINITY
         for one in hub.room.chats:
@@ -831,7 +830,7 @@ def test_chat_bytes_queued_until_taken() -> None:
     with FakeNode(1) as node, FakeNode(2) as other:
         stream = connect(node, other)
         stream.room = 10
-        one = Chat(stream, now=0.0)  # type: ignore[arg-type]
+        one = Conversation(stream, now=0.0)  # type: ignore[arg-type]
         one.put(Say("x" * 100, 1))
         one.finish()
         one.flush(now=1.0)

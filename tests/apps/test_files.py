@@ -11,8 +11,9 @@ from fakes import FakeConsole, FakeNode, FakeStream, Peer, connect
 
 import alexchat_client as chat
 import constants
-from alexchat_client import CAN, ClientRoom, Decline, Offer, Say
+from alexchat_client import CAN, ClientRoom, Decline, Say
 from alexchat_server import ServerRoom
+from alexstream_client import Offer
 from constants import PORT_CHAT, PORT_FILE
 from utils import format_address
 
@@ -633,7 +634,7 @@ def fetching(tmp_path: Any) -> Iterator[Tuple[FakeNode, chat.Files, FakeStream]]
         console: Any = FakeConsole(is_interactive=True)
         files = chat.Files(node, console, str(tmp_path), lambda *_, **__: None)  # type: ignore[arg-type]
         digest = hashlib.sha256(bytes(3 << 19)).hexdigest()
-        files.take_offer(chat.Offer("0" * 16, "a", 3 << 19, digest), "bob", other.address)
+        files.take_offer(Offer("0" * 16, "a", 3 << 19, digest), "bob", other.address)
         files.accept(1)
         files.turn(str)
         yield node, files, other.listeners[PORT_FILE].arrived.popleft()

@@ -13,8 +13,7 @@ from typing import Any, Iterator, List, NamedTuple, Tuple
 
 import pytest
 from lab import Host, Lab, Terminal, call
-from test_real_frames import ADDRESS, start
-from test_real_frames import lab as lab_fixture
+from test_real_frames import ADDRESS, lab as lab_fixture, start
 
 pytestmark = pytest.mark.root
 lab = lab_fixture

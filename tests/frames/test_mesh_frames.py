@@ -14,8 +14,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import pytest
 from lab import Host, Lab, Program, RawPort, call
-from test_real_frames import ADDRESS, address_of, digest, feed, finish, start
-from test_real_frames import lab as lab_fixture
+from test_real_frames import ADDRESS, address_of, digest, feed, finish, lab as lab_fixture, start
 
 from constants import ETHERTYPE
 

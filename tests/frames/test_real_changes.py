@@ -15,8 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 from company import Company
 from lab import Host, Lab, RawPort, inside
-from test_real_frames import address_of, finish, one_line, start
-from test_real_frames import lab as lab_fixture
+from test_real_frames import address_of, finish, lab as lab_fixture, one_line, start
 from test_real_link import PlacedLink, frame, next_change, open_links, open_nodes, receive
 
 from constants import HANDSHAKE_INTERVAL, MESH_MTU_MIN

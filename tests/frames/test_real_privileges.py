@@ -13,8 +13,7 @@ from typing import Dict, Iterator, List, NamedTuple
 
 import pytest
 from lab import Host, Lab, Program, call
-from test_real_frames import ADDRESS, SCRIPTS, arguments_of, finish, one_line, script, start
-from test_real_frames import lab as bare_lab
+from test_real_frames import ADDRESS, SCRIPTS, arguments_of, finish, lab as bare_lab, one_line, script, start
 
 __all__ = ["bare_lab"]  # the fixture
 

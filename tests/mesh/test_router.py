@@ -4,8 +4,7 @@ import random
 from typing import Any, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from meshsim import BOOT_SEQ, mac_of
 
 from constants import (

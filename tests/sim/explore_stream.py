@@ -22,8 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from enum import Enum
 from heapq import heappop, heappush
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
-from typing import Counter as CounterType
+from typing import Any, Counter as CounterType, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.dirname(HERE))

@@ -12,8 +12,7 @@ import os
 import random
 import sys
 from collections import Counter
-from typing import Counter as CounterType
-from typing import List
+from typing import Counter as CounterType, List
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import paths  # noqa: F401  # the folders of the tests

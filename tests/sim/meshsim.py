@@ -7,8 +7,20 @@ carrier event, as behind a switch. Nodes of v1.0 (tests/sim/v1.py) may stand any
 import heapq
 import random
 from collections import Counter
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Type, TypeVar
-from typing import Counter as CounterType
+from typing import (
+    Any,
+    Callable,
+    Counter as CounterType,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 from v1 import V1Node
 

@@ -17,8 +17,19 @@ import random
 import sys
 import tempfile
 from collections import Counter, deque
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
-from typing import Counter as CounterType
+from typing import (
+    Any,
+    Callable,
+    Counter as CounterType,
+    Deque,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import streamwire
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP

@@ -9,8 +9,7 @@ import random
 from typing import Any, List
 
 import streamwire
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from streampair import PORT, Pair
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire

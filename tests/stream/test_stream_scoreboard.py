@@ -7,8 +7,7 @@ import random
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from alexstream import Fate, Sender, Sent

@@ -14,8 +14,7 @@ from collections import Counter
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from lab import Host, Lab
 from paths import ROOT
 from pictures import HERE, SAMPLE, record_traffic
@@ -43,9 +42,7 @@ from scapy_alexchat import (
     Ether,
 )
 from test_protocol import handshakes
-from test_real_frames import address_of, finish, hindrance, script, start
-from test_real_frames import lab as lab_fixture
-from test_real_frames import pair as pair_fixture
+from test_real_frames import address_of, finish, hindrance, lab as lab_fixture, pair as pair_fixture, script, start
 from test_stream_codec import to_segment, wires
 
 from alexstream import Segment, decode_segment, encode_segment

@@ -20,9 +20,9 @@ SCRIPTS = {
     "send_handshake": {"constants", "utils", "node"},
     "send_message": {"constants", "utils", "node"},
     "alexstream_client": {"constants", "utils", "node"},
-    "alexstream_server": {"constants", "utils", "node"},
-    "alexchat_client": {"constants", "utils", "node"},
-    "alexchat_server": {"constants", "utils", "node", "alexchat_client"},
+    "alexstream_server": {"constants", "utils", "node", "alexstream_client"},
+    "alexchat_client": {"constants", "utils", "node", "alexstream_client", "alexstream_server"},
+    "alexchat_server": {"constants", "utils", "node", "alexstream_client", "alexstream_server", "alexchat_client"},
 }
 ALLOWED = dict(LIBRARY, **SCRIPTS)
 CORE = ["constants", "utils", "protocol", "alexstream"]
@@ -32,7 +32,7 @@ FILES = {name + ".py" for name in ALLOWED} | {"tests", "README.md", "requirement
 # `random` only names the type of a source that is handed in.
 CORE_LIBRARY: Dict[str, Set[str]] = {
     "constants": set(),
-    "utils": {"bisect", "collections", "re", "typing", "unicodedata"},
+    "utils": {"bisect", "codecs", "collections", "enum", "itertools", "re", "typing", "unicodedata"},
     "protocol": {"collections", "enum", "heapq", "itertools", "random", "re", "struct", "typing"},
     "alexstream": {
         "bisect", "collections", "enum", "hashlib", "heapq", "itertools", "math", "operator", "random", "struct",

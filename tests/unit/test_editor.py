@@ -5,11 +5,9 @@ import unicodedata
 from typing import List, Tuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from alexchat_client import Act, Action, LineEditor, Screen
-from utils import LineSplitter, columns
+from utils import Act, Action, LineEditor, LineSplitter, Screen, columns
 
 pyte = pytest.importorskip("pyte")
 
@@ -106,6 +104,11 @@ def test_marked_character_backspace() -> None:
 
 def test_typed_control_characters_of_eight_bits() -> None:
     assert editor_with("a\x9b\x85\u202e\ue000b\u200dc").text == "ab\u200dc"
+
+
+def test_sequence_that_never_ends_is_typed() -> None:
+    """Else everything that follows would be held back."""
+    assert editor_with("\x1b[" + "0" * 40).text == "[" + "0" * 40
 
 
 def test_submitted_history() -> None:

@@ -5,8 +5,7 @@ from typing import Callable
 
 import pytest
 import v1
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from constants import DESTINATIONS_MAX
 from protocol import (

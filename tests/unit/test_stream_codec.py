@@ -5,8 +5,7 @@ from typing import List
 
 import pytest
 import streamwire
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, Wire
 
 import alexstream

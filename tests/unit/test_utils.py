@@ -6,10 +6,9 @@ from typing import Any, Dict, List, Set, Tuple, Union
 from unittest import mock
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
-import utils
+import constants
 from utils import (
     ByteQueue,
     ByteWindow,
@@ -541,7 +540,7 @@ def test_byte_queue_against_a_plain_string(steps: List[Union[bytes, int]], piece
 def test_byte_window_against_a_plain_string(steps: List[Any], piece_bytes: int, origin: int) -> None:
     window, model, begin = ByteWindow(origin), b"", origin
     kept: List[Tuple[bytes, List[Any]]] = []
-    with mock.patch.object(utils, "PIECE_BYTES", piece_bytes):
+    with mock.patch.object(constants, "PIECE_BYTES", piece_bytes):
         for step in steps:
             if isinstance(step, bytes):
                 window.append(step)
