@@ -280,10 +280,9 @@ def test_lines_delivered_to_a_server_that_stands_still_are_shown_later(pair: Tup
 def test_a_line_that_does_not_arrive_is_named(pair: Tuple[Host, Host]) -> None:
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
-    client = start(left, "alexchat_client.py", "eth0", address_of(server))
+    client = start(left, "alexchat_client.py", "eth0", address_of(server), "--json")
     client.send("arrives\n")
-    server.expect("arrives$")
-    client.expect("is here$", where="err")
+    client.expect('"delivered"')
     server.signal(signal.SIGKILL)
     server.wait()
     client.send("does not\n")
