@@ -391,7 +391,7 @@ class Congestion:
 # --- Sender ---------------------------------------------------------------------------------------------------------
 
 
-class Fate(Enum):
+class SegmentState(Enum):
     """What is known of a range that was sent."""
 
     FLYING = 1
@@ -399,17 +399,17 @@ class Fate(Enum):
     LOST = 3
 
 
-class Sent:
+class SentRange:
     """A range of positions in [una, nxt) and its last transmission, number `number` of the stream, stamped `ts`.
 
     `repaired_ts` is the stamp of the last one that was made because the range was lost, 0 if there was none.
     """
 
-    __slots__ = ("copies", "fate", "number", "repaired_ts", "start", "stop", "time", "ts")
+    __slots__ = ("copies", "number", "repaired_ts", "start", "state", "stop", "time", "ts")
 
     def __init__(
         self, start: int, stop: int, number: int = 0, time: float = 0.0, ts: int = 0, copies: int = 0,
-        fate: Fate = Fate.LOST,
+        state: SegmentState = SegmentState.LOST,
     ) -> None:  # fmt: skip
         self.start = start
         self.stop = stop
@@ -417,7 +417,7 @@ class Sent:
         self.time = time
         self.ts = ts
         self.copies = copies
-        self.fate = fate  # lost until it is launched
+        self.state = state  # lost until it is sent
         self.repaired_ts = 0
 
     @property
@@ -426,7 +426,7 @@ class Sent:
         return self.stop - self.start
 
 
-class Train:
+class SegmentRun:
     """Segments of `length` positions, the last of them perhaps shorter, sent once, in a row and at one time.
 
     Numbers of transmissions and stamps count up from those of the first.
@@ -446,37 +446,45 @@ class Train:
         """Return the number of segments."""
         return -((self.start - self.stop) // self.length)
 
-    def segments(self) -> List[Sent]:
+    def segments(self) -> List[SentRange]:
         """Return the record of each segment."""
         return [
-            Sent(start, min(start + self.length, self.stop), self.number + i, self.time, self.ts + i, 1, Fate.FLYING)
+            SentRange(
+                start,
+                min(start + self.length, self.stop),
+                self.number + i,
+                self.time,
+                self.ts + i,
+                1,
+                SegmentState.FLYING,
+            )
             for i, start in enumerate(range(self.start, self.stop, self.length))
         ]
 
 
 class Sender:
-    """Send buffer and scoreboard: what is acknowledged, flying, lost. RACK (RFC 8985) with a packet threshold.
+    """Send buffer and scoreboard: what is acknowledged, in flight, lost. RACK (RFC 8985) with a packet threshold.
 
     `una` is the oldest position not acknowledged, `nxt` the next to send, `edge` the end of the peer's window, `end`
-    the position after the last byte written; `pipe` counts the positions flying.
+    the position after the last byte written; `bytes_in_flight` counts the positions in flight.
 
-    What is new is recorded by the train: while nothing but cumulative acknowledgements comes, that is enough. Whoever
-    looks at `sent` or `flying` gets segments. The numbers of the trains are above those of the segments.
+    New data is recorded as runs: while nothing but cumulative acknowledgements comes, that is enough. `sent` and
+    `flying` expand them to segments. The numbers of the runs are above those of the segments.
     """
 
     def __init__(self, mss: int) -> None:
         self.una = self.nxt = self.edge = self.end = 1
         self.fin_at: Optional[int] = None  # position of the FIN, once the application has finished
         self.max_window = 0
-        self.pipe = 0
+        self.bytes_in_flight = 0
         self.last_number = 0
         self.reorder_at: Optional[float] = None  # when the next candidate will count as lost
         self.round_trip = RoundTrip()
         self.congestion = Congestion(mss)
         self.capacity = buffer_size(mss)
-        self._sent: List[Sent] = []  # with the trains behind it tiles [una, nxt), ascending
-        self._trains: Deque[Train] = deque()
-        self._flying: OrderedDict[int, Sent] = OrderedDict()  # by number of transmission, hence by time
+        self._sent: List[SentRange] = []  # with the runs behind it tiles [una, nxt), ascending
+        self._runs: Deque[SegmentRun] = deque()
+        self._flying: OrderedDict[int, SentRange] = OrderedDict()  # by number of transmission, hence by time
         self._starts: List[int] = []  # of `_sent`, for bisect
         self._lost: List[int] = []  # heap of starts; an entry whose range is lost no longer is skipped
         self._buffer = ByteWindow(self.end)  # from `una` on
@@ -503,29 +511,29 @@ class Sender:
     # What was sent
 
     @property
-    def sent(self) -> List[Sent]:
+    def sent(self) -> List[SentRange]:
         """All ranges not acknowledged: they tile [una, nxt), ascending."""
-        self._uncouple()
+        self._expand_runs()
         return self._sent
 
     @property
-    def flying(self) -> "OrderedDict[int, Sent]":
-        """Those of them that are on their way, by number of transmission, hence by time."""
-        self._uncouple()
+    def flying(self) -> "OrderedDict[int, SentRange]":
+        """Those of them that are in flight, by number of transmission, hence by time."""
+        self._expand_runs()
         return self._flying
 
-    def segments(self) -> List[Sent]:
+    def segments(self) -> List[SentRange]:
         """Return a copy of `sent`, for looking at only."""
-        return self._sent + [sent for train in self._trains for sent in train.segments()]
+        return self._sent + [sent for run in self._runs for sent in run.segments()]
 
     @property
-    def flights(self) -> int:
-        """How many segments are flying."""
-        return len(self._flying) + sum(map(len, self._trains))
+    def segments_in_flight(self) -> int:
+        """How many segments are in flight."""
+        return len(self._flying) + sum(map(len, self._runs))
 
-    def _uncouple(self) -> None:
-        while self._trains:
-            batch = self._trains.popleft().segments()
+    def _expand_runs(self) -> None:
+        while self._runs:
+            batch = self._runs.popleft().segments()
             self._sent += batch
             self._starts += [sent.start for sent in batch]
             self._flying.update((sent.number, sent) for sent in batch)
@@ -547,17 +555,17 @@ class Sender:
 
     # What to send
 
-    def next_lost(self) -> Optional[Sent]:
+    def next_lost(self) -> Optional[SentRange]:
         """Return the lost range of the lowest position, cut to one segment, or None."""
         while self._lost:
             index = bisect_left(self._starts, self._lost[0])
             found = self._sent[index] if index < len(self._sent) else None
-            if found is not None and found.start == self._lost[0] and found.fate is Fate.LOST:
-                return self.fit(found)
+            if found is not None and found.start == self._lost[0] and found.state is SegmentState.LOST:
+                return self.split_to_mss(found)
             heapq.heappop(self._lost)
         return None
 
-    def next_new(self, *, forced: bool = False) -> Optional[Sent]:
+    def next_new(self, *, forced: bool = False) -> Optional[SentRange]:
         """Return the next range never sent that the peer's window lets pass, or None.
 
         No fragment is sent merely because the window ends there, unless it is half the window or `forced`
@@ -571,19 +579,19 @@ class Sender:
         if cut_by_window and length * 2 < self.max_window and not forced:
             return None
         with_fin = self.nxt + length == self.fin_at and length < room
-        return Sent(self.nxt, self.nxt + length + with_fin) if length or with_fin else None
+        return SentRange(self.nxt, self.nxt + length + with_fin) if length or with_fin else None
 
-    def tail(self) -> Optional[Sent]:
+    def tail(self) -> Optional[SentRange]:
         """Return the last range not acknowledged, cut to one segment, or None."""
-        last = next((sent for sent in reversed(self.sent) if sent.fate is not Fate.SACKED), None)
-        return last and self.fit(last)
+        last = next((sent for sent in reversed(self.sent) if sent.state is not SegmentState.SACKED), None)
+        return last and self.split_to_mss(last)
 
-    def fit(self, sent: Sent) -> Sent:
+    def split_to_mss(self, sent: SentRange) -> SentRange:
         """Cut a range longer than a segment may now be; what is cut off is lost. Return the head."""
         limit = sent.start + self.congestion.mss
         if self.payload_stop(sent) > limit:
-            self.lose(sent)
-            tail = Sent(limit, sent.stop)
+            self.mark_lost(sent)
+            tail = SentRange(limit, sent.stop)
             tail.number, tail.copies, tail.ts, tail.time = sent.number, sent.copies, sent.ts, sent.time
             tail.repaired_ts = sent.repaired_ts
             sent.stop = limit
@@ -593,58 +601,58 @@ class Sender:
             heapq.heappush(self._lost, tail.start)
         return sent
 
-    def launch(self, sent: Sent, *, ts: int, now: float) -> None:
+    def on_sent(self, sent: SentRange, *, ts: int, now: float) -> None:
         """Record a transmission of `sent`, new or repeated."""
         sent.ts = ts
         if sent.start == self.nxt:
-            self.launch_train(sent.stop, sent.length, ts=ts, now=now)
+            self.on_run_sent(sent.stop, sent.length, ts=ts, now=now)
             return
-        self._uncouple()
-        if sent.fate is Fate.FLYING:
+        self._expand_runs()
+        if sent.state is SegmentState.FLYING:
             del self._flying[sent.number]
         else:
-            self.pipe += sent.stop - sent.start
+            self.bytes_in_flight += sent.stop - sent.start
             sent.repaired_ts = ts if sent.copies else 0
         self.last_number += 1
-        sent.number, sent.time, sent.fate = self.last_number, now, Fate.FLYING
+        sent.number, sent.time, sent.state = self.last_number, now, SegmentState.FLYING
         sent.copies += 1
         self._flying[sent.number] = sent
 
-    def launch_train(self, stop: int, length: int, *, ts: int, now: float) -> Train:
+    def on_run_sent(self, stop: int, length: int, *, ts: int, now: float) -> SegmentRun:
         """Record the first transmission of everything from `nxt` to `stop`, in segments of `length`."""
-        train = Train(self.nxt, stop, length, self.last_number + 1, now, ts)
-        self._trains.append(train)
-        self.last_number += len(train)
-        self.pipe += stop - self.nxt
+        run = SegmentRun(self.nxt, stop, length, self.last_number + 1, now, ts)
+        self._runs.append(run)
+        self.last_number += len(run)
+        self.bytes_in_flight += stop - self.nxt
         self.nxt = stop
-        return train
+        return run
 
     @property
     def lost(self) -> bool:
         """Whether something may wait to be repaired."""
         return bool(self._lost)
 
-    def payloads(self, train: Train) -> List[Union[bytes, memoryview]]:
+    def payloads(self, run: SegmentRun) -> List[Union[bytes, memoryview]]:
         """Return the bytes of each of its segments."""
-        return self._buffer.slices(train.start, train.stop, train.length)
+        return self._buffer.slices(run.start, run.stop, run.length)
 
-    def payload_stop(self, sent: Sent) -> int:
+    def payload_stop(self, sent: SentRange) -> int:
         """Return the position after the last byte of the range: without its FIN."""
         return min(sent.stop, self.end)
 
-    def payload(self, sent: Sent) -> bytes:
+    def payload(self, sent: SentRange) -> bytes:
         """Return the bytes of the range."""
         return self._buffer.read(sent.start, self.payload_stop(sent))
 
-    def has_fin(self, sent: Sent) -> bool:
+    def has_fin(self, sent: SentRange) -> bool:
         """Whether the range holds the FIN."""
         return sent.stop > self.end
 
     def discard(self) -> None:
-        """Let go of everything: nothing will be sent any more."""
-        for held in (self._sent, self._starts, self._lost, self._trains, self._flying, self._buffer):
+        """Drop everything: nothing will be sent any more."""
+        for held in (self._sent, self._starts, self._lost, self._runs, self._flying, self._buffer):
             held.clear()
-        self.pipe = 0
+        self.bytes_in_flight = 0
 
     # What the peer says
 
@@ -667,10 +675,10 @@ class Sender:
 
     def _acknowledge_below(self, ack: int, echo: int) -> int:
         delivered = self._acknowledge_segments(ack, echo) if self._sent else 0
-        if not self._sent and self._trains:
+        if not self._sent and self._runs:
             delivered += self._acknowledge_trains(ack)
-            if self._trains and self._trains[0].start < ack:
-                self._uncouple()
+            if self._runs and self._runs[0].start < ack:
+                self._expand_runs()
                 delivered += self._acknowledge_segments(ack, echo)
         self._buffer.forget(min(ack, self.end))
         self.una = ack
@@ -678,21 +686,21 @@ class Sender:
 
     def _acknowledge_trains(self, ack: int) -> int:
         """Take the segments that end at `ack` or before."""
-        before = self.pipe
-        trains = self._trains
-        while trains and trains[0].stop <= ack:
-            train = trains.popleft()
-            self.pipe -= train.stop - train.start
-            self._newest_delivered = train.number + len(train) - 1
-        if trains and trains[0].start + trains[0].length <= ack:
-            train = trains[0]
-            passed = (ack - train.start) // train.length
-            train.start += passed * train.length
-            train.number += passed
-            train.ts += passed
-            self.pipe -= passed * train.length
-            self._newest_delivered = train.number - 1
-        return before - self.pipe
+        before = self.bytes_in_flight
+        runs = self._runs
+        while runs and runs[0].stop <= ack:
+            run = runs.popleft()
+            self.bytes_in_flight -= run.stop - run.start
+            self._newest_delivered = run.number + len(run) - 1
+        if runs and runs[0].start + runs[0].length <= ack:
+            run = runs[0]
+            passed = (ack - run.start) // run.length
+            run.start += passed * run.length
+            run.number += passed
+            run.ts += passed
+            self.bytes_in_flight -= passed * run.length
+            self._newest_delivered = run.number - 1
+        return before - self.bytes_in_flight
 
     def _acknowledge_segments(self, ack: int, echo: int) -> int:
         delivered = passed = 0
@@ -704,45 +712,45 @@ class Sender:
         del self._sent[:passed], self._starts[:passed]
         if self._sent and self._sent[0].start < ack:  # the peer took part of a segment
             head = self._sent[0]
-            delivered += (ack - head.start) * (head.fate is not Fate.SACKED)
-            self.pipe -= (ack - head.start) * (head.fate is Fate.FLYING)
+            delivered += (ack - head.start) * (head.state is not SegmentState.SACKED)
+            self.bytes_in_flight -= (ack - head.start) * (head.state is SegmentState.FLYING)
             head.start = self._starts[0] = ack
-            if head.fate is Fate.LOST:
+            if head.state is SegmentState.LOST:
                 heapq.heappush(self._lost, ack)
-        if self._sent and self._sent[0].fate is Fate.SACKED:  # the peer goes back on its word (RFC 2018 section 8)
-            self.lose(self._sent[0])
+        if self._sent and self._sent[0].state is SegmentState.SACKED:  # SACK reneging (RFC 2018 section 8)
+            self.mark_lost(self._sent[0])
         return delivered
 
     def _acknowledge_block(self, block: Range, echo: int) -> int:
-        self._uncouple()
+        self._expand_runs()
         delivered = 0
         index = bisect_left(self._starts, block.start)
         while index < len(self._sent) and self._sent[index].stop <= block.stop:
-            if self._sent[index].fate is not Fate.SACKED:
+            if self._sent[index].state is not SegmentState.SACKED:
                 delivered += self._deliver(self._sent[index], echo)
                 index = self._merge(index)
             index += 1
         return delivered
 
-    def _deliver(self, sent: Sent, echo: int) -> int:
-        if sent.fate is Fate.SACKED:
+    def _deliver(self, sent: SentRange, echo: int) -> int:
+        if sent.state is SegmentState.SACKED:
             return 0
         length = sent.stop - sent.start
-        if sent.fate is Fate.FLYING:
+        if sent.state is SegmentState.FLYING:
             del self._flying[sent.number]
-            self.pipe -= length
-        if sent.fate is Fate.LOST or 0 < echo < sent.repaired_ts:
+            self.bytes_in_flight -= length
+        if sent.state is SegmentState.LOST or 0 < echo < sent.repaired_ts:
             self._spurious = True
         elif not 0 < echo < sent.ts or sent.copies == 1:
             self._newest_delivered = max(self._newest_delivered, sent.number)
-        sent.fate = Fate.SACKED
+        sent.state = SegmentState.SACKED
         return length
 
     def _merge(self, index: int) -> int:
         """Join the range at `index` with its neighbours that are SACKED too, so that blocks are cheap to walk."""
         for left in (index, index - 1):
             pair = self._sent[left : left + 2] if left >= 0 else []
-            if len(pair) == 2 and pair[0].fate is pair[1].fate is Fate.SACKED:
+            if len(pair) == 2 and pair[0].state is pair[1].state is SegmentState.SACKED:
                 pair[0].stop = pair[1].stop
                 del self._sent[left + 1], self._starts[left + 1]
                 index = left
@@ -752,7 +760,7 @@ class Sender:
         """Mark what must be lost by now (RFC 8985 section 6.2); return whether that begins a new round of loss."""
         self.reorder_at = None
         if not self._flying:
-            return False  # what goes by train has not been overtaken
+            return False  # what goes by run has not been overtaken
         trip = self.round_trip
         reorder = min(max((trip.minimum or 0.0) / 4, c.REO_MIN) * self._reorder_scale, trip.srtt)
         patience = max(trip.srtt, trip.latest) + reorder
@@ -766,25 +774,25 @@ class Sender:
                 break
             lost.append(sent)
         for sent in lost:
-            self.lose(sent)
+            self.mark_lost(sent)
         new_round = bool(lost) and lost[-1].number > self._newest_cut
         if new_round:
             self._newest_cut = self.last_number
         return new_round
 
-    def lose(self, sent: Sent) -> None:
+    def mark_lost(self, sent: SentRange) -> None:
         """Mark a range as lost."""
-        if sent.fate is Fate.FLYING:
+        if sent.state is SegmentState.FLYING:
             del self._flying[sent.number]
-            self.pipe -= sent.stop - sent.start
-        sent.fate = Fate.LOST
+            self.bytes_in_flight -= sent.stop - sent.start
+        sent.state = SegmentState.LOST
         heapq.heappush(self._lost, sent.start)
 
     def resize(self, mss: int) -> None:
-        """Change the segment size; what flies in larger ones cannot have got through."""
+        """Change the segment size; what is in flight in larger ones is lost: it cannot have got through."""
         self.congestion.mss = mss
         for sent in [sent for sent in self.flying.values() if self.payload_stop(sent) - sent.start > mss]:
-            self.lose(sent)
+            self.mark_lost(sent)
 
 
 # --- Receiver -------------------------------------------------------------------------------------------------------
@@ -793,12 +801,12 @@ class Sender:
 class Receiver:
     """Receive buffer: bytes in order that wait to be read, and pieces beyond a gap. The first copy of a byte wins.
 
-    `nxt` is the next position expected, `edge` the end of the window told to the peer, which never moves back.
+    `nxt` is the next position expected, `edge` the end of the window advertised to the peer, which never moves back.
     """
 
     def __init__(self, mss: int) -> None:
         self._large = buffer_size(mss)
-        self.capacity = c.BUFFER_BYTES  # larger once somebody reads: many streams that nobody reads shall hold no more
+        self.capacity = c.BUFFER_BYTES  # larger once the application reads: streams that are not read must hold no more
         self.nxt = 1
         self.edge = 1 + c.BUFFER_BYTES  # as the handshake says
         self.fin_at: Optional[int] = None
@@ -858,12 +866,12 @@ class Receiver:
         return max(0, self.edge - self.nxt)
 
     def wants_update(self, mss: int) -> bool:
-        """Tell whether reading has opened the window so far that the peer should hear of it unasked."""
+        """Return whether reading has opened the window so far that the peer is sent an update."""
         gained = self.nxt + self.capacity - len(self.unread) - self.edge
-        told = self.edge - self.nxt
-        if told <= 0:
+        open_bytes = self.edge - self.nxt
+        if open_bytes <= 0:
             return gained >= min(self.capacity // 2, mss)
-        return gained >= 4 * mss and told < self.capacity // 2
+        return gained >= 4 * mss and open_bytes < self.capacity // 2
 
     def sacks(self, limit: int) -> List[Range]:
         """Return up to `limit` ranges held beyond the gap: that of the newest piece first, then from the left."""
@@ -890,7 +898,7 @@ def buffer_size(mss: int) -> int:
 
 
 class Session:
-    """One stream between two nodes. Made by `Endpoint.connect`, or by a peer and told as `Accepted`.
+    """One stream between two nodes. Made by `Endpoint.connect`, or by a peer and posted as `Accepted`.
 
     The application calls `send`, `read`, `finish` and `abort`; the endpoint calls the rest.
     """
@@ -910,7 +918,7 @@ class Session:
         self.sender = Sender(segment_size(mtu))
         self.receiver = Receiver(segment_size(mtu))
         self.timer_at: Optional[float] = None  # for which the endpoint keeps an entry in its heap
-        self.told: Set[Any] = set()  # kinds of event that wait to be fetched
+        self.pending_events: Set[Any] = set()  # kinds of event that wait to be fetched
         self._endpoint = endpoint
         self._isn = isn
         self._peer_isn = peer_isn
@@ -918,10 +926,12 @@ class Session:
         self._peer_mss = c.MSS_MAX
         self._confirmed = not opener  # whether the peer is known to hold state: it said something but SYN-ACK
         self._opened = self._progress = now
-        self._limited = False  # whether the congestion window was what ended the last burst
-        self._refused = False  # whether `send` had to refuse bytes
-        self._burst = c.BURST
-        self._stimulated = False  # whether the peer was heard since the last burst; each time is one to send another
+        self._cwnd_limited = False  # whether the congestion window was what ended the last burst
+        self._send_blocked = False  # whether `send` had to refuse bytes
+        self._burst_credit = c.BURST
+        self._heard_since_burst = (
+            False  # whether the peer was heard since the last burst; each time is one to send another
+        )
         # What the next call of `transmit` owes
         self._ack_now = False
         self._push_now = opener
@@ -979,9 +989,9 @@ class Session:
         if self.closed is not None:
             return 0
         taken = self.sender.write(data)
-        self._refused = taken < len(data)
+        self._send_blocked = taken < len(data)
         if taken:
-            self._endpoint.touch(self)
+            self._endpoint.schedule(self)
         return taken
 
     def read(self, count: int) -> bytes:
@@ -989,7 +999,7 @@ class Session:
         data = self.receiver.read(count)
         if self.closed is None and self.receiver.wants_update(self.sender.congestion.mss):
             self._ack_now = True
-            self._endpoint.touch(self)
+            self._endpoint.schedule(self)
         return data
 
     @property
@@ -1003,13 +1013,13 @@ class Session:
             self.sender.fin_at = self.sender.end
             if self.state is not State.SYN_SENT:
                 self._move("finish")
-            self._endpoint.touch(self)
+            self._endpoint.schedule(self)
 
     def abort(self) -> None:
-        """End both halves at once; what was not delivered is lost, and the peer is told."""
+        """End both halves at once with a reset; what was not delivered is lost."""
         if self.closed is None:
             if self.state is not State.SYN_SENT:
-                self._endpoint.emit(self.peer, *self._encode(c.FLAG_RST, self.sender.nxt))
+                self._endpoint.send_unowned(self.peer, *self._encode(c.FLAG_RST, self.sender.nxt))
             self._close("aborted")
 
     # A segment arrives (RFC 9293 section 3.10.7): short steps, each of which may refuse it by SegmentError
@@ -1092,7 +1102,7 @@ class Session:
             raise SegmentError("tag")
 
     def _check_age(self, segment: Segment, now: float) -> None:
-        """First check, part one: drop what an older lap of the numbers left on the way (PAWS, RFC 7323 section 5)."""
+        """First check, part one: drop what an older lap of the numbers left on the path (PAWS, RFC 7323 section 5)."""
         ts = unwrap(segment.ts, self._newest_ts)
         if now - self.heard > c.PAWS_IDLE_SECONDS:
             self._newest_ts = ts
@@ -1104,7 +1114,7 @@ class Session:
         """Header prediction (Jacobson, 1990): take data that follows the last, or acknowledgements, and nothing else.
 
         They are those of `batch` from `first` on that begin alike, each at offset `at`; return how many, with nothing
-        changed by the one after them. The general way would come to the same (a test compares them) in five times the
+        changed by the one after them. The general path comes to the same (a test compares them) in five times the
         time. Of acknowledgements that came together the last one counts.
         """
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
@@ -1146,7 +1156,7 @@ class Session:
                 self._known_ack, self._known_window = known_ack, known_window
                 self._acknowledge(unwrap(known_ack - self._isn, self.sender.una), known_window, known_echo, (), now)
             self._newest_ts = newest
-            self._endpoint.touch(self)
+            self._endpoint.schedule(self)
             if with_data:
                 self._store_expected(pieces, bool(prefix[2] & c.FLAG_PUSH), now)
         return len(pieces)
@@ -1168,12 +1178,12 @@ class Session:
             self._ack_at = now + c.ACK_DELAY
 
     def _hear(self, now: float) -> None:
-        """Note that the peer lives."""
+        """Note that the peer is alive."""
         self.heard = now
         self._silent = self._keepalives = 0
         self._keepalive_at = now + c.KEEPALIVE
-        self._burst = self._burst + c.BURST if self._stimulated else c.BURST
-        self._stimulated = True
+        self._burst_credit = self._burst_credit + c.BURST if self._heard_since_burst else c.BURST
+        self._heard_since_burst = True
         if self.sender.idle:
             self._progress = now  # the answered probe of a closed window is progress
         if self.stalled:
@@ -1209,7 +1219,7 @@ class Session:
             self._detect_losses(now)
         elif echo and echo == self._small_ts:
             self._suspect_black_hole(now)
-        if sender.una > una:  # that of the FIN alone, too: whoever waits for the peer to hold everything must wake
+        if sender.una > una:  # that of the FIN alone, too: who waits for the peer to hold everything must wake
             self._tell(Acked)
 
     def _take_window(self, ack: int, window: int) -> None:
@@ -1226,14 +1236,14 @@ class Session:
         sender = self.sender
         if self._fruitless >= c.PERSISTENT_PROBES:
             sender.congestion.collapse()
-        elif self._limited:
+        elif self._cwnd_limited:
             sender.congestion.on_delivered(delivered)
-        self._burst += delivered // sender.congestion.mss  # what has left the path may be replaced at once
+        self._burst_credit += delivered // sender.congestion.mss  # what has left the path may be replaced at once
         self._progress = now
         self._backoff = self._fruitless = self._black_hole = 0
         self._probe_at = now + sender.round_trip.probe_timeout(0) if not sender.idle else None
-        if self._refused and sender.room:
-            self._refused = False
+        if self._send_blocked and sender.room:
+            self._send_blocked = False
             self._tell(Writable)
         if sender.finished and self.state in (State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK):
             self._move("ack of FIN")
@@ -1275,7 +1285,7 @@ class Session:
             raise SegmentError("contradiction")
 
     def _challenge(self, now: float) -> None:
-        """Answer something doubtful with a plain acknowledgement, from which an honest peer learns our state."""
+        """Send a rate-limited challenge ACK, from which an honest peer learns our state (RFC 5961 section 5)."""
         if self._challenges.take(now=now):
             self._ack_now = True
 
@@ -1296,7 +1306,7 @@ class Session:
         """Both FINs are done: acknowledge the peer's, and linger (TIME-WAIT) without a session."""
         if self.state is State.TIME_WAIT:
             if self._ack_now:
-                self._endpoint.emit(self.peer, *self._encode(0, self.sender.nxt))
+                self._endpoint.send_unowned(self.peer, *self._encode(0, self.sender.nxt))
             self._close("finished")
 
     # Timers
@@ -1322,7 +1332,7 @@ class Session:
             self._ack_at = None
             self._ack_now = True
         if self.sender.reorder_at is not None and self.sender.reorder_at <= now:
-            self._burst = c.BURST
+            self._burst_credit = c.BURST
             self._detect_losses(now)
         if self._probe_at is not None and self._probe_at <= now:
             self._on_probe_timeout(now)
@@ -1377,7 +1387,7 @@ class Session:
         elif self._ack_now:
             out.append(self._encode(0, self._empty_position()))
         self._push_now = False
-        self._stimulated = False
+        self._heard_since_burst = False
         self._set_probe_timer(now)
         return out
 
@@ -1399,10 +1409,10 @@ class Session:
         peer acknowledge by count.
         """
         sender = self.sender
-        if sender.idle and not self._stimulated:
-            self._burst = c.BURST
-        launched: List[Union[Sent, Train]] = []
-        while self._burst > 0 and (sender.unsent or sender.lost):
+        if sender.idle and not self._heard_since_burst:
+            self._burst_credit = c.BURST
+        launched: List[Union[SentRange, SegmentRun]] = []
+        while self._burst_credit > 0 and (sender.unsent or sender.lost):
             stop = self._train_stop()
             if stop > sender.nxt:
                 launched.append(self._launch_train(stop, now))
@@ -1410,16 +1420,18 @@ class Session:
             sent = self._next_range()
             if sent is None:
                 break
-            self._launch(sent, now)
+            self._record_sent(sent, now)
             launched.append(sent)
-            self._burst -= 1
+            self._burst_credit -= 1
         if not launched:
             return []
-        push = c.FLAG_PUSH if not sender.unsent or sender.flights < c.PUSH_BELOW else 0
+        push = c.FLAG_PUSH if not sender.unsent or sender.segments_in_flight < c.PUSH_BELOW else 0
         out: List[Parts] = []
         for piece in launched:
             flags = push if piece is launched[-1] else 0
-            out += self._encode_train(piece, flags) if isinstance(piece, Train) else [self._encode_range(piece, flags)]
+            out += (
+                self._encode_run(piece, flags) if isinstance(piece, SegmentRun) else [self._encode_range(piece, flags)]
+            )
         return out
 
     def _train_stop(self) -> int:
@@ -1432,31 +1444,33 @@ class Session:
         if not self._confirmed or sender.lost:
             return nxt
         left = sender.end - nxt
-        room = min(left, sender.edge - nxt, int(sender.congestion.window) - sender.pipe, self._burst * mss)
+        room = min(
+            left, sender.edge - nxt, int(sender.congestion.window) - sender.bytes_in_flight, self._burst_credit * mss
+        )
         if room == left and sender.fin_at is None:
             return sender.end
         return nxt + (room - (room == left)) // mss * mss
 
-    def _encode_train(self, train: Train, last_flags: int) -> List[Parts]:
+    def _encode_run(self, run: SegmentRun, last_flags: int) -> List[Parts]:
         """Return segments without options: `_encode_range` for many.
 
         From one to the next their headers, read as one number, grow by the same: so much in `seq`, which must not wrap,
         and one in `ts`, which does not (see `stamp`).
         """
         sender, receiver = self.sender, self.receiver
-        seq = (self._isn + train.start) & _MASK
-        if receiver.ranges or seq + train.stop - train.start > _MASK:
-            segments = train.segments()
+        seq = (self._isn + run.start) & _MASK
+        if receiver.ranges or seq + run.stop - run.start > _MASK:
+            segments = run.segments()
             return [self._encode_range(sent, last_flags if sent is segments[-1] else 0) for sent in segments]
-        header = self._plain_header(c.FLAG_DATA, train.length, train.start, train.ts)
-        number, plain = int.from_bytes(header, "big"), (train.length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
+        header = self._plain_header(c.FLAG_DATA, run.length, run.start, run.ts)
+        number, plain = int.from_bytes(header, "big"), (run.length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
         step = plain - ((self._echo & _MASK) << _ECHO_SHIFT)  # only the first one has an echo
         crc32, seed = zlib.crc32, self._own_crc_seed
-        payloads = sender.payloads(train)
+        payloads = sender.payloads(run)
         out: List[Parts] = []
         for left, payload in enumerate(payloads, 1 - len(payloads)):
             if not left:
-                number += (last_flags << _FLAGS_SHIFT) - ((train.length - len(payload)) << _LENGTH_SHIFT)
+                number += (last_flags << _FLAGS_SHIFT) - ((run.length - len(payload)) << _LENGTH_SHIFT)
             crc = crc32(payload, crc32(number.to_bytes(c.STREAM_HEADER_BYTES, "big"), seed))
             out.append(((number | crc).to_bytes(c.STREAM_HEADER_BYTES, "big"), payload))
             number += step
@@ -1464,21 +1478,23 @@ class Session:
         self._settle_acknowledgement()
         return out
 
-    def _next_range(self) -> Optional[Sent]:
+    def _next_range(self) -> Optional[SentRange]:
         sender = self.sender
         if not self._confirmed and not sender.idle:
             return None  # nothing but position 1 may reach a peer that has no state yet
         sent = sender.next_lost() or sender.next_new()
-        self._limited = (
-            sent is not None and sender.pipe > 0 and sender.pipe + sent.stop - sent.start > sender.congestion.window
+        self._cwnd_limited = (
+            sent is not None
+            and sender.bytes_in_flight > 0
+            and sender.bytes_in_flight + sent.stop - sent.start > sender.congestion.window
         )
-        return None if self._limited else sent
+        return None if self._cwnd_limited else sent
 
     def _probes(self, now: float) -> List[Parts]:
         """Send the head of the gap, and new data or the tail, whatever the congestion window; mark nothing lost."""
         self._probe_now = False
         sender = self.sender
-        head = sender.fit(sender.sent[0]) if not sender.idle else None
+        head = sender.split_to_mss(sender.sent[0]) if not sender.idle else None
         out = [self._send_range(head, c.FLAG_PUSH, now)] if head is not None else []
         if self._confirmed:
             second = sender.next_new(forced=head is None) or sender.tail()
@@ -1491,22 +1507,22 @@ class Session:
             self._small_ts = self._endpoint.last_stamp
         return out
 
-    def _send_range(self, sent: Sent, flags: int, now: float) -> Parts:
-        self._launch(sent, now)
+    def _send_range(self, sent: SentRange, flags: int, now: float) -> Parts:
+        self._record_sent(sent, now)
         return self._encode_range(sent, flags)
 
-    def _launch(self, sent: Sent, now: float) -> None:
+    def _record_sent(self, sent: SentRange, now: float) -> None:
         self._note_launch(now)
-        self.sender.launch(sent, ts=self._endpoint.stamp(), now=now)
+        self.sender.on_sent(sent, ts=self._endpoint.stamp(), now=now)
 
-    def _launch_train(self, stop: int, now: float) -> Train:
-        self._limited = False
+    def _launch_train(self, stop: int, now: float) -> SegmentRun:
+        self._cwnd_limited = False
         self._note_launch(now)
         sender = self.sender
         mss = sender.congestion.mss
         count = -((sender.nxt - stop) // mss)
-        self._burst -= count
-        return sender.launch_train(stop, mss, ts=self._endpoint.stamp(count), now=now)
+        self._burst_credit -= count
+        return sender.on_run_sent(stop, mss, ts=self._endpoint.stamp(count), now=now)
 
     def _note_launch(self, now: float) -> None:
         if self.sender.idle:
@@ -1523,7 +1539,7 @@ class Session:
     def _empty_position(self) -> int:
         return self.sender.nxt if self._confirmed else 1
 
-    def _encode_range(self, sent: Sent, flags: int) -> Parts:
+    def _encode_range(self, sent: SentRange, flags: int) -> Parts:
         payload = self.sender.payload(sent)
         flags |= c.FLAG_DATA if payload else 0
         flags |= c.FLAG_FIN if self.sender.has_fin(sent) else 0
@@ -1580,7 +1596,7 @@ class Session:
             self._syn_at = now
         elif self._probe_at is not None:
             self._backoff = 0
-            self._burst = c.BURST
+            self._burst_credit = c.BURST
             self._probe_now = True
             self._probe_at = now + self.sender.round_trip.probe_timeout(0)
 
@@ -1604,14 +1620,14 @@ class Session:
         self.state = MOVES[self.state][what]
 
     def _tell(self, kind: Any) -> None:
-        self._endpoint.tell(self, kind)
+        self._endpoint.post_event(self, kind)
 
     def _close(self, reason: str) -> None:
         self.closed = End(reason, self.written, self.acked)
         lingering = None
         if reason == "finished":
             seq, ack = self._isn + self.sender.nxt, self._peer_isn + self.receiver.nxt
-            lingering = Lingering(self.port, self._isn, self._peer_isn, seq & _MASK, ack & _MASK)
+            lingering = TimeWait(self.port, self._isn, self._peer_isn, seq & _MASK, ack & _MASK)
         self.sender.discard()
         if self.state is not State.TIME_WAIT:
             self.state = State.CLOSED
@@ -1624,9 +1640,9 @@ class Session:
         assert 1 <= sender.una <= sender.nxt <= max(sender.edge, sender.una)
         tiles = sender.segments()
         assert [sender.una] + [sent.stop for sent in tiles] == [sent.start for sent in tiles] + [sender.nxt]
-        flying = sorted((sent for sent in tiles if sent.fate is Fate.FLYING), key=lambda sent: sent.number)
-        assert sender.pipe == sum(sent.stop - sent.start for sent in flying)
-        assert sender.flights == len(flying)
+        flying = sorted((sent for sent in tiles if sent.state is SegmentState.FLYING), key=lambda sent: sent.number)
+        assert sender.bytes_in_flight == sum(sent.stop - sent.start for sent in flying)
+        assert sender.segments_in_flight == len(flying)
         assert list(sender._flying) == [sent.number for sent in flying][: len(sender._flying)]
         assert sender.room >= 0
         edges = [receiver.nxt] + [edge for held in receiver.ranges for edge in held]
@@ -1641,7 +1657,7 @@ class Session:
 
 
 class Key(NamedTuple):
-    """What tells streams apart: both directions may use the same number, and a wrong port is another stream."""
+    """The name of a stream: both directions may use the same number, and a wrong port is another stream."""
 
     peer: bytes
     stream: int
@@ -1661,7 +1677,7 @@ def _expected_prefixes(key: Key) -> List[Tuple[bytes, bytes]]:
     ]
 
 
-class Lingering(NamedTuple):
+class TimeWait(NamedTuple):
     """What is left of a stream in TIME-WAIT: enough to acknowledge a repeated FIN. Numbers as on the wire."""
 
     port: int
@@ -1696,7 +1712,7 @@ class Endpoint:
         self._touched: OrderedDict[Session, None] = OrderedDict()
         self._timers: List[Tuple[float, int, Session]] = []  # heap; entries that were superseded are skipped
         self._timer_count = 0  # breaks ties in the heap
-        self._lingering: OrderedDict[Key, Tuple[float, Lingering]] = OrderedDict()  # with the time of its end
+        self._time_wait: OrderedDict[Key, Tuple[float, TimeWait]] = OrderedDict()  # with the time of its end
         self._secret = b""
         self._spent: OrderedDict[Tuple[bytes, int, int], float] = OrderedDict()  # cookies, with the time of their end
         self._renew_secret()
@@ -1720,7 +1736,7 @@ class Endpoint:
         now = self._advance(now)
         if peer == self.address or len(peer) != c.ADDRESS_BYTES or not is_unicast(peer):
             raise ValueError("a stream needs the address of one other node")
-        used = {key.stream for keys in (self.sessions, self._lingering) for key in keys if key.peer == peer}
+        used = {key.stream for keys in (self.sessions, self._time_wait) for key in keys if key.peer == peer}
         if len(self.sessions) >= c.STREAMS_MAX or len(used) >= 0xFFFF:
             raise RuntimeError("too many streams")
         stream = self._rng.getrandbits(16)
@@ -1728,7 +1744,7 @@ class Endpoint:
             stream = (stream + 1) & 0xFFFF
         isn = self._rng.getrandbits(32)
         session = self._add(Key(peer, stream, port, True), isn, 0, now)
-        self.touch(session)
+        self.schedule(session)
         return session
 
     def next_event(self) -> Optional[Event]:
@@ -1736,7 +1752,7 @@ class Endpoint:
         if not self.events:
             return None
         session, kind = self.events.popleft()
-        session.told.discard(kind)
+        session.pending_events.discard(kind)
         if kind is Acked:
             return Acked(session, session.acked)
         if kind is Stalled:
@@ -1777,10 +1793,10 @@ class Endpoint:
         key = Key(peer, segment.stream, segment.port, not segment.flags & c.FLAG_INIT)
         session = self.sessions.get(key)
         if session is not None:
-            self.touch(session)
+            self.schedule(session)
             session.receive(segment, now=now)
-        elif key in self._lingering:
-            self._receive_lingering(key, segment, now)
+        elif key in self._time_wait:
+            self._receive_in_time_wait(key, segment, now)
         elif segment.flags & c.FLAG_RST:
             raise SegmentError("reset of no stream")
         elif segment.flags & c.FLAG_SYN:
@@ -1798,15 +1814,15 @@ class Endpoint:
             if at is not None and at <= now:
                 session = self._timers[0][2]
                 session.tick(now=now)
-                self.touch(session)
-        while self._lingering and next(iter(self._lingering.values()))[0] <= now:
-            self._lingering.popitem(last=False)
+                self.schedule(session)
+        while self._time_wait and next(iter(self._time_wait.values()))[0] <= now:
+            self._time_wait.popitem(last=False)
 
     def next_deadline(self) -> Optional[float]:
         """Return when `tick` has something to do (absolute seconds), or None."""
         deadlines = [at for at in (self._next_timer(),) if at is not None]
-        if self._lingering:
-            deadlines.append(next(iter(self._lingering.values()))[0])
+        if self._time_wait:
+            deadlines.append(next(iter(self._time_wait.values()))[0])
         return min(deadlines) if deadlines else None
 
     def segments_to_send(self, *, now: float) -> List[Outgoing]:
@@ -1814,7 +1830,7 @@ class Endpoint:
         return [Outgoing(peer, b"".join(parts)) for peer, burst in self.bursts_to_send(now=now) for parts in burst]
 
     def bursts_to_send(self, *, now: float) -> List[Tuple[bytes, List[Parts]]]:
-        """Do the same, by the peer, and in parts: what has the same way is sent together."""
+        """Do the same, grouped by peer, in parts: what takes the same path is sent together."""
         self.tick(now=now)
         now = self._now
         out, self._out = self._out, []
@@ -1836,24 +1852,24 @@ class Endpoint:
                 self._path_mtus.popitem(last=False)
         for session in [session for session in self.sessions.values() if session.peer == peer]:
             session.path_changed(mtu, now=now)
-            self.touch(session)
+            self.schedule(session)
 
     # For sessions
 
-    def touch(self, session: Session) -> None:
+    def schedule(self, session: Session) -> None:
         """Let the session transmit at the next opportunity."""
         self._touched[session] = None
 
-    def tell(self, session: Session, kind: Any) -> None:
+    def post_event(self, session: Session, kind: Any) -> None:
         """Queue an event; those that only say "look again" wait once."""
         if kind not in (Readable, Writable, Acked):
             self.events.append((session, kind))
-        elif kind not in session.told:
-            session.told.add(kind)
+        elif kind not in session.pending_events:
+            session.pending_events.add(kind)
             self.events.append((session, kind))
 
-    def emit(self, peer: bytes, header: bytes, payload: Union[bytes, memoryview] = b"") -> None:
-        """Queue a segment that is nobody's to repeat."""
+    def send_unowned(self, peer: bytes, header: bytes, payload: Union[bytes, memoryview] = b"") -> None:
+        """Queue a segment that no session repeats."""
         self._out.append((peer, [(header, payload)]))
 
     def stamp(self, count: int = 1) -> int:
@@ -1867,18 +1883,18 @@ class Endpoint:
         self.last_stamp = first + count - 1
         return first
 
-    def forget(self, session: Session, lingering: Optional[Lingering]) -> None:
+    def forget(self, session: Session, ended: Optional[TimeWait]) -> None:
         """Take a closed session out of the table; keep what TIME-WAIT needs of it."""
         key = Key(session.peer, session.stream, session.port, session.opener)
         del self.sessions[key]
         for prefix in _expected_prefixes(key):
             del self._expecting[prefix]
-        if lingering is not None:
+        if ended is not None:
             # a peer that did not see our FIN may be without a cable: it will ask, at the latest by its keepalive
             patience = c.LINGER if session.state is State.TIME_WAIT else c.USER_TIMEOUT
-            self._lingering[key] = (self._now + patience, lingering)
-            if len(self._lingering) > c.LINGERING_MAX:
-                self._lingering.popitem(last=False)
+            self._time_wait[key] = (self._now + patience, ended)
+            if len(self._time_wait) > c.LINGERING_MAX:
+                self._time_wait.popitem(last=False)
 
     # The handshake
 
@@ -1893,11 +1909,8 @@ class Endpoint:
         if not self._syn_acks.take(now=now):
             raise SegmentError("too many SYNs")
         cookie = self._cookie(key, segment.seq, int(now // c.COOKIE_SLOT))
-        answer = Segment(
-            key.stream, c.FLAG_SYN | c.FLAG_ACK, key.port, cookie, ack, c.BUFFER_BYTES, segment.seq,
-            self.stamp() & _MASK, segment.ts, segment_size(self._mtu_to(key.peer)),
-        )  # fmt: skip
-        self.emit(key.peer, encode_segment(answer, self.address, key.peer))
+        flags, mss = c.FLAG_SYN | c.FLAG_ACK, segment_size(self._mtu_to(key.peer))
+        self._answer(key, flags, cookie, ack, segment.seq, window=c.BUFFER_BYTES, echo=segment.ts, segment_size=mss)
 
     def _accept(self, key: Key, segment: Segment, now: float) -> bool:
         """Make a session if the segment brings a cookie of ours back; return False if it brings none."""
@@ -1915,7 +1928,7 @@ class Endpoint:
             return True
         self._spend((key.peer, key.stream, segment.tag), now)
         session = self._add(key, segment.tag, peer_isn, now)
-        self.touch(session)
+        self.schedule(session)
         session.accept(segment, now=now)
         return True
 
@@ -1939,45 +1952,46 @@ class Endpoint:
 
     # Answers without a session
 
-    def _refuse(self, key: Key, seq: int, ack: int, now: float) -> None:
-        """Answer an opener that it may not: nobody listens, or there are too many."""
+    def _answer(self, key: Key, flags: int, seq: int, ack: int, tag: int, **fields: Any) -> None:
+        """Send a segment that no session repeats; it has a stamp unless `ts` says otherwise."""
+        if "ts" not in fields:
+            fields["ts"] = self.stamp() & _MASK
+        flags |= c.FLAG_INIT if key.opener else 0
+        segment = Segment(key.stream, flags, key.port, seq, ack, tag=tag, **fields)
+        self.send_unowned(key.peer, encode_segment(segment, self.address, key.peer))
+
+    def _limit_resets(self, now: float) -> None:
         if not self._resets.take(now=now):
             raise SegmentError("too many resets")
-        tag = (ack - 1) & _MASK
-        answer = Segment(key.stream, c.FLAG_RST | c.FLAG_ACK, key.port, seq, ack, tag=tag, ts=self.stamp() & _MASK)
-        self.emit(key.peer, encode_segment(answer, self.address, key.peer))
+
+    def _refuse(self, key: Key, seq: int, ack: int, now: float) -> None:
+        """Refuse a stream with a reset: no program listens on its port, or there are too many streams."""
+        self._limit_resets(now)
+        self._answer(key, c.FLAG_RST | c.FLAG_ACK, seq, ack, (ack - 1) & _MASK)
 
     def _reset_unknown(self, key: Key, segment: Segment, now: float) -> None:
         """Answer a segment of no stream by its own numbers, which only a stream that sent them believes."""
-        if not self._resets.take(now=now):
-            raise SegmentError("too many resets")
-        flags = c.FLAG_RST | (c.FLAG_INIT if key.opener else 0)
-        answer = Segment(key.stream, flags, key.port, segment.ack, tag=segment.tag)
-        self.emit(key.peer, encode_segment(answer, self.address, key.peer))
+        self._limit_resets(now)
+        self._answer(key, c.FLAG_RST, segment.ack, 0, segment.tag, ts=0)
         raise SegmentError("no such stream")
 
-    def _receive_lingering(self, key: Key, segment: Segment, now: float) -> None:
+    def _receive_in_time_wait(self, key: Key, segment: Segment, now: float) -> None:
         """TIME-WAIT (RFC 9293 section 3.10.7.4): acknowledge what is repeated, reset what is new."""
-        end, lingering = self._lingering[key]
-        if segment.flags & (c.FLAG_RST | c.FLAG_SYN) or segment.tag != lingering.isn:
+        end, ended = self._time_wait[key]
+        if segment.flags & (c.FLAG_RST | c.FLAG_SYN) or segment.tag != ended.isn:
             raise SegmentError("closed")
         if not segment.flags & (c.FLAG_DATA | c.FLAG_FIN | c.FLAG_PUSH):
             return
-        if not self._resets.take(now=now):
-            raise SegmentError("too many resets")
+        self._limit_resets(now)
         stop = segment.seq + len(segment.payload)
-        is_new = bool(segment.payload) and unwrap(stop, lingering.ack) > lingering.ack
+        is_new = bool(segment.payload) and unwrap(stop, ended.ack) > ended.ack
         if segment.flags & c.FLAG_FIN and not is_new:
-            self._lingering[key] = (max(end, now + c.LINGER), lingering)
-            self._lingering.move_to_end(key)
-        flags, seq = c.FLAG_RST if is_new else 0, lingering.seq
+            self._time_wait[key] = (max(end, now + c.LINGER), ended)
+            self._time_wait.move_to_end(key)
+        flags, seq = c.FLAG_RST if is_new else 0, ended.seq
         if not is_new and segment.ack == (seq - 1) & _MASK:  # our FIN was lost, and we gave up repeating it
             flags, seq = c.FLAG_FIN, segment.ack
-        answer = Segment(
-            key.stream, flags | c.FLAG_ACK | (c.FLAG_INIT if key.opener else 0), key.port,
-            seq, lingering.ack, 0, lingering.peer_isn, self.stamp() & _MASK, segment.ts,
-        )  # fmt: skip
-        self.emit(key.peer, encode_segment(answer, self.address, key.peer))
+        self._answer(key, flags | c.FLAG_ACK, seq, ended.ack, ended.peer_isn, echo=segment.ts)
 
     # The table and the clock
 
@@ -2028,7 +2042,7 @@ class Endpoint:
     def check(self) -> None:
         """Assert what must hold after every step; for tests."""
         assert len(self.sessions) <= c.STREAMS_MAX
-        assert len(self._lingering) <= c.LINGERING_MAX
+        assert len(self._time_wait) <= c.LINGERING_MAX
         assert len(self._spent) <= c.COOKIES_MAX
         assert len(self._timers) <= 2 * len(self.sessions) + 64
         for session in self.sessions.values():

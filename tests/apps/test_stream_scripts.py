@@ -2007,7 +2007,7 @@ def test_batch_of_acks_counts_as_the_last_of_them() -> None:
             for ack in acks:
                 script.feed(ack)
         session, sender = script.session, script.session.sender
-        states.append((session.acked, sender.edge, sender.pipe, sender.congestion.window, script.names()))
+        states.append((session.acked, sender.edge, sender.bytes_in_flight, sender.congestion.window, script.names()))
         assert len(script.take()) == 28  # what has arrived twice over: slow start
     assert states[0] == states[1]
     assert states[0][:3] == (24 * MSS, 1 + 24 * MSS + WINDOW - 7, 6 * MSS)

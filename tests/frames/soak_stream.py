@@ -143,7 +143,7 @@ def work(role: str, peer: str, streams: int, seed: int) -> int:
         deadline = time.monotonic() + LINGER + 10
         while endpoint.sessions and time.monotonic() < deadline:
             node.wait(timeout=0.1)
-        report(event="over", left=len(endpoint.sessions), lingering=len(endpoint._lingering), drops=node.drops)
+        report(event="over", left=len(endpoint.sessions), lingering=len(endpoint._time_wait), drops=node.drops)
     return 0
 
 

@@ -154,7 +154,7 @@ class Step(NamedTuple):
 UNTOLD = {
     "drops", "_timers", "_timer_count", "timer_at", "_endpoint", "_opened", "_filled", "_now", "round_trip", "_secret",
     "congestion", "_progress", "heard", "_keepalive_at", "time", "mtu", "address", "_spent", "_newest_ts", "last_stamp",
-    "_known_ack", "_known_window", "_burst", "_lingering", "_syn_acks", "_resets", "_challenges", "_rng",
+    "_known_ack", "_known_window", "_burst", "_time_wait", "_syn_acks", "_resets", "_challenges", "_rng",
 }  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def fuzz_endpoint(data: bytes) -> None:
         got += script.session.read(1 << 20)
     assert bytes(got) == pattern(0, len(got))
     assert len(endpoint.drops) < 40
-    assert len(endpoint._lingering) <= LINGERING_MAX
+    assert len(endpoint._time_wait) <= LINGERING_MAX
     if data[:1] >= b"\x80":
         run_out(script)
 

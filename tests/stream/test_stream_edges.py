@@ -12,7 +12,7 @@ from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, ac
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire
 from test_stream_scripts import answer_to, closing, in_flight, reason, spend
 
-from alexstream import Congestion, End, Endpoint, Fate, Receiver, RoundTrip, Sender, Stalled, State, buffer_size
+from alexstream import Congestion, End, Endpoint, Receiver, RoundTrip, SegmentState, Sender, Stalled, State, buffer_size
 from constants import BUFFER_BYTES, STREAMS_MAX
 from utils import Range
 
@@ -1147,12 +1147,12 @@ def launch(sender: Sender, count: int) -> None:
     for _ in range(count):
         sent = sender.next_new()
         assert sent is not None
-        sender.launch(sent, ts=1000, now=0.0)
+        sender.on_sent(sent, ts=1000, now=0.0)
 
 
-def starts(sender: Sender, fate: Fate) -> List[int]:
-    """Where the segments of one fate begin."""
-    return [sent.start for sent in sender.sent if sent.fate is fate]
+def starts(sender: Sender, state: SegmentState) -> List[int]:
+    """Where the segments in one state begin."""
+    return [sent.start for sent in sender.sent if sent.state is state]
 
 
 def test_sender_counts_each_delivery_once() -> None:
@@ -1160,7 +1160,7 @@ def test_sender_counts_each_delivery_once() -> None:
     assert sender.acknowledge(1, [Range(2001, 4001)], echo=0) == 2000
     assert sender.acknowledge(1, [Range(2001, 4001)], echo=0) == 0
     assert sender.acknowledge(5001, [], echo=0) == 3000
-    assert sender.pipe == 0
+    assert sender.bytes_in_flight == 0
 
 
 @pytest.mark.parametrize(("echo", "spurious"), [(0, False), (1, True), (1000, True), (4999, True), (5000, False)])
@@ -1168,8 +1168,8 @@ def test_sender_loss_was_none_if_an_earlier_copy_has_arrived(echo: int, spurious
     sender = flying(1)
     sender.congestion.on_loss(queueing=False)
     window = sender.congestion.window
-    sender.lose(sender.sent[0])
-    sender.launch(sender.sent[0], ts=5000, now=1.0)
+    sender.mark_lost(sender.sent[0])
+    sender.on_sent(sender.sent[0], ts=5000, now=1.0)
     sender.acknowledge(1001, [], echo=echo)
     assert (sender.congestion.window > window) is spurious
 
@@ -1178,7 +1178,7 @@ def test_sender_loss_acknowledged_unrepaired_was_none() -> None:
     sender = flying(1)
     sender.congestion.on_loss(queueing=False)
     window = sender.congestion.window
-    sender.lose(sender.sent[0])
+    sender.mark_lost(sender.sent[0])
     sender.acknowledge(1001, [], echo=0)
     assert sender.congestion.window > window
 
@@ -1189,7 +1189,13 @@ def test_established_abort_lets_go_of_everything() -> None:
     script.give(ACK, sacks=[(MSS, 2 * MSS)])
     script.session.abort()
     sender = script.session.sender
-    assert (len(sender.sent), sender.flights, sender.lost, sender.pipe, sender.room) == (0, 0, False, 0, BUFFER_BYTES)
+    assert (len(sender.sent), sender.segments_in_flight, sender.lost, sender.bytes_in_flight, sender.room) == (
+        0,
+        0,
+        False,
+        0,
+        BUFFER_BYTES,
+    )
 
 
 def test_sender_sack_from_what_is_expected_next_is_none() -> None:
@@ -1204,10 +1210,10 @@ def test_sender_repairs_are_numbered_in_their_order() -> None:
     for _ in range(3):
         repaired = sender.next_lost()
         assert repaired is not None
-        sender.launch(repaired, ts=2000, now=0.0)
+        sender.on_sent(repaired, ts=2000, now=0.0)
     sender.acknowledge(1, [Range(2001, 3001)], echo=2000)
     sender.detect_losses(now=0.0)
-    assert starts(sender, Fate.FLYING) == [1, 1001]
+    assert starts(sender, SegmentState.FLYING) == [1, 1001]
 
 
 def test_sender_losses_of_one_flight_are_one_round() -> None:
@@ -1218,18 +1224,18 @@ def test_sender_losses_of_one_flight_are_one_round() -> None:
     launch(sender, 3)
     sender.acknowledge(1, [Range(7001, 8001)], echo=0)
     assert not sender.detect_losses(now=0.0)
-    assert starts(sender, Fate.LOST) == [1, 1001, 2001, 4001]
+    assert starts(sender, SegmentState.LOST) == [1, 1001, 2001, 4001]
     launch(sender, 3)
     sender.acknowledge(1, [Range(10001, 11001)], echo=0)
     assert sender.detect_losses(now=0.0)
-    assert starts(sender, Fate.FLYING) == [8001, 9001]
+    assert starts(sender, SegmentState.FLYING) == [8001, 9001]
 
 
 def test_sender_patience_with_reordering_has_an_end() -> None:
     """After losses that were none, 64 quarters of the least round trip, not 256."""
     sender = flying(12)
     for _ in range(8):
-        sender.lose(sender.sent[0])
+        sender.mark_lost(sender.sent[0])
         sender.acknowledge(sender.sent[0].stop, [], echo=0)
     sender.round_trip.sample(0.008)
     while sender.round_trip.srtt < 0.999:
@@ -1242,10 +1248,10 @@ def test_sender_patience_with_reordering_has_an_end() -> None:
 def test_sender_delivered_train_leaves_what_follows_in_peace() -> None:
     """Only what was sent after a segment can overtake it."""
     sender = flying(0)
-    sender.launch_train(10001, 1000, ts=1000, now=0.0)
+    sender.on_run_sent(10001, 1000, ts=1000, now=0.0)
     sender.acknowledge(10001, [], echo=0)
     launch(sender, 1)
-    assert starts(sender, Fate.FLYING) == [10001]
+    assert starts(sender, SegmentState.FLYING) == [10001]
     assert not sender.detect_losses(now=9.0)
     assert sender.reorder_at is None
 
@@ -1253,21 +1259,21 @@ def test_sender_delivered_train_leaves_what_follows_in_peace() -> None:
 def test_sender_train_acknowledged_in_part_keeps_its_order() -> None:
     """Of segments 8, 9 and 10, only the first was overtaken by three when the eleventh arrives."""
     sender = flying(0)
-    sender.launch_train(10001, 1000, ts=1000, now=0.0)
+    sender.on_run_sent(10001, 1000, ts=1000, now=0.0)
     assert sender.acknowledge(7001, [], echo=0) == 7000
     launch(sender, 1)
     assert sender.acknowledge(7001, [Range(10001, 11001)], echo=0) == 1000
     sender.detect_losses(now=0.0)
-    assert (starts(sender, Fate.LOST), starts(sender, Fate.FLYING)) == ([7001], [8001, 9001])
+    assert (starts(sender, SegmentState.LOST), starts(sender, SegmentState.FLYING)) == ([7001], [8001, 9001])
 
 
 def test_sender_train_sacked_in_part_then_acknowledged_counts_each_once() -> None:
     sender = flying(0)
-    sender.launch_train(5001, 1000, ts=1000, now=0.0)
+    sender.on_run_sent(5001, 1000, ts=1000, now=0.0)
     assert sender.acknowledge(1, [Range(2001, 3001)], echo=0) == 1000
-    sender.launch_train(10001, 1000, ts=1000, now=0.0)
+    sender.on_run_sent(10001, 1000, ts=1000, now=0.0)
     assert sender.acknowledge(7501, [], echo=0) == 6500
-    assert (sender.una, sender.pipe) == (7501, 2500)
+    assert (sender.una, sender.bytes_in_flight) == (7501, 2500)
 
 
 def test_sender_resized_cuts_what_it_repairs() -> None:
@@ -1277,11 +1283,11 @@ def test_sender_resized_cuts_what_it_repairs() -> None:
     head = sender.next_lost()
     assert head is not None
     assert [(sent.start, sent.stop) for sent in sender.sent] == [(1, 401), (401, 1001), (1001, 2001)]
-    assert (head.start, sender.pipe) == (1, 0)
-    assert starts(sender, Fate.LOST) == [1, 401, 1001]
+    assert (head.start, sender.bytes_in_flight) == (1, 0)
+    assert starts(sender, SegmentState.LOST) == [1, 401, 1001]
     assert [(sent.number, sent.copies, sent.ts) for sent in sender.sent] == [(1, 1, 1000), (1, 1, 1000), (2, 1, 1000)]
-    sender.launch(head, ts=5000, now=1.0)
-    assert (head.copies, head.ts, head.repaired_ts, sender.pipe) == (2, 5000, 5000, 400)
+    sender.on_sent(head, ts=5000, now=1.0)
+    assert (head.copies, head.ts, head.repaired_ts, sender.bytes_in_flight) == (2, 5000, 5000, 400)
     second = sender.next_lost()
     assert second is not None
     assert (second.start, second.stop, second.repaired_ts) == (401, 801, 0)

@@ -10,7 +10,7 @@ from streamscript import MSS, OURS, THEIRS, WINDOW, Script, opened
 from streamwire import ACK, DATA, FIN, PUSH, RST, SYN, WRAP
 
 import alexstream
-from alexstream import Accepted, EndOfStream, Endpoint, Sender, Session, Train
+from alexstream import Accepted, EndOfStream, Endpoint, SegmentRun, Sender, Session
 from constants import FLAG_SYN
 
 A, B = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
@@ -105,15 +105,15 @@ def test_fast_path_sends_what_the_general_path_sends(
 
     monkeypatch.setattr(Session, "receive_expected", receive_nothing)
     monkeypatch.setattr(Session, "_train_stop", lambda self: 0)
-    launch_train = Sender.launch_train
+    on_run_sent = Sender.on_run_sent
 
-    def launch_segments(self: Sender, *arguments: Any, **options: Any) -> Train:
-        train = launch_train(self, *arguments, **options)
-        assert len(train) == 1
-        self._uncouple()
-        return train
+    def launch_segments(self: Sender, *arguments: Any, **options: Any) -> SegmentRun:
+        run = on_run_sent(self, *arguments, **options)
+        assert len(run) == 1
+        self._expand_runs()
+        return run
 
-    monkeypatch.setattr(Sender, "launch_train", launch_segments)
+    monkeypatch.setattr(Sender, "on_run_sent", launch_segments)
     assert converse(seed, **circumstances) == fast
     assert len(calls) > 20
 
@@ -264,7 +264,7 @@ def outcome(name: str, place: int, *, data: bool, room: int) -> Any:
     script.endpoint.check()
     sender = script.session.sender
     seen = sorted(repr(event._replace(session=None)) for event in script.events())
-    state = sender.una, sender.edge, sender.pipe, sender.congestion.window, dict(script.endpoint.drops)
+    state = sender.una, sender.edge, sender.bytes_in_flight, sender.congestion.window, dict(script.endpoint.drops)
     sent = script.take_raw()
     script.endpoint.receive_all(THEIRS, [script.packed(ACK | PUSH, payload=b"end")], now=script.now)
     return seen, state, sent, script.take_raw(), script.session.read(WINDOW), script.run(0.5)

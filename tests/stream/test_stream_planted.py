@@ -45,7 +45,7 @@ def search_with_a_drop() -> None:
 
 
 REPEAT = "sender.next_lost() or sender.next_new()"
-PROBE_HEAD = "head = sender.fit(sender.sent[0]) if not sender.idle else None"
+PROBE_HEAD = "head = sender.split_to_mss(sender.sent[0]) if not sender.idle else None"
 PROBE_TAIL = "sender.next_new(forced=head is None) or sender.tail()"
 BUGS = [
     Bug(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from alexstream import Fate, Sender, Sent
+from alexstream import SegmentState, Sender, SentRange
 from constants import REO_MIN, THRESHOLD
 from utils import Range
 
@@ -171,7 +171,7 @@ class ScoreboardMachine(RuleBasedStateMachine):
             assert (sent and (sent.start, sent.stop)) == expected
             if sent is None:
                 return
-            self.launch(sent)
+            self.on_sent(sent)
 
     @rule(count=st.integers(1, 6))
     def send_whole_segments_at_once(self, count: int) -> None:
@@ -179,8 +179,8 @@ class ScoreboardMachine(RuleBasedStateMachine):
         mss = self.model.mss
         count = min(count, (self.mine.end - self.mine.nxt) // mss)
         if count > 0 and not self.model.all(LOST):
-            train = self.mine.launch_train(self.mine.nxt + count * mss, mss, ts=self.ts + 1, now=self.now)
-            for sent in train.segments():
+            run = self.mine.on_run_sent(self.mine.nxt + count * mss, mss, ts=self.ts + 1, now=self.now)
+            for sent in run.segments():
                 self.ts += 1
                 self.note(sent.start, sent.stop)
 
@@ -188,10 +188,10 @@ class ScoreboardMachine(RuleBasedStateMachine):
     @rule()
     def probe(self) -> None:
         """A probe timeout: the head, and the tail or new data; nothing becomes lost."""
-        head = self.mine.fit(self.mine.sent[0])
+        head = self.mine.split_to_mss(self.mine.sent[0])
         segment = self.model.cut(self.model.una)
         assert (head.start, head.stop) == (segment[0], segment[-1] + 1)
-        self.launch(head)
+        self.on_sent(head)
         second = self.mine.next_new()
         expected = self.next_new()
         if second is None:
@@ -202,7 +202,7 @@ class ScoreboardMachine(RuleBasedStateMachine):
             expected = (segment[0], segment[-1] + 1)
         assert second is not None
         assert (second.start, second.stop) == expected
-        self.launch(second)
+        self.on_sent(second)
 
     def next_new(self) -> Optional[Tuple[int, int]]:
         """With the peer's window wide open: a full segment, or what there is; the FIN rides with the last byte."""
@@ -211,10 +211,10 @@ class ScoreboardMachine(RuleBasedStateMachine):
         stop += self.mine.fin_at is not None and stop == self.model.end and start <= self.model.end
         return (start, stop) if start < stop else None
 
-    def launch(self, sent: Sent) -> None:
+    def on_sent(self, sent: SentRange) -> None:
         self.ts += 1
         start, stop = sent.start, sent.stop
-        self.mine.launch(sent, ts=self.ts, now=self.now)
+        self.mine.on_sent(sent, ts=self.ts, now=self.now)
         self.note(start, stop)
 
     def note(self, start: int, stop: int) -> None:
@@ -266,7 +266,7 @@ class ScoreboardMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.way)
     @rule(which=SEEDS)
-    def lose(self, which: int) -> None:
+    def mark_lost(self, which: int) -> None:
         self.way.pop(which % len(self.way))
 
     @rule(seconds=st.sampled_from([0.00053, 0.0021, 0.031]))
@@ -289,9 +289,9 @@ class ScoreboardMachine(RuleBasedStateMachine):
     def they_agree(self) -> None:
         mine, model = self.mine, self.model
         assert (mine.una, mine.nxt) == (model.una, model.nxt)
-        assert mine.pipe == len(model.all(FLYING))
-        for fate, state in ((Fate.FLYING, FLYING), (Fate.SACKED, SACKED), (Fate.LOST, LOST)):
-            held = [at for sent in mine.segments() if sent.fate is fate for at in range(sent.start, sent.stop)]
+        assert mine.bytes_in_flight == len(model.all(FLYING))
+        for fate, state in ((SegmentState.FLYING, FLYING), (SegmentState.SACKED, SACKED), (SegmentState.LOST, LOST)):
+            held = [at for sent in mine.segments() if sent.state is fate for at in range(sent.start, sent.stop)]
             assert held == model.all(state), state
 
 
