@@ -926,12 +926,10 @@ class Session:
         self._peer_mss = c.MSS_MAX
         self._confirmed = not opener  # whether the peer is known to hold state: it said something but SYN-ACK
         self._opened = self._progress = now
-        self._cwnd_limited = False  # whether the congestion window was what ended the last burst
+        self._cwnd_limited = False  # whether the congestion window ended the last burst
         self._send_blocked = False  # whether `send` had to refuse bytes
         self._burst_credit = c.BURST
-        self._heard_since_burst = (
-            False  # whether the peer was heard since the last burst; each time is one to send another
-        )
+        self._heard_since_burst = False  # whether there was a stimulus to send another burst
         # What the next call of `transmit` owes
         self._ack_now = False
         self._push_now = opener
@@ -1151,15 +1149,18 @@ class Session:
             newest += age
             pieces.append(payload)
         if pieces:
-            self._hear(now)
-            if known_echo or known_ack != self._known_ack or known_window != self._known_window:
-                self._known_ack, self._known_window = known_ack, known_window
-                self._acknowledge(unwrap(known_ack - self._isn, self.sender.una), known_window, known_echo, (), now)
             self._newest_ts = newest
-            self._endpoint.schedule(self)
+            self._acknowledge_expected(known_ack, known_window, known_echo, now)
             if with_data:
                 self._store_expected(pieces, bool(prefix[2] & c.FLAG_PUSH), now)
         return len(pieces)
+
+    def _acknowledge_expected(self, ack: int, window: int, echo: int, now: float) -> None:
+        self._hear(now)
+        if echo or ack != self._known_ack or window != self._known_window:
+            self._known_ack, self._known_window = ack, window
+            self._acknowledge(unwrap(ack - self._isn, self.sender.una), window, echo, (), now)
+        self._endpoint.schedule(self)
 
     def _store_expected(self, pieces: List[bytes], push: bool, now: float) -> None:
         receiver = self.receiver
