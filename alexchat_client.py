@@ -489,7 +489,7 @@ class Conversation:
         self.stream = stream
         self.name = format_address(stream.peer)
         self.can = ""
-        self.is_greeted = False  # the other has said who he is
+        self.is_greeted = False  # the peer has sent its hello
         self.has_left = False  # said so, or was told to be gone
         self.is_duplicate = False  # there is another chat with the same node: nothing more is said here
         self.at_end = False  # the other says nothing more
@@ -516,7 +516,7 @@ class Conversation:
 
     @property
     def is_full(self) -> bool:
-        """Whether the other does not take what is queued for him."""
+        """Whether the peer does not take what is queued for it."""
         return self.queued > c.QUEUE_BYTES or self.waiting > c.WAITING_BYTES
 
     @property
@@ -871,19 +871,19 @@ class Room:
             self.turn()
 
     def has_failed(self) -> bool:
-        """Tell whether the exit status has to report a failure."""
+        """Return whether the exit status has to report a failure."""
         return self._lost > 0 or (self._undelivered > 0 and not self.console.is_interactive)
 
     def is_over(self) -> bool:
-        """Tell whether there is nothing left to do."""
+        """Return whether there is nothing left to do."""
         return not (self.chats or self.files.is_active) or self.node.now() >= self.leave_at
 
     def wants_lines(self) -> bool:
-        """Tell whether a typed line would find somebody who takes it. A person may type at any time."""
+        """Return whether a typed line would find somebody who takes it. A person may type at any time."""
         return self.console.is_interactive or (bool(self.chats) and not self.is_congested())
 
     def is_congested(self) -> bool:
-        """Tell whether somebody does not take what is queued for him."""
+        """Return whether some peer does not take what is queued for it."""
         return any(chat.is_full for chat in self.chats)
 
     def may_listen(self) -> bool:
@@ -992,7 +992,7 @@ class Room:
     def _find(self, typed: str) -> Tuple[str, str]:
         """Return the name, as shown here, of the one person meant, and ""; or else "" and what is wrong.
 
-        Everybody may be called by his name and the tail of his address. A name alone that several have is refused.
+        Each member may be called by its name and the tail of its address. A name alone that several have is refused.
         """
         labels = {with_tail(name.partition("~")[0], address): name for name, address in self.members().items()}
         found = {label: name for label, name in labels.items() if typed in (label, label.partition("~")[0])}
@@ -1119,7 +1119,7 @@ class Room:
             self.tell("file failed", path=offer.file, sha256=offer.sha256, reason=reason)
 
     def put_offer(self, chat: Conversation, offer: Offer) -> bool:
-        """Pass an offer to one; return False if his program does not know what that is."""
+        """Pass an offer to one member; return False if its program does not know what that is."""
         return "files" in chat.can.split() and chat.put(offer)
 
     def _refuse(self, what: str) -> None:
@@ -1172,7 +1172,7 @@ class Room:
                 self.hear_server(record)
             if self._lingering:
                 self.leave_at = self.node.now() + self._linger
-        if unreadable:  # one note for all: a peer that sends a million empty lines shall not own the screen
+        if unreadable:  # one note for all: a peer that sends a million empty lines must not own the screen
             more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
             self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
@@ -1183,7 +1183,7 @@ class Room:
             self._listen(chat)
 
     def reject(self, stream: Stream) -> None:
-        """Let somebody not in, but show what he has said."""
+        """Reject a stream, but show what it delivered."""
         stream.abort()
         self.drain(Conversation(stream, now=self.node.now()))
 
@@ -1214,11 +1214,11 @@ class Room:
         """Act on what only a server may say: nothing."""
 
     def is_ignored(self, name: str) -> bool:
-        """Tell whether the person does not want to hear of somebody."""
+        """Return whether the person does not want to hear of somebody."""
         return not self._ignored.isdisjoint({name, self.members().get(name, name)})
 
     def greet(self, chat: Conversation, hello: Hello) -> None:
-        """Name the other as he says, once; with the tail of his address where it could be mistaken for another name."""
+        """Name the peer as it says, once; with the tail of its address where it could be mistaken for another name."""
         chat.can = hello.can
         address = format_address(chat.stream.peer)
         if not chat.is_greeted:
@@ -1250,7 +1250,7 @@ class Room:
             self.remove(chat)
 
     def remove(self, chat: Conversation) -> None:
-        """Take leave of one whose stream is over, and list what he will not get."""
+        """Remove a conversation whose stream is over, and list what will not arrive."""
         self.chats.remove(chat)
         error = chat.stream.error
         if chat.is_duplicate:
@@ -1337,7 +1337,7 @@ def told_to(message: Say) -> Dict[str, str]:
 
 
 def is_node(address: str) -> bool:
-    """Tell whether a text from another machine is the address of one node."""
+    """Return whether a text from another machine is the address of one node."""
     try:
         return is_unicast(parse_address(address))
     except ValueError:
@@ -1385,7 +1385,7 @@ COMMAND_NAMES = tuple(" ".join(command.names for command in COMMANDS).split())
 class ClientRoom(Room):
     """The room of a client: one chat, with a server or with another client; over when that is.
 
-    `listener`: where a peer may call us just while we call him. Of the two streams the one opened by the lower address
+    `listener`: where a peer may call us just while we call it. Of the two streams the one opened by the lower address
     stays (alexstream.md, section 2); what was said on the other still arrives.
     """
 
@@ -1606,9 +1606,9 @@ class Lobby:
 
 
 def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
-    """Return a stream with the chat of `peer`, and where he may be calling us just now if he is no server.
+    """Return a stream with the chat of `peer`, and where it may be calling us just now if it is no server.
 
-    Who calls listens on PORT_CALL, not on PORT_CHAT: nobody shall take him for a server.
+    A client that calls listens on PORT_CALL, not on PORT_CHAT: it must not be taken for a server.
     """
     listener = node.listen(c.PORT_CALL, only=peer)
     try:
@@ -1616,7 +1616,7 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
             stream = open_stream(node, peer, c.PORT_CHAT, "alexchat_server.py")
             listener.close()
             return stream, None
-        except BusyError:  # a server, then: he calls nobody
+        except BusyError:  # a server, then: it calls no one
             raise
         except ConnectionRefusedError:
             pass

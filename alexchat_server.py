@@ -98,7 +98,7 @@ class ServerRoom(Room):
             yield stream
 
     def enter(self, stream: Stream) -> None:
-        """Let somebody in; what his last program did not get comes first. One address is one program."""
+        """Let a member in; what its last program did not get comes first. One address is one program."""
         for chat in [chat for chat in self.chats if chat.stream.peer == stream.peer]:
             chat.stream.abort()
             self.drain(chat)
@@ -111,10 +111,10 @@ class ServerRoom(Room):
         if before is not None:
             self.settle_held(before)
             chat.take_over(before)
-            chat.is_greeted = False  # he may come by another name
+            chat.is_greeted = False  # it may come by another name
 
     def greet(self, chat: Conversation, hello: Hello) -> None:
-        """Name the newcomer; tell him of all the others, and them of him."""
+        """Name the newcomer; announce all the others to it, and it to them."""
         is_new = not chat.is_greeted
         super().greet(chat, hello)
         if is_new:
@@ -145,7 +145,7 @@ class ServerRoom(Room):
         return [chat for chat in self.chats if chat.name == name]
 
     def _is_me(self, name: str) -> bool:
-        """Tell whether a client knows this server by that: its name, with the tail of its address or not, or that."""
+        """Return whether a client knows this server by that: its name, with the tail of its address or not, or that."""
         address = format_address(self.node.address)
         return name in (self.own_name, with_tail(self.own_name, address), address)
 

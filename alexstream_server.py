@@ -196,7 +196,7 @@ class Incoming(NamedTuple):
 
 
 def is_sound(offer: Offer) -> bool:
-    """Tell whether an offer can be meant."""
+    """Return whether an offer can be meant."""
     named = re.fullmatch("[0-9a-f]{16}", offer.token) and re.fullmatch("[0-9a-f]{64}", offer.sha256)
     return named is not None and 0 <= offer.size < 1 << 63
 

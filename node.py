@@ -100,14 +100,14 @@ class SetupError(Exception):
 
 
 class Link:
-    """One Ethernet port, never blocking. `mac` is its Ethernet address, `mtu` the largest payload of a frame."""
+    """One Ethernet interface, never blocking. `mac` is its Ethernet address, `mtu` the largest payload of a frame."""
 
     name: str
     mac: bytes
     mtu: int
-    loopback: bool  # everybody hears every frame, the sender too, and all share one Ethernet address
+    loopback: bool  # every program hears every frame, the sender too, and all share one Ethernet address
     send: Callable[[bytes], object]  # one Ethernet frame; OSError as the system says it
-    receive: Callable[[], List[bytes]]  # what has arrived, about RECEIVE_BATCH at most; OSError when the port is down
+    receive: Callable[[], List[bytes]]  # what has arrived, about RECEIVE_BATCH; OSError when the interface is down
 
     notices = -1  # a file that can be read once something about the interface has changed, if the system says so
 
@@ -118,7 +118,7 @@ class Link:
     def claim(self) -> Optional[int]:
         """Return this program's slot among those of this machine that send with `mac`, until `close`.
 
-        0 is also the right to use `mac` as the address of a node; NO_SLOT: all others are taken; None: nobody knows.
+        0 is also the right to use `mac` as the address of a node; NO_SLOT: all others are taken; None: not known.
         """
         return 0
 
@@ -130,10 +130,10 @@ class Link:
         return True
 
     def reopen(self) -> None:
-        """Start over after the port was down or away; raise OSError if that fails."""
+        """Start over after the interface was down or away; raise OSError if that fails."""
 
     def close(self) -> None:
-        """Let go of the port."""
+        """Close the socket."""
 
 
 @contextlib.contextmanager
@@ -158,7 +158,7 @@ def _quick_import() -> Iterator[None]:
 
 
 def _import_without_tables() -> None:
-    """Import scapy.data so that every file it reads is empty: vendors, services, protocols, 3 MB that nobody asks here.
+    """Import scapy.data so that every file it reads is empty: vendors, services, protocols, 3 MB of no use here.
 
     Nor does it keep a cache of them, which would be root's in the home of the user.
     """
@@ -184,7 +184,7 @@ def _spare_scapy_its_select() -> None:
 
 
 class EthernetLink(Link):
-    """An Ethernet port through scapy's raw socket; every difference between the platforms is in here.
+    """An Ethernet interface through scapy's raw socket; every difference between the platforms is in here.
 
     Raises SetupError. The programs of one machine hear each other, on a card as on Linux's `lo`. `name` may also be an
     altname. Once open, the interface is known by its index: its name, like its MAC and MTU, may change.
@@ -246,7 +246,7 @@ class EthernetLink(Link):
         """Linux: one frame a call, of our EtherType only. scapy's own send and recv_raw would take twice as long.
 
         A socket of one EtherType is not shown what other programs send by this card, one of all EtherTypes is. What
-        scapy's socket has taken before it had the filter is nobody's loss: a node that starts is not known yet.
+        scapy's socket has taken before it had the filter is no loss: a node that starts is not known yet.
         """
         port.setblocking(False)
         self._attach_filter(port)
@@ -306,7 +306,7 @@ class EthernetLink(Link):
         self.receive = receive
 
     def _from_others(self, frames: Iterable[bytes]) -> List[bytes]:
-        """Keep what is of our EtherType and was not sent from this port."""
+        """Keep what is of our EtherType and was not sent from this interface."""
         ethertype, own = c.ETHERTYPE.to_bytes(2, "big"), b"" if self.loopback else self.mac
         return [frame for frame in frames if frame[12:14] == ethertype and frame[6:12] != own]
 
@@ -356,7 +356,7 @@ class EthernetLink(Link):
         """Hear the interface again, also one that was removed and came back under its name.
 
         On Linux the old socket is bound anew, which takes no privilege; where that cannot be done, root opens a new
-        one, and who is no longer root keeps what he has: a BPF device stays with an interface that was down.
+        one, and a program that is no longer root keeps what it has: a BPF device stays with an interface that was down.
         """
         port = getattr(self._socket, "ins", None)
         if isinstance(port, socket.socket):
@@ -600,7 +600,7 @@ class _Claim(NamedTuple):
     file: int
 
     def release(self) -> None:
-        """Give the slot free. Who gave up root cannot remove the file; the next program that claims one does."""
+        """Free the slot. A program that gave up root cannot remove the file; the next one that claims a slot does."""
         if self.file >= 0:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
@@ -608,10 +608,10 @@ class _Claim(NamedTuple):
 
 
 def _claim_slot(mac: bytes) -> Optional[_Claim]:
-    """Claim the lowest free slot of an Ethernet address in this network namespace; None if nobody can say which is.
+    """Claim the lowest free slot of an Ethernet address in this network namespace; None if that cannot be known.
 
-    One file a slot, locked while its program lives, however that ends. Under a lock of all those who claim, what
-    nobody holds is removed first; so a file that is there then is a slot that is taken.
+    One file a slot, locked while its program lives, however that ends. Under a lock of all those who claim, files that
+    are not locked are removed first; so a file that is there then is a slot that is taken.
     """
     try:
         namespace = os.stat("/proc/thread-self/ns/net").st_ino if _LINUX else 0
@@ -715,7 +715,7 @@ class LinkChanged(NamedTuple):
 
 
 class ChangesOmitted(NamedTuple):
-    """So many more nodes were found or lost, or had their route changed, than are told one by one."""
+    """So many more nodes were found or lost, or had their route changed, than are reported one by one."""
 
     number: int
 
@@ -793,7 +793,7 @@ class Aside:
 
 
 class Output:
-    """What a program writes to a file that may take nothing for a while: a stopped terminal, a pipe that nobody reads.
+    """What a program writes to a file that may take nothing for a while: a stopped terminal, a pipe that is not read.
 
     It is queued, and written as far as the file takes it: `flush` again when `Node.wait` says that `file` takes more.
     """
@@ -836,7 +836,7 @@ class Output:
         return self.waiting > c.OUTPUT_BYTES
 
 
-class _Port:
+class LinkQueue:
     """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty)."""
 
     def __init__(self, link: Link) -> None:
@@ -876,14 +876,14 @@ class Node:
         ]
         self._router = Router(address, interfaces, rng=rng, now=self.now(), seq=int(time.time()), name=name)
         self._endpoint = Endpoint(address, rng=rng, mtu=max(link.mtu for link in links))  # paths may have less
-        self._ports = [_Port(link) for link in links]
+        self._queues = [LinkQueue(link) for link in links]
         self._notices = [link.notices for link in links if link.notices >= 0]
         self._look_at = self.now() + c.HANDSHAKE_INTERVAL  # at the interfaces
         self._drops: Counter[str] = Counter()
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
         self._events: Deque[NodeEvent] = deque()
-        self.on_event: Optional[Callable[[NodeEvent], None]] = None  # who takes events in place of `next_event`
+        self.on_event: Optional[Callable[[NodeEvent], None]] = None  # takes events in place of `next_event`
         self._changes = TokenBucket(c.CHANGES_PER_SECOND, c.CHANGES_AT_ONCE)
         self._omitted = 0
         self._strange: Dict[bytes, str] = {}  # v1.0 programs with which nothing is possible, and why
@@ -918,7 +918,7 @@ class Node:
                 self._router.leave(now=self.now())
                 self._step()
                 # A reset or farewell that waits for a full card would be lost with the backlog.
-                self._wait(lambda: not any(port.backlog for port in self._ports), c.BLOCKED_PATIENCE)
+                self._wait(lambda: not any(queue.backlog for queue in self._queues), c.BLOCKED_PATIENCE)
                 if len(self.links) > 1 and self._router.neighbours.all():
                     self._wait(lambda: False, c.LEAVE_SECONDS)
         finally:
@@ -997,7 +997,7 @@ class Node:
                 now = self.now()
                 self._do_what_is_due(now)
                 wake_at = min(self._deadline(), until)
-                links = {port.link.fileno(): index for index, port in enumerate(self._ports) if port.up}
+                links = {queue.link.fileno(): index for index, queue in enumerate(self._queues) if queue.up}
             ready = self._sleep([*links, *self._notices, *self._asides[:1], *files], writing, now, wake_at)
             with INTERRUPTS:
                 now = self._looked_at = self.now()
@@ -1030,11 +1030,11 @@ class Node:
         is_time_to_look = self._look_at <= now
         if is_time_to_look:
             self._look_at = now + c.HANDSHAKE_INTERVAL
-        for index, port in enumerate(self._ports):
+        for index, queue in enumerate(self._queues):
             if is_time_to_look:
-                port.refused = INFINITY
+                queue.refused = INFINITY
                 self._look(index, now)
-            if port.retry_at <= now:
+            if queue.retry_at <= now:
                 self._retry(index, now)
 
     def _sleep(self, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float) -> List[int]:
@@ -1059,7 +1059,7 @@ class Node:
 
     def _receive(self, index: int, now: float) -> None:
         try:
-            frames = self._ports[index].link.receive()
+            frames = self._queues[index].link.receive()
         except OSError as error:
             self._take_down(index, error.strerror or str(error), now)
             return
@@ -1069,7 +1069,7 @@ class Node:
 
     def _deadline(self) -> float:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
-        return min([self._look_at, *(at for at in deadlines if at is not None), *(p.retry_at for p in self._ports)])
+        return min([self._look_at, *(at for at in deadlines if at is not None), *(p.retry_at for p in self._queues)])
 
     def _step(self) -> None:
         """Send at once what a caller has asked for. One that never waits looks for frames too, every LOOK_SECONDS."""
@@ -1098,8 +1098,8 @@ class Node:
     def _send_all(self, index: int, frames: List[bytes], now: float) -> None:
         """Send frames by one link: `_send` for many."""
         rest = iter(frames)
-        if self._ports[index].retry_at == INFINITY:
-            send, frame = self._ports[index].link.send, b""
+        if self._queues[index].retry_at == INFINITY:
+            send, frame = self._queues[index].link.send, b""
             try:
                 for frame in rest:
                     send(frame)
@@ -1109,22 +1109,22 @@ class Node:
             self._send(index, frame, now)
 
     def _send(self, index: int, frame: bytes, now: float) -> None:
-        port = self._ports[index]
-        if port.retry_at < INFINITY:
-            if port.up and len(port.backlog) < c.BACKLOG_FRAMES:
-                port.backlog.append(frame)
+        queue = self._queues[index]
+        if queue.retry_at < INFINITY:
+            if queue.up and len(queue.backlog) < c.BACKLOG_FRAMES:
+                queue.backlog.append(frame)
             else:
-                self._drops["backlog" if port.up else "link down"] += 1
+                self._drops["backlog" if queue.up else "link down"] += 1
             return
         try:
-            port.link.send(frame)
+            queue.link.send(frame)
         except OSError as error:
             self._not_sent(index, frame, error, now)
 
     def _not_sent(self, index: int, frame: bytes, error: OSError, now: float) -> None:
-        port = self._ports[index]
+        queue = self._queues[index]
         if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-            if len(frame) < port.refused:
+            if len(frame) < queue.refused:
                 self._block(index, frame, now)
             else:
                 self._drops[_REFUSED] += 1
@@ -1134,7 +1134,7 @@ class Node:
             return
         self._drops[f"send: {error.strerror}"] += 1
         self._look(index, now)
-        if error.errno == errno.EMSGSIZE and len(frame) <= port.mtu + c.ETHERNET_HEADER_BYTES:
+        if error.errno == errno.EMSGSIZE and len(frame) <= queue.mtu + c.ETHERNET_HEADER_BYTES:
             self._refuse_size(index, frame, now)
 
     def _refuse_size(self, index: int, frame: bytes, now: float) -> None:
@@ -1142,11 +1142,11 @@ class Node:
 
         What gets through to each neighbour beyond the size that every Ethernet carries is found out anew.
         """
-        port = self._ports[index]
+        queue = self._queues[index]
         self._drops[_REFUSED] += 1
-        if len(frame) < port.refused:
-            port.refused = len(frame)
-            self._router.interface_changed(index, mtu=port.link.mtu, now=now)
+        if len(frame) < queue.refused:
+            queue.refused = len(frame)
+            self._router.interface_changed(index, mtu=queue.link.mtu, now=now)
             self._paths_changed(now)
 
     def _block(self, index: int, frame: bytes, now: float) -> None:
@@ -1154,80 +1154,80 @@ class Node:
 
         A veth refuses with the same error what is too large for its other end: then a shorter one gets through.
         """
-        port = self._ports[index]
-        port.refusals += 1
-        shortest = min(port.backlog, key=len, default=frame)
-        if port.refusals >= c.BLOCKED_TRIES and len(shortest) < len(frame):
+        queue = self._queues[index]
+        queue.refusals += 1
+        shortest = min(queue.backlog, key=len, default=frame)
+        if queue.refusals >= c.BLOCKED_TRIES and len(shortest) < len(frame):
             with contextlib.suppress(OSError):
-                port.link.send(shortest)
-                port.backlog.remove(shortest)
-                port.refusals = 0
+                queue.link.send(shortest)
+                queue.backlog.remove(shortest)
+                queue.refusals = 0
                 self._refuse_size(index, frame, now)
                 return
-        port.backlog.appendleft(frame)
-        port.blocked_since = min(port.blocked_since, now)
-        port.retry_at = now + port.delay
-        port.delay = min(2 * port.delay, c.BLOCKED_RETRY_MAX)
-        if now - port.blocked_since > c.BLOCKED_PATIENCE:
-            self._drops["blocked"] += len(port.backlog) - 1
-            port.backlog = deque([frame])  # to go on trying with
+        queue.backlog.appendleft(frame)
+        queue.blocked_since = min(queue.blocked_since, now)
+        queue.retry_at = now + queue.delay
+        queue.delay = min(2 * queue.delay, c.BLOCKED_RETRY_MAX)
+        if now - queue.blocked_since > c.BLOCKED_PATIENCE:
+            self._drops["blocked"] += len(queue.backlog) - 1
+            queue.backlog = deque([frame])  # to go on trying with
             self._look(index, now)
 
     def _take_down(self, index: int, reason: str, now: float) -> None:
-        port = self._ports[index]
-        if port.up:
-            port.up = False
-            port.backlog.clear()
+        queue = self._queues[index]
+        if queue.up:
+            queue.up = False
+            queue.backlog.clear()
             self._router.interface_changed(index, up=False, now=now)
-            self._add_event(LinkChanged(port.name, False, reason))
-        port.retry_at = now + c.LINK_RETRY
+            self._add_event(LinkChanged(queue.name, False, reason))
+        queue.retry_at = now + c.LINK_RETRY
 
     def _retry(self, index: int, now: float) -> None:
         """Send what waits for a blocked link; look whether one that was down is back."""
-        port = self._ports[index]
-        if not port.up:
+        queue = self._queues[index]
+        if not queue.up:
             self._look(index, now)
             return
-        port.retry_at = INFINITY
-        waiting = len(port.backlog)
-        while port.backlog and port.retry_at == INFINITY:
-            self._send(index, port.backlog.popleft(), now)
-        if len(port.backlog) < waiting:
-            port.blocked_since, port.delay, port.refusals = INFINITY, c.BLOCKED_RETRY, 0
+        queue.retry_at = INFINITY
+        waiting = len(queue.backlog)
+        while queue.backlog and queue.retry_at == INFINITY:
+            self._send(index, queue.backlog.popleft(), now)
+        if len(queue.backlog) < waiting:
+            queue.blocked_since, queue.delay, queue.refusals = INFINITY, c.BLOCKED_RETRY, 0
 
     def _look(self, index: int, now: float) -> None:
         """Look at an interface: whether it can be used, and what of it has changed."""
-        port = self._ports[index]
+        queue = self._queues[index]
         try:
-            problem = "" if port.link.refresh() else "no carrier"
-            if not problem and not port.up:
-                port.link.reopen()
+            problem = "" if queue.link.refresh() else "no carrier"
+            if not problem and not queue.up:
+                queue.link.reopen()
         except OSError as error:
             problem = error.strerror or str(error)
         if problem:
             self._take_down(index, problem, now)
             return
         self._tell_changes(index, now)
-        if not port.up:
-            port.up, port.retry_at = True, INFINITY
+        if not queue.up:
+            queue.up, queue.retry_at = True, INFINITY
             self._router.interface_changed(index, up=True, now=now)
-            self._add_event(LinkChanged(port.name, True, "works again"))
+            self._add_event(LinkChanged(queue.name, True, "works again"))
             self._paths_changed(now)
 
     def _tell_changes(self, index: int, now: float) -> None:
         """Tell the router and the application what of an interface is not as it was."""
-        port = self._ports[index]
-        name, mac, mtu = port.link.name, port.link.mac, port.link.mtu
-        if name != port.name:
-            self._add_event(LinkChanged(name, True, f"{printable(port.name)} is called so now"))
-        if mac != port.mac:
-            self._router.interface_changed(index, mac=mac, slot=port.link.claim(), now=now)
+        queue = self._queues[index]
+        name, mac, mtu = queue.link.name, queue.link.mac, queue.link.mtu
+        if name != queue.name:
+            self._add_event(LinkChanged(name, True, f"{printable(queue.name)} is called so now"))
+        if mac != queue.mac:
+            self._router.interface_changed(index, mac=mac, slot=queue.link.claim(), now=now)
             self._add_event(LinkChanged(name, True, f"new Ethernet address {format_address(mac)}"))
-        if mtu != port.mtu:
-            port.refused = INFINITY
+        if mtu != queue.mtu:
+            queue.refused = INFINITY
             self._router.interface_changed(index, mtu=mtu, now=now)
             self._paths_changed(now)
-        port.name, port.mac, port.mtu = name, mac, mtu
+        queue.name, queue.mac, queue.mtu = name, mac, mtu
 
     def _paths_changed(self, now: float) -> None:
         """Tell every stream to ask at once for what is outstanding, in frames of the right size."""
@@ -1285,7 +1285,7 @@ class Node:
     def _forget(self, session: Session) -> None:
         stream = self._streams.pop(session, None)
         listener = self._listeners.get(session.port)
-        unread = session.readable > 0  # the peer was told that we hold it
+        unread = session.readable > 0  # acknowledged: the peer knows that we hold it
         if stream is not None and listener is not None and stream in listener.arrived and not unread:
             listener.arrived.remove(stream)
 
@@ -1353,7 +1353,7 @@ class Node:
         return self._listeners[port]
 
     def unlisten(self, port: int) -> None:
-        """Take no more streams to `port`. `Listener.close` is the better way."""
+        """Take no more streams to `port`. Better use `Listener.close`."""
         with INTERRUPTS:
             self._endpoint.unlisten(port)
             del self._listeners[port]
@@ -1367,7 +1367,7 @@ class Node:
         """Open a stream to `port` of the node `peer`, known or not, and wait until it is open.
 
         Raises ValueError for an address that cannot be a peer's, ConnectionRefusedError, and TimeoutError when nobody
-        answers within `timeout` seconds (SYN_TIMEOUT; NO_SUCH_NODE_SECONDS if nobody knows the node).
+        answers within `timeout` seconds (SYN_TIMEOUT; NO_SUCH_NODE_SECONDS if the node is unknown).
         """
         timeout = c.SYN_TIMEOUT if timeout is None else timeout
         stream = self.open(peer, port)
@@ -1525,7 +1525,7 @@ class Node:
         return list(self._router.nodes())
 
     def knows(self, address: bytes) -> bool:
-        """Tell whether anybody spoke of a node in the last minutes."""
+        """Return whether a node was heard of in the last minutes."""
         return self._router.knows(address)
 
     def _silence(self, peer: bytes, what: str) -> TimeoutError:
@@ -1703,7 +1703,7 @@ class Stream(io.RawIOBase):
     def close(self) -> None:
         """Finish and let go, once the peer has finished too.
 
-        After CLOSE_SECONDS, or if the peer sends what nobody will read any more, the stream is reset. It does not wait
+        After CLOSE_SECONDS, or if the peer sends what will not be read any more, the stream is reset. It does not wait
         after `setblocking(False)`: the rest happens in the background.
         """
         if self.closed:
@@ -1764,7 +1764,7 @@ class Stream(io.RawIOBase):
 
     @property
     def _deserted(self) -> bool:
-        """Whether the peer holds everything and has sent something that nobody will read."""
+        """Whether the peer holds everything and has sent something that will not be read."""
         return self.drained and self._session.readable > 0 and not self.ended
 
     def on_event(self, event: Optional[Event]) -> None:
@@ -1793,7 +1793,7 @@ class Listener:
     def __init__(self, node: Node, port: int, only: bytes = b"") -> None:
         self.node = node
         self.port = port
-        self.only = only  # everybody, or one node
+        self.only = only  # all nodes (None), or one
         self.closed = False
         self.arrived: Deque[Stream] = deque()
 
@@ -1803,14 +1803,14 @@ class Listener:
         return self.arrived.popleft() if self.arrived else None
 
     def has_room_for(self, peer: bytes) -> bool:
-        """Tell whether another stream of that node may wait; those that it has reset since with bytes unread count."""
+        """Return whether another stream of that node may wait; those that it reset with bytes unread count."""
         if self.only and peer != self.only:
             return False
         waiting = sum(stream.peer == peer for stream in self.arrived)
         return waiting < c.STREAMS_PER_PEER and len(self.arrived) < c.STREAMS_MAX
 
     def close(self) -> None:
-        """Take no more streams, and reset those that nobody has taken."""
+        """Take no more streams, and reset those that were not taken."""
         if not self.closed:
             self.closed = True
             self.node.unlisten(self.port)
@@ -1828,7 +1828,7 @@ class Listener:
 
 
 def drop_privileges() -> str:
-    """Become the user who called sudo, for good; return who that is, empty if nobody called it: root stays root.
+    """Become the user who called sudo, for good; return its name, empty without sudo: then root stays root.
 
     To be called while the process has one thread. Raises SetupError if it fails, or if root could be had back.
     """
@@ -1935,7 +1935,7 @@ def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.A
 
 
 def login_name() -> str:
-    """Return who is sitting here, also behind sudo."""
+    """Return the name of the user, also behind sudo."""
     import getpass
 
     try:
@@ -1959,7 +1959,7 @@ def seconds_argument(text: str) -> float:
 
 
 def has_color(arguments: argparse.Namespace, file: TextIO) -> bool:
-    """Tell whether what goes to this file may be coloured (https://no-color.org)."""
+    """Return whether what goes to this file may be coloured (https://no-color.org)."""
     if arguments.color != "auto":
         return bool(arguments.color == "always")
     return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
@@ -2076,7 +2076,7 @@ def check_peer(text: str) -> None:
 
 
 def peer_address(text: str, node: Node) -> bytes:
-    """Return the address that the user gave, or that has the name he gave: in his files, else in the mesh.
+    """Return the address that the user gave, or that has the name given: in the user's files, else in the mesh.
 
     Raises SetupError if it is not that of one other node, TimeoutError if there are none that could have the name.
     """
@@ -2104,7 +2104,7 @@ def _find_name(text: str, node: Node) -> bytes:
     if len(addresses) == 1:
         return addresses[0]
     if not found:
-        raise TimeoutError(f"nobody answers who could be called {text}: start node.py there, or give an address")
+        raise TimeoutError(f"no node named {text} answered: start node.py there, or give an address")
     labels = label_names({one.address: one.name for one in found}, node.names)
     shown = sorted(
         f"{label} ({format_address(address)})"
@@ -2112,7 +2112,7 @@ def _find_name(text: str, node: Node) -> bytes:
         if address in addresses or (label and not addresses)
     )
     shown[c.CANDIDATES_MAX :] = ["..."] * (len(shown) > c.CANDIDATES_MAX)
-    problem = f"several nodes are called {text}, choose one:" if addresses else f"nobody is called {text}, but:"
+    problem = f"several nodes are called {text}, choose one:" if addresses else f"no node is named {text}, but:"
     raise SetupError(f"{problem} {', '.join(shown) or _command('send_handshake.py', node.links) + ' lists addresses'}")
 
 
@@ -2128,12 +2128,12 @@ def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
 
 
 def no_such_node(peer: bytes) -> str:
-    """Return what is to be said of a node that nobody has spoken of."""
+    """Return what is to be said of a node that was not heard of."""
     return f"no such node {format_address(peer)}: nobody in the mesh knows it"
 
 
 def who_is_there(node: Node) -> str:
-    """Return the next command for one who found nobody."""
+    """Return the next command for a user whose node was not found."""
     return f"who is there: {_command('send_handshake.py', node.links)}"
 
 
@@ -2163,7 +2163,7 @@ def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None
 
 
 def format_hop(address: bytes) -> str:
-    """Return the address of a next hop, or "-" where nobody knows it."""
+    """Return the address of a next hop, or "-" where it is not known."""
     return format_address(address) if any(address) else "-"
 
 
@@ -2191,7 +2191,7 @@ def run(main: Callable[[], Optional[int]]) -> int:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:
-        pass  # who reads our output has left
+        pass  # the reader of our output has left
     except SetupError as error:
         message, status = str(error), 2
     except OSError as error:

@@ -50,7 +50,7 @@ def parse_address(text: str) -> bytes:
 
 
 def is_unicast(address: bytes) -> bool:
-    """Tell whether the address names one station: not all zero, and the group bit (lowest of the first octet) clear."""
+    """Return whether the address names one station: not all zero, and the group bit (lowest of octet 0) clear."""
     return any(address) and not address[0] & 1
 
 
@@ -86,7 +86,7 @@ def _parse_named(words: List[str]) -> Tuple[bytes, str]:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether `text` can name a node: `printable_name` leaves it as it is."""
+    """Return whether `text` can name a node: `printable_name` leaves it as it is."""
     return text != "" and printable_name(text) == text
 
 
@@ -344,7 +344,7 @@ class TokenBucket:
         self._filled = 0.0
 
     def take(self, *, now: float) -> bool:
-        """Tell whether one more event is allowed at `now` (monotonic seconds), and count it if so."""
+        """Return whether one more event is allowed at `now` (monotonic seconds), and count it if so."""
         self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled) * self._rate)
         self._filled = max(now, self._filled)
         if self._tokens < 1:
@@ -436,7 +436,7 @@ def wrapped_rows(line: str, width: int) -> int:
 
 
 def can_encode(text: str, encoding: str) -> bool:
-    """Tell whether a character set has all characters of `text`."""
+    """Return whether a character set has all characters of `text`."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -514,7 +514,7 @@ def _safe_pieces(text: str) -> Iterator[str]:
 
 
 def _is_visible(char: str) -> bool:
-    """Tell whether `char` shows itself and does nothing else.
+    """Return whether `char` shows itself and does nothing else.
 
     Unassigned characters pass: emoji younger than this Python's tables. Controls, direction marks and tags were all
     assigned before the oldest of those tables (Unicode 9), so that what is dangerous is escaped by every version.
@@ -800,7 +800,7 @@ class LineEditor:
 
 
 def is_typable(char: str) -> bool:
-    """Tell whether a typed character is text; what is not assigned yet may be an emoji."""
+    """Return whether a typed character is text; what is not assigned yet may be an emoji."""
     return unicodedata.category(char)[0] != "C" or (unicodedata.category(char) == "Cn" and char < "\U000e0000")
 
 

@@ -298,9 +298,9 @@ def test_names_are_found_in_the_users_file_and_in_the_mesh(text: str, number: in
         (["ann", "bob", "ann"], "ann",
          "several nodes are called ann, choose one: ann~00:02 (02:00:00:00:00:02), ann~00:04 (02:00:00:00:00:04)"),
         (["ann", "", "eve\x1b"], "zoe",
-         "nobody is called zoe, but: ann (02:00:00:00:00:02), eve?~00:04 (02:00:00:00:00:04), "
+         "no node is named zoe, but: ann (02:00:00:00:00:02), eve?~00:04 (02:00:00:00:00:04), "
          "robert (02:00:00:00:00:03)"),
-        ([""], "zoe", "nobody is called zoe, but: python3 send_handshake.py fake0 lists addresses"),
+        ([""], "zoe", "no node is named zoe, but: python3 send_handshake.py fake0 lists addresses"),
         ([f"n{number}" for number in range(10, 30)], "zoe", "n19 (02:00:00:00:00:0b), n20 (02:00:00:00:00:0c), ..."),
     ],
 )  # fmt: skip

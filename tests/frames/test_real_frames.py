@@ -666,7 +666,7 @@ def test_names_in_place_of_addresses(pair: Tuple[Host, Host], tmp_path: Any) -> 
     finish(left, "send_handshake.py", "eth0", "robert", "--count", "1", "--names", str(names))
     unknown = finish(left, "send_message.py", "eth0", "zoe", "text", "--names", str(names), status=2)
     assert unknown.err.startswith(f"{names}:2: 'nonsense' is not an address")
-    assert re.search(f"nobody is called zoe, but: robert .{right.ports[0].address}.\n$", unknown.err), str(unknown)
+    assert re.search(f"no node is named zoe, but: robert .{right.ports[0].address}.\n$", unknown.err), str(unknown)
     absent = finish(left, "node.py", "eth0", "--names", "/nowhere", status=2)
     assert one_line(absent) == "node.py: cannot read the names in /nowhere: No such file or directory"
 

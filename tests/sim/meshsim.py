@@ -386,7 +386,7 @@ class Network:
         return way
 
     def converged(self) -> bool:
-        """Tell whether every live node has a working route to every other."""
+        """Return whether every live node has a working route to every other."""
         routers = [node for node in self.alive() if node.routers]
         return all(self.walk(a, b) for a in routers for b in self.alive() if a is not b)
 

@@ -171,7 +171,7 @@ def changed(node: Any, **fields: Any) -> Any:
 
 
 def is_stored(node: Any) -> bool:
-    """Tell whether an assignment changes an object: what would be missing, not just unknown."""
+    """Return whether an assignment changes an object: what would be missing, not just unknown."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return any(isinstance(target, (ast.Attribute, ast.Subscript, ast.Tuple)) for target in targets)
 
@@ -237,7 +237,7 @@ def is_docstring(node: Any) -> bool:
 
 
 def counts_only(node: Any) -> bool:
-    """Tell whether a node is nothing but the name of a drop, its count, or the text of an exception for people."""
+    """Return whether a node is nothing but the name of a drop, its count, or the text of an exception for people."""
     if isinstance(node, ast.AugAssign):
         return isinstance(node.target, ast.Subscript) and ast.unparse(node.target.value) == "self.drops"  # novm
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")
