@@ -6,9 +6,9 @@ from typing import Callable, List, Sequence
 
 import pytest
 from bench_strangers import CONVERSATIONS, VICTIM, Talk, crowd_of_512, flush_seconds, storm
+from desk import Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
 from fuzz_mesh import check_no_cycle
 from meshsim import BOOT_SEQ, Network, Port, SimNode, mac_of
-from test_router import Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
 
 from constants import (
     BROADCAST_ADDRESS,

@@ -72,8 +72,30 @@ TARGETS = {
     ),
     "router": Target(
         "protocol.py",
-        ("Router", "Wire", "Neighbour", "Destination", "LINK_MOVES", "USABLE", "hops_of", "routes_room"),
-        ("mesh/test_router", "mesh/test_router_edges", "mesh/test_mesh"),
+        (
+            "Interface",
+            "Neighbour",
+            "Destination",
+            "Local",
+            "Part",
+            "Neighbours",
+            "Routes",
+            "Forwarder",
+            "Messages",
+            "Router",
+            "LINK_MOVES",
+            "USABLE",
+            "hops_of",
+            "routes_room",
+        ),
+        (
+            "mesh/test_neighbours",
+            "mesh/test_routes",
+            "mesh/test_forwarder",
+            "mesh/test_messages",
+            "mesh/test_v1",
+            "mesh/test_router",
+        ),
     ),
 }
 
