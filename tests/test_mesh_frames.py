@@ -455,13 +455,14 @@ def test_v1_chat_server_is_told_from_one_of_ours(lab: Lab, name: str) -> None:
     ours, old = lab.bridge(2)
     server = old.start([sys.executable, "tests/v1.py", "--chat", "eth0"])
     server.expect("^v1.0 node ")
-    (watcher,) = start_all([ours], "--json")
+    watchers = start_all([ours] * 4, "--json")
     called = finish(ours, name, "eth0", old.ports[0].address, status=1, timeout=30)
     assert f"{old.ports[0].address} speaks v1.0 streams, which this program does not" in called.err
     assert "acknowledged" not in server.out  # in the seconds of the call: else forty a second
-    assert '"type": "message"' not in watcher.out
-    watcher.expect('"type": "strange"')
-    assert watcher.out.count('"type": "strange"') == 1
+    assert not any('"type": "message"' in watcher.out for watcher in watchers)
+    # It answers a HANDSHAKE unless the first byte of the nonce looks like the flags of a mere acknowledgement: 1 in 8.
+    told = [watcher.out.count('"type": "strange"') for watcher in watchers]
+    assert max(told) == 1, told
 
 
 def test_v1_node_whose_id_is_not_its_mac_gets_texts(lab: Lab) -> None:
