@@ -14,11 +14,19 @@ from node import Node, wait_for_files
 SLICE = 0.005  # seconds that a node sleeps at most before it looks whether another thread has moved it on
 SECONDS = 20.0  # by which everything in a test has happened
 
+_current: List["Company"] = []
+
+
+def current() -> "Company":
+    """Return the company that was made last."""
+    return _current[0]
+
 
 class Company:
     """All nodes that are made while it is in place; `setattr` is the built-in or that of pytest's monkeypatch."""
 
     def __init__(self, setattr: Callable[[Any, str, Any], object]) -> None:  # noqa: A002
+        _current[:] = [self]
         self._nodes: List[Node] = []
         self._turn = threading.RLock()  # held by whoever runs
         self._is_driving = False

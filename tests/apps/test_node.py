@@ -21,7 +21,7 @@ import types
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
-from company import SECONDS, Company
+from company import SECONDS, Company, current
 from paths import ROOT
 
 from alexstream import Endpoint
@@ -166,17 +166,12 @@ class Pair:
 @pytest.fixture(autouse=True)
 def in_company(monkeypatch: pytest.MonkeyPatch) -> Company:
     """Let all nodes of a test go on while it waits for one of them."""
-    global company
-    company = Company(monkeypatch.setattr)
-    return company
-
-
-company: Company
+    return Company(monkeypatch.setattr)
 
 
 def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
     """Start a call beside the test; what is returned waits for its result, or raises what it raised."""
-    return company.in_thread(function)
+    return current().in_thread(function)
 
 
 @pytest.fixture(autouse=True)
@@ -590,7 +585,7 @@ def test_readinto_and_lines(pair: Pair) -> None:
 def test_a_caller_looks_for_frames_until_others_want_the_processor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among many frames at once: in a conversation it goes on looking."""
     node, clock, pause = pair.nodes[0], 5.0, 0.0
-    sleep = company.plain_sleep
+    sleep = current().plain_sleep
 
     def give_up_the_processor() -> None:
         nonlocal clock

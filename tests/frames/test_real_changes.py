@@ -13,7 +13,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from company import Company
+from company import Company, current
 from lab import Host, Lab, RawPort, inside
 from test_real_frames import address_of, finish, lab as lab_fixture, one_line, start
 from test_real_link import PlacedLink, frame, next_change, open_links, open_nodes, receive
@@ -28,12 +28,7 @@ lab = lab_fixture
 @pytest.fixture(autouse=True)
 def in_company(monkeypatch: pytest.MonkeyPatch) -> Company:
     """Let all nodes of this process go on while a test waits for one of them."""
-    global company
-    company = Company(monkeypatch.setattr)
-    return company
-
-
-company: Company
+    return Company(monkeypatch.setattr)
 
 
 SECONDS = 10.0
@@ -58,7 +53,9 @@ class Transfer:
         self.received = 0
         self._is_over = False
         self.problem = ""
-        self._works = [company.in_thread(functools.partial(self._guarded, work)) for work in (self._write, self._read)]
+        self._works = [
+            current().in_thread(functools.partial(self._guarded, work)) for work in (self._write, self._read)
+        ]
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -512,7 +509,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 held = [open("/dev/null") for _ in range(1100)]
 sys.path.append("tests")
 import paths
-from company import Company
+from company import Company, current
 from node import EthernetLink, Node
 Company(setattr)
 with Node([EthernetLink("lo")]) as one, Node([EthernetLink("lo")]) as two:

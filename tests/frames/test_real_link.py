@@ -14,7 +14,7 @@ import time
 from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
-from company import Company
+from company import Company, current
 from lab import LOSE, Host, Lab, inside
 
 import node as node_module
@@ -31,12 +31,7 @@ READY = sys.platform.startswith("linux") and os.geteuid() == 0 and shutil.which(
 @pytest.fixture(autouse=True)
 def in_company(monkeypatch: pytest.MonkeyPatch) -> Company:
     """Let all nodes of this process go on while a test waits for one of them."""
-    global company
-    company = Company(monkeypatch.setattr)
-    return company
-
-
-company: Company
+    return Company(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -455,9 +450,9 @@ def test_the_node_program_reports_prints_and_ends_cleanly(lab: Lab) -> None:
     with open_nodes((host, "lo")) as (node,):
         name = ":".join(f"{octet:02x}" for octet in node.address)
         node.send_message(bytes.fromhex(address.replace(":", "")), "hello\x1b[2J", timeout=SECONDS)
-        company.until(lambda: f"{name}: hello^[[2J\n" in program.out and f"found {name}" in program.err)
+        current().until(lambda: f"{name}: hello^[[2J\n" in program.out and f"found {name}" in program.err)
         program.signal(10)  # SIGUSR1
-        company.until(lambda: f"neighbour {name} on lo: up" in program.err)
+        current().until(lambda: f"neighbour {name} on lo: up" in program.err)
     program.expect(f"^lost {name}: left", where="err")
     program.signal(15)
     assert program.wait() == 143
