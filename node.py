@@ -896,7 +896,7 @@ class Node:
         self._crowded_until = -INFINITY  # other programs want the processor
         self._looked_at = -INFINITY  # when the last round looked for frames
         self._asides: Tuple[int, ...] = ()  # a pipe, from the first `aside` on
-        self._failure = ""  # why nothing works any more
+        self.failure = ""  # why nothing works any more
         self._closing = False
         # One large block taken and given back makes glibc keep twice as much of what is freed later (mallopt(3),
         # M_MMAP_THRESHOLD). Else each batch gives its memory back and gets it page by page: half the speed on `lo`.
@@ -913,14 +913,14 @@ class Node:
             return
         self._closing = True
         try:
-            if not self._failure:
+            if not self.failure:
                 self._end_streams(abort)
                 self._router.leave(now=self.now())
-                self._step()
+                self.step()
                 # A reset or farewell that waits for a full card would be lost with the backlog.
-                self._wait(lambda: not any(queue.backlog for queue in self._queues), c.BLOCKED_PATIENCE)
+                self.wait_until(lambda: not any(queue.backlog for queue in self._queues), c.BLOCKED_PATIENCE)
                 if len(self.links) > 1 and self._router.neighbours.all():
-                    self._wait(lambda: False, c.LEAVE_SECONDS)
+                    self.wait_until(lambda: False, c.LEAVE_SECONDS)
         finally:
             self._fail("the node is closed")
             for link in self.links:
@@ -932,13 +932,13 @@ class Node:
     def _end_streams(self, abort: bool) -> None:
         for session, stream in list(self._streams.items()):
             stream.abort() if abort and session.state in _UNFINISHED else stream.finish()
-        self._wait(lambda: not self._streams, c.CLOSE_SECONDS)
+        self.wait_until(lambda: not self._streams, c.CLOSE_SECONDS)
         for stream in list(self._streams.values()):
             stream.abort()
 
     def _fail(self, why: str) -> None:
         """Make every call that waits, now or later, raise OSError."""
-        self._failure = self._failure or why
+        self.failure = self.failure or why
         self._has_news = True
         for stream in self._streams.values():
             stream.has_news = True
@@ -973,7 +973,7 @@ class Node:
                 os.set_blocking(end, False)
         return Aside(action, self._asides[1])
 
-    def _wait(self, ready: Callable[[], object], timeout: Optional[float]) -> bool:
+    def wait_until(self, ready: Callable[[], object], timeout: Optional[float]) -> bool:
         """Wait until `ready()`; return False when `timeout` seconds have passed, raise OSError if the node failed."""
         until = INFINITY if timeout is None else self.now() + timeout
         while not ready():
@@ -990,7 +990,7 @@ class Node:
         first, and its answer carries the acknowledgement. Input comes before timers: after a pause of the process
         (SIGSTOP) what arrived meanwhile counts first.
         """
-        if self._failure:
+        if self.failure:
             return []
         try:
             with INTERRUPTS:
@@ -1071,7 +1071,7 @@ class Node:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
         return min([self._look_at, *(at for at in deadlines if at is not None), *(p.retry_at for p in self._queues)])
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Send at once what a caller has asked for. One that never waits looks for frames too, every LOOK_SECONDS."""
         now = self.now()
         if now - self._looked_at > c.LOOK_SECONDS and not self._closing:
@@ -1323,12 +1323,12 @@ class Node:
         self._check()
         with INTERRUPTS:
             result = action(*arguments, now=self.now(), **options)
-        self._step()
+        self.step()
         return result
 
     def _check(self) -> None:
-        if self._failure:
-            raise OSError(errno.ESHUTDOWN, self._failure)
+        if self.failure:
+            raise OSError(errno.ESHUTDOWN, self.failure)
 
     # What applications call
 
@@ -1361,7 +1361,7 @@ class Node:
 
     def _announce_ports(self) -> None:
         self._router.set_ports(tuple(sorted(self._listeners)))
-        self._step()
+        self.step()
 
     def connect(self, peer: bytes, port: int, *, timeout: Optional[float] = None) -> "Stream":
         """Open a stream to `port` of the node `peer`, known or not, and wait until it is open.
@@ -1373,14 +1373,14 @@ class Node:
         stream = self.open(peer, port)
         try:
             first = min(timeout, c.NO_SUCH_NODE_SECONDS)
-            answered = self._wait(lambda: stream.connected or stream.ended, first)
+            answered = self.wait_until(lambda: stream.connected or stream.ended, first)
             if not answered and self.knows(peer) and peer not in self._strange:
-                answered = self._wait(lambda: stream.connected or stream.ended, timeout - first)
+                answered = self.wait_until(lambda: stream.connected or stream.ended, timeout - first)
             if not answered:
                 raise self._silence(peer, f"no answer from {format_address(peer)} within {timeout:g} s")
             self._strange.pop(peer, None)  # it speaks ours now, or a forger said otherwise
             # The SYN may have been flooded: a window of data sent so would be lost but for a few frames.
-            self._wait(lambda: self._router.path_to(peer) or stream.ended, c.SETTLE_SECONDS)
+            self.wait_until(lambda: self._router.path_to(peer) or stream.ended, c.SETTLE_SECONDS)
             if stream.error is not None:
                 raise stream.error
         except BaseException:
@@ -1398,7 +1398,7 @@ class Node:
                 stream = self._streams[session] = Stream(self, session)
         except RuntimeError as error:
             raise OSError(errno.EMFILE, str(error)) from None
-        self._step()
+        self.step()
         return stream
 
     def send_message(self, dest: bytes, text: str, *, timeout: float) -> float:
@@ -1411,7 +1411,7 @@ class Node:
         data = text_payload(text, self._router.mtu_to(dest) - c.MESH_HEADER_BYTES)
         size = c.MESH_HEADER_BYTES + len(data)
         number = self._call(self._router.send_message, dest, data, timeout=timeout)
-        self._wait(lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
+        self.wait_until(lambda: number in self._receipts or self._router.mtu_to(dest) < size, None)
         if number not in self._receipts:  # the path is known by now, and narrower than our own cards
             self._router.messages.end(number)
             text_payload(text, self._router.mtu_to(dest) - c.MESH_HEADER_BYTES)
@@ -1437,7 +1437,7 @@ class Node:
         Yield (number from 1 on, None) when one has been sent, and (number, answer) when its answer comes. The last one
         has `wait` seconds for that.
         """
-        self._wait(lambda: self._router.path_to(dest), min(c.SETTLE_SECONDS, wait))
+        self.wait_until(lambda: self._router.path_to(dest), min(c.SETTLE_SECONDS, wait))
         asked: Dict[int, int] = {}  # token -> number
         send_at = self.now()
         for number in range(1, count + 1) if count else itertools.count(1):
@@ -1454,7 +1454,7 @@ class Node:
 
         Yield (number from 1 on, answer), with None for one that does not answer. Raises TimeoutError without a route.
         """
-        if not self._wait(lambda: self._router.path_to(dest), max(c.SETTLE_SECONDS, wait)):
+        if not self.wait_until(lambda: self._router.path_to(dest), max(c.SETTLE_SECONDS, wait)):
             raise self._silence(dest, f"there is no route to {format_address(dest)}")
         for number in range(1, c.TTL_ROUTED + 1):
             asked: Dict[int, int] = {}
@@ -1471,7 +1471,7 @@ class Node:
     def _answers(self, asked: Dict[int, int], until: float, is_last: bool) -> Iterator[Tuple[int, Optional[Echoed]]]:
         """Yield the answers that come until then, or all if no more will be asked."""
         while asked or not is_last:
-            if not self._wait(lambda: asked.keys() & self._echoes.keys(), until - self.now()):
+            if not self.wait_until(lambda: asked.keys() & self._echoes.keys(), until - self.now()):
                 return
             come = [(asked.pop(token), self._echoes.pop(token)) for token in asked.keys() & self._echoes.keys()]
             yield from come
@@ -1490,7 +1490,7 @@ class Node:
             for node in self._router.nodes():
                 if node.address not in answered:
                     self._call(self._router.echo, node.address)
-            self._wait(lambda: False, min(c.ECHO_RETRY, started + wait - self.now()))
+            self.wait_until(lambda: False, min(c.ECHO_RETRY, started + wait - self.now()))
             found = self._answered()
         return found
 
@@ -1516,7 +1516,7 @@ class Node:
 
     def next_event(self, *, timeout: Optional[float] = None) -> Optional[NodeEvent]:
         """Return the next thing that happened in the mesh; None when `timeout` seconds (0: do not wait) have passed."""
-        event = self._events.popleft() if self._wait(lambda: self._events, timeout) else None
+        event = self._events.popleft() if self.wait_until(lambda: self._events, timeout) else None
         self._count_texts()
         return event
 
@@ -1746,7 +1746,7 @@ class Stream(io.RawIOBase):
     @property
     def ended(self) -> bool:
         """Whether nothing more will arrive or be delivered."""
-        return self._session.closed is not None or bool(self.node._failure)
+        return self._session.closed is not None or bool(self.node.failure)
 
     @property
     def restarted(self) -> bool:
@@ -1760,7 +1760,7 @@ class Stream(io.RawIOBase):
             reason = self._session.closed.reason
             kind = _ERRORS.get(reason)
             return kind(f"{format_address(self.peer)} port {self.port}: {reason}") if kind else None
-        return OSError(errno.ESHUTDOWN, self.node._failure) if self.node._failure else None
+        return OSError(errno.ESHUTDOWN, self.node.failure) if self.node.failure else None
 
     @property
     def _deserted(self) -> bool:
@@ -1780,11 +1780,11 @@ class Stream(io.RawIOBase):
             raise ValueError("the stream is closed")
 
     def _wait(self, ready: Callable[[], object], timeout: Optional[float] = None) -> bool:
-        return self.node._wait(lambda: ready() or self.ended, timeout)
+        return self.node.wait_until(lambda: ready() or self.ended, timeout)
 
     def _step(self) -> None:
-        if not self.node._failure:
-            self.node._step()
+        if not self.node.failure:
+            self.node.step()
 
 
 class Listener:
@@ -1799,7 +1799,7 @@ class Listener:
 
     def accept(self, *, timeout: Optional[float] = None) -> Optional[Stream]:
         """Return the next stream; None when `timeout` seconds (0: do not wait) have passed, or after `close`."""
-        self.node._wait(lambda: self.arrived or self.closed, timeout)
+        self.node.wait_until(lambda: self.arrived or self.closed, timeout)
         return self.arrived.popleft() if self.arrived else None
 
     def has_room_for(self, peer: bytes) -> bool:

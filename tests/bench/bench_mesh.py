@@ -75,7 +75,7 @@ def run_probes(names: str, peer: str) -> None:
             transmit = node._router.send_stream(dest, MARK, now=node.now())
             if transmit is not None:
                 node._send(*transmit, node.now())
-                node._step()  # as Stream.write does
+                node.step()  # as Stream.write does
         if lane and not told:
             told = True
             due = time.monotonic()
