@@ -854,24 +854,30 @@ class Local:
         self.out: List[Transmit] = []
 
     def token(self) -> int:
+        """Return a random number that is not 0."""
         return self.rng.getrandbits(32) or 1
 
     def at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Call `action(*arguments, now)` at `when`."""
         heappush(self.timers, Timer(when, next(self._serials), action, arguments))
 
     def new_frame(self, kind: int, dest: bytes, payload: bytes) -> Frame:
+        """Return a frame of our own, with the next msg_id."""
         self.msg_id += 1
         return Frame(kind, self.address, dest, c.TTL_ROUTED, self.msg_id, payload)
 
     def send(self, interface: Interface, mac: bytes, frame: Frame) -> None:
+        """Send a frame to an Ethernet address."""
         self.out.append(Transmit(interface.index, encode_ethernet(mac, interface.mac, encode_frame(frame))))
 
     def new_handshake(self, interface: Interface, flags: int, ttl0: int, token: int = 0) -> Handshake:
+        """Return a HANDSHAKE of this node without TLVs."""
         return Handshake(
             flags, ttl0, c.HANDSHAKE_INTERVAL, interface.mtu, self.nonce, self.seq, token, slot=interface.slot
         )
 
     def send_handshake(self, interface: Interface, mac: bytes, dest: bytes, handshake: Handshake) -> None:
+        """Send a HANDSHAKE to an Ethernet address; `dest`: whom it is for."""
         frame = self.new_frame(c.TYPE_HANDSHAKE, dest, encode_handshake(handshake))
         self.send(interface, mac, frame._replace(ttl=handshake.ttl0))
 
@@ -1219,6 +1225,7 @@ class Neighbours(Part):
                 self.reset(n, nonce, now)
 
     def reset(self, n: Neighbour, nonce: int, now: float) -> None:
+        """Begin another incarnation of a neighbour: nothing that it said before holds."""
         interface = n.interface
         interface.set_heard(n, frozenset())
         n.restart(nonce, now)
@@ -1273,6 +1280,7 @@ class Neighbours(Part):
         return due
 
     def set_timer(self, n: Neighbour) -> None:
+        """Set the timer of a neighbour if it is due earlier than set."""
         due = self.timer_due(n)
         if due < n.deadline and not self.local.has_left:
             n.deadline = due
@@ -1299,6 +1307,7 @@ class Neighbours(Part):
         self.set_timer(n)
 
     def probe(self, n: Neighbour, now: float) -> None:
+        """Probe a neighbour that is up."""
         self._move(n, PROBING, now)
         self.send_probe(n, now)
 
@@ -1522,6 +1531,7 @@ class Routes(Part):
             self.select(d, now)
 
     def withdraw_route(self, n: Neighbour, dest: bytes, now: float) -> None:
+        """A neighbour does not advertise a destination any more."""
         d = self.table.get(dest)
         if d is not None and d.adverts.pop(n, None) is not None:
             n.adverts -= 1
@@ -1530,6 +1540,7 @@ class Routes(Part):
                 self.select(d, now)
 
     def withdraw_all(self, n: Neighbour, now: float) -> None:
+        """A neighbour does not advertise anything any more."""
         for dest in self.table if n.adverts else ():
             self.withdraw_route(n, dest, now)
 
@@ -1766,6 +1777,7 @@ class Routes(Part):
     # Routes out
 
     def schedule_updates(self, delay: float, now: float) -> None:
+        """Send updates in `delay` seconds at the latest, but no closer than UPDATE_GAP to the last ones."""
         when = max(now + delay, self._last_updates_at + c.UPDATE_GAP)
         if when < self.updates_at and not self.local.has_left:
             self.updates_at = when
@@ -1790,6 +1802,7 @@ class Routes(Part):
             self._send_update(interface, routes)
 
     def recompute(self, interface: Interface, now: float) -> None:
+        """Compare all that is advertised on an interface with what should be."""
         interface.recompute_all = True
         self.schedule_updates(0.0, now)
 
@@ -2135,6 +2148,7 @@ class Forwarder(Part):
         return lane
 
     def cache_flow(self, interface: Interface, data: bytes, flow: Flow) -> None:
+        """Take the fast path with all frames that begin as `data` does."""
         if len(interface.flows) >= c.FLOWS_MAX:
             interface.flows.clear()
         interface.flows[data[:FLOW_BYTES]] = flow
@@ -2220,6 +2234,7 @@ class Messages(Part):
         return is_far or (path.neighbour.v1 and path.neighbour.address == dest)
 
     def give_up(self, msg_id: int) -> None:
+        """End a MESSAGE that was not acknowledged."""
         message = self.end(msg_id)
         self.local.events.append(Undelivered(msg_id, message.frame.dest))
 
@@ -2276,6 +2291,7 @@ class Messages(Part):
             self.answer_echo(interface, source, frame.origin, h.token, now)
 
     def answer_echo(self, interface: Interface, source: bytes, origin: bytes, token: int, now: float) -> None:
+        """Answer an `echo`, within the limit of answers."""
         if self.local.answers.take(now=now):
             payload = self.local.echo_payload(c.FLAG_REPLY, token)
             extra = len(payload) - c.HANDSHAKE_FIXED_BYTES
@@ -2284,6 +2300,7 @@ class Messages(Part):
             self.forwarder.answer(interface, source, self.local.new_frame(c.TYPE_HANDSHAKE, origin, payload), now)
 
     def report_strange(self, address: bytes, speaks: str) -> None:
+        """Post, once, that nothing is possible with a v1.0 program."""
         strange = StrangeNode(address, speaks)
         if strange not in self._strange and len(self._strange) < c.STRANGE_MAX:
             self._strange.add(strange)
