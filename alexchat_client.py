@@ -1386,7 +1386,7 @@ class ClientRoom(Room):
     """The room of a client: one chat, with a server or with another client; over when that is.
 
     `listener`: where a peer may call us just while we call it. Of the two streams the one opened by the lower address
-    stays (alexstream.md, section 2); what was said on the other still arrives.
+    stays (simultaneous opens are two streams); what was said on the other still arrives.
     """
 
     def __init__(self, node: Node, console: Console, *, listener: Optional[Listener] = None, **settings: Any) -> None:

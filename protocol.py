@@ -1531,7 +1531,7 @@ class Routes(Part):
             self.select(d, now)
 
     def withdraw_route(self, n: Neighbour, dest: bytes, now: float) -> None:
-        """A neighbour does not advertise a destination any more."""
+        """Remove the route to a destination that a neighbour advertised."""
         d = self.table.get(dest)
         if d is not None and d.adverts.pop(n, None) is not None:
             n.adverts -= 1
@@ -1540,7 +1540,7 @@ class Routes(Part):
                 self.select(d, now)
 
     def withdraw_all(self, n: Neighbour, now: float) -> None:
-        """A neighbour does not advertise anything any more."""
+        """Remove all routes that a neighbour advertised."""
         for dest in self.table if n.adverts else ():
             self.withdraw_route(n, dest, now)
 

@@ -97,7 +97,6 @@ def test_line_unknown_type() -> None:
 
 
 def test_line_invalid_utf8() -> None:
-    """Row 82."""
     assert decode_record(b'{"type": "say", "text": "a\xc3(\xf0\x9f"}') == Say("a\ufffd(\ufffd")
 
 
@@ -282,7 +281,6 @@ def test_client_message_passed_on(person: Client, sender: str, shown: str) -> No
 
 
 def test_client_line_typed_delivered(person: Client) -> None:
-    """Row 89."""
     person.peer.stream.other.holding = True
     person.turn("one", "two")
     assert person.peer.heard() == [Say("one", 1), Say("two", 2)]
@@ -357,7 +355,7 @@ def test_client_peer_finishes_goes_on_talking(person: Client) -> None:
 
 
 def test_pipe_ends_peer_goes_on(pipe: Client) -> None:
-    """Half-close: what the peer says afterwards arrives, until he ends. (Row 87.)"""
+    """Half-close: what the peer says afterwards arrives, until it ends."""
     pipe.turn("one", "exit", at_end=True)
     assert pipe.peer.heard() == [Say("one", 1), Say("exit", 2)]
     assert pipe.peer.stream.other.finished
@@ -469,7 +467,7 @@ def test_client_malformed_lines_between_others(person: Client) -> None:
 
 @pytest.mark.parametrize("turns", [2, pytest.param(16, marks=pytest.mark.slow)])
 def test_client_a_million_empty_lines(person: Client, turns: int) -> None:
-    """Row 85: they are told of in a few notes, and what is typed meanwhile goes out."""
+    """They are told of in a few notes, and what is typed meanwhile goes out."""
     for number in range(turns):
         person.peer.stream.write(b"\n" * 65536)
         person.turn(f"line {number}")

@@ -1070,7 +1070,6 @@ def test_addresses() -> None:
 
 @pytest.mark.parametrize("problem", [errno.ENETDOWN, errno.ENXIO, errno.ENODEV])
 def test_a_link_that_goes_down_and_comes_back(pair: Pair, problem: int) -> None:
-    """Row 17."""
     near, far = pair.connect()
     near.write(b"before ")
     near.drain(SECONDS)
@@ -1089,7 +1088,6 @@ def test_a_link_that_goes_down_and_comes_back(pair: Pair, problem: int) -> None:
 
 @pytest.mark.parametrize("problem", [errno.EAGAIN, errno.ENOBUFS])
 def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
-    """Row 20."""
     near, far = pair.connect()
     count = 0
 
@@ -1108,7 +1106,6 @@ def test_a_full_card_delays_but_loses_nothing(pair: Pair, problem: int) -> None:
 
 
 def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
-    """Row 20."""
     near, far = pair.connect()
     tries, began = 0, time.monotonic()
 
@@ -1131,7 +1128,6 @@ def test_a_card_without_carrier_is_tried_now_and_then(pair: Pair) -> None:
 
 
 def test_an_mtu_that_shrinks_in_mid_stream(pair: Pair) -> None:
-    """Row 19."""
     near, far = pair.connect()
     received = in_thread(lambda: read_all(far))
     near.write(bytes(100_000))
@@ -1309,7 +1305,7 @@ def test_names_for_a_shell(name: str, shown: str) -> None:
 
 
 def test_a_storm_of_broadcasts_leaves_a_stream_its_turn(pair: Pair) -> None:
-    """Row 16: what the cards cannot hold is lost, as on a real one."""
+    """What the cards cannot hold is lost, as on a real one."""
     near, far = pair.connect()
     data = os.urandom(200_000)
     source = MemoryLink(pair.cable, 9)
@@ -1331,7 +1327,6 @@ def test_a_storm_of_broadcasts_leaves_a_stream_its_turn(pair: Pair) -> None:
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_the_wall_clock_may_jump(pair: Pair, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
-    """Row 21."""
     near, far = pair.connect()
     near.write(b"before ")
     near.drain(SECONDS)
@@ -1343,7 +1338,7 @@ def test_the_wall_clock_may_jump(pair: Pair, monkeypatch: pytest.MonkeyPatch, ho
 
 
 def test_a_machine_that_slept_five_minutes_asks_before_it_gives_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows 21 and 80: its monotonic clock jumps while bytes are under way."""
+    """Its monotonic clock jumps while bytes are under way."""
     near, far = pair.connect()
     pair.links[1].down = errno.ENETDOWN
     near.write(b"sent before it slept")

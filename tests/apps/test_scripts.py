@@ -599,7 +599,6 @@ def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_arrival_stdout_full() -> None:
-    """Row 88."""
     before, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, 1)
     try:
@@ -616,7 +615,6 @@ def test_arrival_stdout_full() -> None:
 
 
 def test_shown_lines(capfd: Any) -> None:
-    """Row 83."""
     shown = Shown(Output(1), "02:02")
     for piece in (b"one\ntw", b"o\x1b[2J\xff\n", b"x" * 9000, b"\nlast"):
         shown.write(piece)
@@ -628,7 +626,7 @@ def test_shown_lines(capfd: Any) -> None:
 
 
 def test_shown_text_that_is_no_utf8(capfd: Any) -> None:
-    """Row 82: also where it is cut anywhere; what can be read is, the rest is shown as bytes."""
+    """Also where it is cut anywhere; what can be read is, the rest is shown as bytes."""
     for cut in range(12):
         shown = Shown(Output(1), "02:02")
         text = b"\xf0\x9f\x98\x80 \xc3( \xed\xa0\x80\n"

@@ -84,7 +84,6 @@ def test_syn_sent_syn_ack_connects() -> None:
 
 @pytest.mark.parametrize("wrong", [{"tag": 5}, {"ack": 5}, {"flags": SYN}, {"flags": SYN | ACK | INIT}, {"port": 8}])
 def test_syn_sent_wrong_syn_ack_is_dropped(wrong: Dict[str, int]) -> None:
-    """Row 37."""
     script = Script()
     script.connect()
     script.raw(script.syn_ack(**wrong))
@@ -95,7 +94,6 @@ def test_syn_sent_wrong_syn_ack_is_dropped(wrong: Dict[str, int]) -> None:
 
 
 def test_syn_sent_syn_ack_off_by_one_is_dropped() -> None:
-    """Row 37."""
     script = Script()
     script.connect()
     for error in (-1, 1):
@@ -115,7 +113,6 @@ def test_syn_sent_data_without_syn_is_dropped() -> None:
 
 
 def test_syn_sent_refused() -> None:
-    """Row 43."""
     script = Script()
     script.connect()
     script.raw(Wire(script.stream, RST | ACK, ack=script.our_isn + 1, tag=script.our_isn))
@@ -125,7 +122,6 @@ def test_syn_sent_refused() -> None:
 
 @pytest.mark.parametrize("error", [{"tag": 1}, {"ack": 1}, {"flags": -ACK}])
 def test_syn_sent_forged_reset_is_ignored(error: Dict[str, int]) -> None:
-    """Row 43."""
     script = Script()
     script.connect()
     good = Wire(script.stream, RST | ACK, ack=script.our_isn + 1, tag=script.our_isn)
@@ -269,7 +265,7 @@ def test_listen_cookie_depends_on_everything() -> None:
 
 @pytest.mark.parametrize(("age", "good"), [(0.0, True), (63.0, True), (127.9, True), (128.1, False), (129.0, False)])
 def test_listen_cookie_age(age: float, good: bool) -> None:
-    """Row 40: two slots, then a reset of the stateless kind."""
+    """Two slots, then a reset of the stateless kind."""
     script = Script()
     script.endpoint.listen(PORT)
     script.now = 64.0 * 100
@@ -284,7 +280,6 @@ def test_listen_cookie_age(age: float, good: bool) -> None:
     "wrong", [{"tag": 1}, {"ack": 1}, {"tag": 1, "ack": 1}, {"seq": 1}, {"port": 1}, {"stream": 1}]
 )
 def test_listen_guessed_cookie_makes_no_state(wrong: Dict[str, int]) -> None:
-    """Rows 38 and 39."""
     script = Script()
     script.endpoint.listen(PORT)
     script.endpoint.listen(PORT + 1)
@@ -298,7 +293,7 @@ def test_listen_guessed_cookie_makes_no_state(wrong: Dict[str, int]) -> None:
 
 
 def test_listen_spent_cookie_is_refused() -> None:
-    """A recorded conversation is not accepted again. (Row 40.)"""
+    """A recorded conversation is not accepted again."""
     script = Script()
     script.endpoint.listen(PORT)
     (answer,) = answer_to(script, script.syn())
@@ -349,7 +344,6 @@ def test_listen_syn_ack_echo_gives_the_first_round_trip() -> None:
 
 
 def test_no_listener_syn_is_refused() -> None:
-    """Row 43."""
     script = Script()
     (reply,) = answer_to(script, script.syn())
     assert reply.flags == RST | ACK
@@ -381,7 +375,7 @@ def test_connect_to_what_is_no_peer(peer: bytes) -> None:
 
 @pytest.mark.parametrize("origin", [OURS, bytes(6), b"\xff" * 6, b"\x01\0\0\0\0\1"])
 def test_listen_syn_from_no_peer_is_dropped(origin: bytes) -> None:
-    """Rows 8 and 34 (LAND)."""
+    """LAND."""
     script = Script()
     script.endpoint.listen(PORT)
     assert answer_to(script, script.syn(), origin) == []
@@ -389,7 +383,7 @@ def test_listen_syn_from_no_peer_is_dropped(origin: bytes) -> None:
 
 
 def test_listen_flood_of_syns() -> None:
-    """Row 33: 50 000 SYNs in 5 s from random origins leave nothing behind; an honest one gets in all the same."""
+    """50 000 SYNs in 5 s from random origins leave nothing behind; an honest one gets in all the same."""
     script = Script()
     script.endpoint.listen(PORT)
     honest = Endpoint(THEIRS, rng=random.Random(1))
@@ -422,7 +416,6 @@ def test_listen_flood_of_syns() -> None:
 
 
 def test_listen_syns_from_one_victim_are_not_amplified() -> None:
-    """Row 35."""
     script = Script()
     script.endpoint.listen(PORT)
     data = streamwire.pack(script.syn(), THEIRS, OURS)
@@ -451,14 +444,13 @@ def test_no_stream_segment_is_reset_by_reflection() -> None:
 
 @pytest.mark.parametrize("flags", [RST, RST | ACK, RST | INIT, RST | ACK | INIT, SYN | ACK, SYN, RST | PUSH])
 def test_no_stream_resets_and_syn_acks_are_never_answered(flags: int) -> None:
-    """Rows 36 and 76."""
     script = Script()
     assert answer_to(script, Wire(flags=flags, tag=5, ack=6)) == []
     assert sum(script.endpoint.drops.values()) == 1
 
 
 def test_limit_of_64_streams_per_peer() -> None:
-    """Row 44: the 65th is busy, the others are untouched."""
+    """The 65th is busy, the others are untouched."""
     script = Script()
     script.endpoint.listen(PORT)
     for number in range(1, 65):
@@ -472,7 +464,6 @@ def test_limit_of_64_streams_per_peer() -> None:
 
 
 def test_limit_of_1024_streams() -> None:
-    """Rows 44 and 45."""
     script = Script()
     script.endpoint.listen(PORT)
 
@@ -493,7 +484,7 @@ def test_limit_of_1024_streams() -> None:
 
 
 def test_connect_skips_stream_numbers_in_use() -> None:
-    """Row 45; zero is no stream number."""
+    """Zero is no stream number."""
 
     class Short(random.Random):
         def getrandbits(self, k: int) -> int:
@@ -517,7 +508,7 @@ def test_both_open_to_each_other_with_one_stream_number() -> None:
 
 @pytest.mark.parametrize(("offer", "used"), [(None, 64), (0, 64), (1, 64), (63, 64), (536, 536), (65535, MSS)])
 def test_segment_size_offered_is_clamped(offer: Optional[int], used: int) -> None:
-    """Row 31. Without the option nothing is known of the peer; its frames are at least as large as v1.0's."""
+    """Without the option nothing is known of the peer; its frames are at least as large as v1.0's."""
     script = opened(segment_size=offer)
     script.session.send(bytes(5000))
     first = script.take()[0]
@@ -647,7 +638,7 @@ def test_established_ack_in_mid_segment_resends_the_rest_only() -> None:
 
 @pytest.mark.parametrize("beyond", [1, 2, 1000, 2**31 - 6, 2**31 - 5])
 def test_established_ack_of_what_was_never_sent(beyond: int) -> None:
-    """Row 47: dropped, challenged ten times a second at most."""
+    """Dropped, challenged ten times a second at most."""
     script = opened()
     script.session.send(b"hello")
     script.take()
@@ -663,7 +654,7 @@ def test_established_ack_of_what_was_never_sent(beyond: int) -> None:
 
 
 def test_established_acks_of_what_has_not_arrived_yet() -> None:
-    """Row 49: who acknowledges what still flies hurts himself: it is never sent again, nor sent any faster."""
+    """Who acknowledges what still flies hurts himself: it is never sent again, nor sent any faster."""
     script = opened()
     script.session.send(bytes(WINDOW))
     counts = [len(script.take())]
@@ -678,7 +669,7 @@ def test_established_acks_of_what_has_not_arrived_yet() -> None:
 
 @pytest.mark.parametrize("acks", [1000, pytest.param(10000, marks=pytest.mark.slow)])
 def test_established_flood_of_shifting_sacks(acks: int) -> None:
-    """Row 54: 16 true blocks each, never the same; a window of 370 segments flies."""
+    """16 true blocks each, never the same; a window of 370 segments flies."""
     script = opened()
     script.session.send(bytes(WINDOW))
     top, held = 10 * MSS, 0
@@ -726,7 +717,7 @@ def test_established_ack_below_the_isn_is_challenged() -> None:
     "sack", [(5000, 4000), (4000, 4000), (-5, 0), (0, 1000000), (-(2**30), 2**30), (0, MSS + 1), (3 * MSS, 9 * MSS)]
 )
 def test_established_wrong_sack_is_ignored(sack: Any) -> None:
-    """Row 51: inverted, empty, below una, beyond nxt, everything."""
+    """Inverted, empty, below una, beyond nxt, everything."""
     script = in_flight(3)
     script.wait(RTT)
     script.give(ACK, sacks=[sack])
@@ -736,7 +727,7 @@ def test_established_wrong_sack_is_ignored(sack: Any) -> None:
 
 
 def test_established_reneging_peer_is_sent_again_what_it_took_back() -> None:
-    """Row 53: SACKed first, then acknowledged only up to there; nothing above `una` was forgotten."""
+    """SACKed first, then acknowledged only up to there; nothing above `una` was forgotten."""
     script = in_flight(3)
     script.wait(RTT)
     script.give(ACK, sacks=[(MSS, 3 * MSS)])
@@ -756,7 +747,6 @@ def shape_starts(script: Script) -> List[int]:
 
 
 def test_established_random_sacks_do_no_harm() -> None:
-    """Row 51."""
     script = in_flight(10)
     rng = random.Random(51)
     for _ in range(300):
@@ -866,7 +856,6 @@ def test_established_three_silent_probes_collapse_the_window() -> None:
 
 
 def test_established_silence_is_told() -> None:
-    """Row 78."""
     script = in_flight(2)
     heard = script.now
     script.run(0.29)
@@ -880,7 +869,7 @@ def test_established_silence_is_told() -> None:
 
 
 def test_established_user_timeout() -> None:
-    """180 s without progress, and by then far more than 8 probes. (Row 78.)"""
+    """180 s without progress, and by then far more than 8 probes."""
     script = in_flight(2)
     script.run(179.9)
     assert reason(script) == ""
@@ -891,7 +880,7 @@ def test_established_user_timeout() -> None:
 
 
 def test_established_stopped_for_300_seconds_probes_before_it_gives_up() -> None:
-    """Row 80: on waking the input comes first; and with none, eight probes."""
+    """On waking the input comes first; and with none, eight probes."""
     script = in_flight(2)
     script.wait(300.0)
     assert script.take() != []
@@ -908,7 +897,7 @@ def test_established_stopped_for_300_seconds_probes_before_it_gives_up() -> None
 
 
 def test_established_head_missing_for_ever_times_out() -> None:
-    """Rows 52 and 53: what is SACKed and never acknowledged is no progress; and it is not sent again."""
+    """What is SACKed and never acknowledged is no progress; and it is not sent again."""
     script = in_flight(10)
     start = script.now
     heads = 0
@@ -925,7 +914,7 @@ def test_established_head_missing_for_ever_times_out() -> None:
 
 @pytest.mark.parametrize("echo", [0, 1, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_established_senseless_echo_is_no_sample(echo: int) -> None:
-    """Row 58: PTO stays what it was."""
+    """PTO stays what it was."""
     script = in_flight(2)
     script.wait(RTT)
     script.give(ACK, ack=MSS, echo=echo)
@@ -933,7 +922,6 @@ def test_established_senseless_echo_is_no_sample(echo: int) -> None:
 
 
 def test_established_echo_of_the_future_is_no_sample() -> None:
-    """Row 58."""
     script = in_flight(2)
     script.wait(RTT)
     script.give(ACK, ack=MSS, echo=script.echo + 1000000)
@@ -941,7 +929,6 @@ def test_established_echo_of_the_future_is_no_sample() -> None:
 
 
 def test_established_zero_window_is_probed_for_ever() -> None:
-    """Row 56."""
     script = opened(window=0)
     script.session.send(bytes(5000))
     times = []
@@ -975,7 +962,7 @@ def test_established_zero_window_of_a_dead_peer_times_out() -> None:
 
 
 def test_established_window_opening_by_single_bytes() -> None:
-    """Row 57: the sender waits for a segment or half the largest window."""
+    """The sender waits for a segment or half the largest window."""
     script = opened(window=4 * MSS)
     script.session.send(bytes(20000))
     assert len(script.take()) == 4
@@ -1015,7 +1002,7 @@ def test_established_shrunken_window_is_not_obeyed() -> None:
 
 
 def test_established_path_mtu_falls() -> None:
-    """Row 19: what flies in larger segments goes again in smaller ones."""
+    """What flies in larger segments goes again in smaller ones."""
     script = in_flight(3)
     script.wait(0.0005)
     script.endpoint.path_changed(THEIRS, now=script.now, mtu=600)
@@ -1132,7 +1119,7 @@ def test_established_empty_push_is_answered_without_push() -> None:
 
 
 def test_established_flood_of_pushes_in_one_batch() -> None:
-    """Row 59: one acknowledgement a batch."""
+    """One acknowledgement a batch."""
     script = opened()
     for _ in range(64):
         script.give(ACK | PUSH)
@@ -1181,7 +1168,7 @@ def test_established_sacks_16_alone_3_with_data() -> None:
 
 
 def test_established_two_copies_that_differ() -> None:
-    """Row 62: the first wins."""
+    """The first wins."""
     script = opened()
     script.give(seq=5, payload=b"first")
     script.give(seq=3, payload=b"other copy")
@@ -1191,7 +1178,7 @@ def test_established_two_copies_that_differ() -> None:
 
 @pytest.mark.parametrize("read_first", [False, True])
 def test_established_segment_at_the_edge(read_first: bool) -> None:
-    """Row 60: edge - 1 is taken; edge, edge + 1 and half the circle away are answered only."""
+    """Edge - 1 is taken; edge, edge + 1 and half the circle away are answered only."""
     script = opened()
     for seq, sacks in ((WINDOW - 1, ((WINDOW - 1, WINDOW),)), (WINDOW, None), (WINDOW + 1, None), (2**31 - 1, None)):
         script.give(seq=seq, payload=b"x")
@@ -1274,7 +1261,7 @@ def test_established_at_most_1024_pieces() -> None:
 
 @pytest.mark.parametrize("count", [20000, pytest.param(1000000, marks=pytest.mark.slow)])
 def test_established_a_million_single_bytes(count: int) -> None:
-    """Row 64: an acknowledgement for every fourth; the last ones cost no more than the first."""
+    """An acknowledgement for every fourth; the last ones cost no more than the first."""
     script = opened()
     wire = Wire(script.stream, ACK | DATA, PORT, 0, script.our_isn + 1, WINDOW, script.our_isn, payload=b"x")
     acks, halves = 0, []
@@ -1293,7 +1280,7 @@ def test_established_a_million_single_bytes(count: int) -> None:
 
 
 def test_established_forged_data_with_the_right_numbers_is_taken() -> None:
-    """Row 71: who can see the segments can forge them; the README says so."""
+    """Who can see the segments can forge them; the README says so."""
     script = opened()
     script.give(ACK | PUSH, payload=b"forged")
     assert script.session.read(9) == b"forged"
@@ -1302,7 +1289,7 @@ def test_established_forged_data_with_the_right_numbers_is_taken() -> None:
 
 
 def test_established_peer_stopped_for_a_minute_while_we_write() -> None:
-    """Row 79: the window fills, then Stalled, Resumed, and nothing is lost."""
+    """The window fills, then Stalled, Resumed, and nothing is lost."""
     script = opened(window=5 * MSS)
     assert script.session.send(bytes(WINDOW)) == WINDOW
     sent = script.take() + [wire for _, wire in script.run(60.0)]
@@ -1317,7 +1304,7 @@ def test_established_peer_stopped_for_a_minute_while_we_write() -> None:
 
 @pytest.mark.parametrize(("age", "taken"), [(29.9, True), (30.1, False)])
 def test_established_old_ts_is_dropped(age: float, taken: bool) -> None:
-    """PAWS, row 69."""
+    """PAWS."""
     script = opened()
     script.give(ACK, ts=100000000)
     script.give(ACK | PUSH, payload=b"x", ts=(100000000 - int(age * 1e6)) % WRAP)
@@ -1338,7 +1325,7 @@ def test_established_old_ts_after_15_idle_minutes_is_taken() -> None:
 
 @pytest.mark.parametrize("field", ["tag", "port"])
 def test_established_wrong_tag_or_port(field: str) -> None:
-    """Rows 14, 70 and 72: no effect; what is reflected cannot hit the live stream."""
+    """No effect; what is reflected cannot hit the live stream."""
     script = opened()
     good = Wire(script.stream, ACK | DATA, PORT, script.isn + 1, script.our_isn + 1, tag=script.our_isn, payload=b"x")
     script.raw(good._replace(ts=script.stamp(), **{field: getattr(good, field) + 1}))
@@ -1350,7 +1337,6 @@ def test_established_wrong_tag_or_port(field: str) -> None:
 
 
 def test_established_wrong_init_bit_is_another_stream() -> None:
-    """Row 72."""
     script = opened()
     wire = Wire(script.stream, ACK | INIT | DATA, PORT, script.isn + 1, script.our_isn + 1, tag=script.our_isn)
     (reply,) = answer_to(script, wire._replace(payload=b"x"))
@@ -1359,7 +1345,7 @@ def test_established_wrong_init_bit_is_another_stream() -> None:
 
 
 def test_established_syn_is_challenged() -> None:
-    """Row 42: a late duplicate and a forged one; ten a second."""
+    """A late duplicate and a forged one; ten a second."""
     script = accepted()
     count = 0
     for number in range(50):
@@ -1384,7 +1370,6 @@ def test_established_late_syn_ack_is_challenged() -> None:
 
 
 def test_established_blind_segments_do_nothing() -> None:
-    """Rows 70 and 73."""
     script = opened()
     script.session.send(b"hello")
     script.take()
@@ -1404,7 +1389,6 @@ def test_established_blind_segments_do_nothing() -> None:
 
 
 def test_any_bytes_are_counted_and_dropped() -> None:
-    """Rows 22 and 23."""
     script = opened()
     for size in range(36):
         script.feed(bytes(size))
@@ -1417,7 +1401,7 @@ def test_any_bytes_are_counted_and_dropped() -> None:
 
 
 def test_established_segment_cut_anywhere_is_dropped() -> None:
-    """Row 22 in a stream: also what begins as the expected segment does and ends before its header."""
+    """Also what begins as the expected segment does and ends before its header."""
     script = opened()
     whole = script.packed(ACK | DATA, payload=b"hello")
     for size in range(len(whole)):
@@ -1433,7 +1417,7 @@ def test_established_segment_cut_anywhere_is_dropped() -> None:
 
 @pytest.mark.parametrize(("seq", "good"), [(-1, False), (0, True), (1000, True), (WINDOW, True), (WINDOW + 1, False)])
 def test_established_reset(seq: int, good: bool) -> None:
-    """Row 74: from rcv_nxt to the edge."""
+    """From rcv_nxt to the edge."""
     script = opened()
     script.session.send(b"hello")
     script.take()
@@ -1454,7 +1438,7 @@ def test_established_reset_with_a_wrong_tag_is_ignored() -> None:
     ("seq", "good"), [(1, False), (0, True), (-1, True), (-WINDOW, True), (-WINDOW - 1, False), (2**30, False)]
 )
 def test_established_stateless_reset(seq: int, good: bool) -> None:
-    """A peer that knows nothing reflects our own words: our ack as its seq, its old ISN as tag. (Row 77.)"""
+    """A peer that knows nothing reflects our own words: our ack as its seq, its old ISN as tag."""
     script = opened()
     script.session.send(b"hello")
     script.take()
@@ -1559,7 +1543,7 @@ def test_fin_wait_1_fin_is_repeated_like_data() -> None:
 
 
 def test_fin_wait_2_peer_may_send_for_ever() -> None:
-    """Half-close: row 87."""
+    """Half-close."""
     script = opened()
     script.session.finish()
     script.take()
@@ -1575,7 +1559,7 @@ def test_fin_wait_2_peer_may_send_for_ever() -> None:
 
 
 def test_established_fin_ends_the_stream_after_all_bytes() -> None:
-    """Row 66: a FIN out of order; and it is acknowledged at once."""
+    """A FIN out of order; and it is acknowledged at once."""
     script = opened()
     script.give(ACK | FIN, seq=5)
     assert script.names() == []
@@ -1642,7 +1626,6 @@ def test_fin_wait_1_fin_and_ack_closes() -> None:
 
 
 def test_time_wait_fin_is_acknowledged_again_and_linger_restarts() -> None:
-    """Row 67."""
     script = closing(opened())
     script.wait(9.0)
     script.give(ACK | FIN, seq=0)
@@ -1656,7 +1639,6 @@ def test_time_wait_fin_is_acknowledged_again_and_linger_restarts() -> None:
 
 
 def test_time_wait_data_beyond_the_end_is_reset() -> None:
-    """Row 68."""
     script = closing(opened())
     script.give(seq=1, payload=b"more")
     (wire,) = script.take_raw()
@@ -1799,7 +1781,6 @@ def test_established_idle_and_answered_lives_for_ever() -> None:
 
 
 def test_established_idle_and_silent_peer_is_given_up() -> None:
-    """Row 46."""
     script = opened()
     times = [time for time, _ in script.run(179.0)]
     assert times[0] == pytest.approx(15.0)
@@ -1810,7 +1791,7 @@ def test_established_idle_and_silent_peer_is_given_up() -> None:
 
 
 def test_listen_flood_of_silent_connections_is_forgotten() -> None:
-    """Row 46: 64 streams of one peer are opened and never used; three minutes later there is room again."""
+    """64 streams of one peer are opened and never used; three minutes later there is room again."""
     script = Script()
     script.endpoint.listen(PORT)
 
@@ -1832,7 +1813,7 @@ def test_listen_flood_of_silent_connections_is_forgotten() -> None:
 
 
 def test_time_never_goes_back() -> None:
-    """Row 21: an earlier `now` counts as the latest."""
+    """An earlier `now` counts as the latest."""
     script = in_flight(2)
     script.endpoint.tick(now=script.now - 100)
     script.endpoint.path_changed(THEIRS, now=script.now - 100)

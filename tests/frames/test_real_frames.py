@@ -222,7 +222,6 @@ def test_what_is_said_after_the_others_input_has_ended_arrives(pair: Tuple[Host,
 
 
 def test_what_is_answered_after_ones_own_input_has_ended_arrives(pair: Tuple[Host, Host]) -> None:
-    """Row 87."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0", "--name", "bob")
     client = start(left, "alexchat_client.py", "eth0", address_of(server), "--name", "alice")
@@ -239,7 +238,7 @@ def test_what_is_answered_after_ones_own_input_has_ended_arrives(pair: Tuple[Hos
 
 
 def test_a_line_that_does_not_arrive_is_sent_to_the_next_program_there(pair: Tuple[Host, Host]) -> None:
-    """Row 89: once, and nothing that had arrived before."""
+    """Once, and nothing that had arrived before."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
     client = start(left, "alexchat_client.py", "eth0", address_of(server), "--linger", "0", "--json")
@@ -386,7 +385,6 @@ def test_a_long_transfer_shows_its_progress(pair: Tuple[Host, Host]) -> None:
 
 
 def test_streams_at_once_into_files(pair: Tuple[Host, Host], tmp_path: Any) -> None:
-    """Row 91."""
     left, right = pair
     server = start(right, "alexstream_server.py", "eth0", "--output", str(tmp_path))
     texts = [b"x" * size for size in (0, 1, 100000)] + [b"no line end", b"\x00\xff\x1b[2J"]
@@ -470,7 +468,6 @@ def test_a_v1_handshake_makes_its_origin_known(pair: Tuple[Host, Host]) -> None:
 
 
 def test_hostile_text_is_shown_escaped(pair: Tuple[Host, Host]) -> None:
-    """Row 83."""
     left, right = pair
     node = start(right, "node.py", "eth0")
     me = raw(address_of(node))
@@ -737,7 +734,6 @@ class Transfer(NamedTuple):
 
 
 def test_the_server_is_killed_in_mid_stream_and_started_again(under_way: Transfer) -> None:
-    """Row 77."""
     under_way.server.signal(signal.SIGKILL)
     under_way.server.wait()
     again = start(under_way.right, "alexstream_server.py", "eth0")
@@ -793,7 +789,7 @@ def feed(near: Host, far: Host, interface: str, path: str) -> Feed:
 
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 def test_a_process_is_stopped_for_a_while(two_places: Places, who: str, tmp_path: Any) -> None:
-    """Row 79 (ALEXCHAT_STOP_SECONDS=60 on demand): nothing is lost and it goes on at once."""
+    """(ALEXCHAT_STOP_SECONDS=60 on demand.) Nothing is lost and it goes on at once."""
     stream = feed(*two_places, str(tmp_path / "received"))
     stream.send(300000)
     stream.wait_for(1)
@@ -835,7 +831,6 @@ def test_a_cable_changes_under_a_stream(pair: Tuple[Host, Host], fault: str, tmp
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_in_mid_stream(under_way: Transfer, number: int) -> None:
-    """Row 92."""
     under_way.client.signal(number)
     assert under_way.client.wait() == 128 + number
     under_way.server.expect("reset", where="err")
@@ -861,7 +856,6 @@ def test_signals_end_what_asks(pair: Tuple[Host, Host], name: str, number: int) 
 
 
 def test_ctrl_c_in_a_chat_gives_the_terminal_back(pair: Tuple[Host, Host]) -> None:
-    """Row 92."""
     left, right = pair
     server = start(right, "alexchat_server.py", "eth0")
     shell = left.terminal(["sh"])
@@ -891,7 +885,6 @@ def test_a_reader_that_goes_away(pair: Tuple[Host, Host]) -> None:
 
 
 def test_a_stream_whose_reader_goes_away_is_reset(pair: Tuple[Host, Host]) -> None:
-    """Row 88."""
     left, right = pair
     command = '"$0" "$@" | head -c 10 > /dev/null'
     server = right.start(["sh", "-c", command, *script("alexstream_server.py", "eth0")])
@@ -903,7 +896,6 @@ def test_a_stream_whose_reader_goes_away_is_reset(pair: Tuple[Host, Host]) -> No
 
 
 def test_a_full_disk(pair: Tuple[Host, Host], tmp_path: Any) -> None:
-    """Rows 88 and 91."""
     left, right = pair
     folder = str(tmp_path / "small")
     os.mkdir(folder)

@@ -316,7 +316,6 @@ def test_nodes_talk(lab: Lab, driver: str, where: str) -> None:
 
 
 def test_an_interface_that_goes_down_and_comes_back(lab: Lab) -> None:
-    """Row 17."""
     left, right = lab.line(2)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
         transfer(one, two, b"before")
@@ -328,7 +327,6 @@ def test_an_interface_that_goes_down_and_comes_back(lab: Lab) -> None:
 
 
 def test_an_interface_that_is_taken_away_and_brought_back(lab: Lab) -> None:
-    """Row 17."""
     left, right = lab.line(2)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two):
         transfer(one, two, b"before")
@@ -366,7 +364,7 @@ def test_a_cable_that_is_pulled_out_and_put_back_in_mid_stream(lab: Lab) -> None
 
 
 def test_a_card_whose_address_changes_in_mid_stream(lab: Lab) -> None:
-    """Row 18: a node's address is not its card's, once it has one."""
+    """A node's address is not its card's, once it has one."""
     left, right = lab.line(2)
     with open_nodes((left, "eth0"), (right, "eth0")) as (one, two), two.listen(2) as listener:
         near = one.connect(two.address, 2, timeout=SECONDS)

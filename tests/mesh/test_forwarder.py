@@ -141,7 +141,6 @@ def test_routed_frame_goes_on_with_ttl_less_one(two: Desk, kind: int) -> None:
 
 @pytest.mark.parametrize(("ttl", "onward"), [(0, []), (1, [0]), (5, [4]), (31, [30])])
 def test_routed_frame_ttl(two: Desk, ttl: int, onward: List[int]) -> None:
-    """Rows 6 and 15."""
     a, b = forwarding(two)
     for _ in range(2):
         sent = two.put(0, two.macs[0], a.mac, two.frame(TYPE_STREAM, a.address, b.address, b"x", ttl=ttl))
@@ -159,7 +158,7 @@ def test_routed_frame_longer_than_the_next_mtu_is_dropped(two: Desk) -> None:
 
 
 def test_routed_frame_never_goes_back(two: Desk) -> None:
-    """Row 15: nor between two relays that point at each other."""
+    """Nor between two relays that point at each other."""
     a, _b = forwarding(two)
     two.put(0, two.macs[0], a.mac, two.frame(TYPE_MESSAGE, FAR, a.address, b"x"))
     assert two.router.drops["back"] == 1
@@ -262,7 +261,6 @@ def test_flood_relayed_by_another_is_cancelled_if_all_hear_that_one(two: Desk) -
 
 
 def test_flood_storm_is_limited_to_200_a_second(two: Desk) -> None:
-    """Row 16."""
     a, _b = forwarding(two)
     for _ in range(1000):
         two.put(0, BROADCAST_ADDRESS, a.mac, two.frame(TYPE_BROADCAST, a.address, EVERYONE, b"x"))
@@ -321,7 +319,6 @@ def test_own_frames_that_come_back_on_the_same_interface_are_dropped() -> None:
 
 
 def test_another_node_with_this_address_raises_an_alarm_every_ten_seconds(desk: Desk) -> None:
-    """Rows 8 and 14."""
     twin = Peer(1)
     twin.mac = mac_of(66)
     for _ in range(25):

@@ -185,7 +185,7 @@ def cut_one_way(net: Network, way: List[SimNode]) -> None:
 def test_outage_after_silent_death(
     build: Build, ends: Tuple[int, int], fault: Callable[[Network, List[SimNode]], None], limit: float
 ) -> None:
-    """The limits are the prototype's worst figures on real frames (section 15)."""
+    """The limits are the prototype's worst figures on real frames."""
     assert outages(build, ends, fault) <= limit
 
 
@@ -542,7 +542,6 @@ def test_two_interfaces_on_one_segment_give_no_duplicates() -> None:
 
 
 def test_two_nodes_with_one_address_both_raise_an_alarm_and_nothing_loops() -> None:
-    """Row 14."""
     net = Network(1)
     lan = net.segment()
     one = net.node(lan, macs=[mac_of(7, 1)], address=mac_of(7))
@@ -598,7 +597,7 @@ def test_one_way_hearing_on_a_bus_is_bridged_by_a_third_node() -> None:
     assert net.walk(b, a) == [b, c, a]
 
 
-# --- Mixed with v1.0 (section 11) ------------------------------------------------------------------------------------
+# --- Mixed with v1.0 -------------------------------------------------------------------------------------------------
 
 
 def test_v1_at_the_end_of_a_line_of_ours() -> None:

@@ -441,7 +441,6 @@ def test_neighbour_with_a_second_mac_is_listed_with_both_and_sent_to_the_first(d
 
 
 def test_neighbour_with_another_mac_is_the_same_neighbour(desk: Desk) -> None:
-    """Row 9."""
     (peer,) = desk.up(2)
     old, peer.mac = peer.mac, mac_of(2, 7)
     for _ in range(3):
@@ -455,7 +454,6 @@ def test_neighbour_with_another_mac_is_the_same_neighbour(desk: Desk) -> None:
 
 
 def test_neighbour_with_another_mac_every_time_is_bounded(desk: Desk) -> None:
-    """Row 9."""
     (peer,) = desk.up(2)
     for port in range(3, 100):
         peer.mac = mac_of(2, port)

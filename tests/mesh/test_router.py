@@ -83,7 +83,6 @@ from protocol import (
 def test_bad_addresses_are_dropped(
     desk: Desk, kind: int, origin: bytes, dest: bytes, destination: bytes, reason: str
 ) -> None:
-    """Rows 5, 7 and 8."""
     desk.run(1)
     data = whole(desk, kind, origin, dest, destination)
     for _ in range(2):
@@ -96,7 +95,6 @@ def test_bad_addresses_are_dropped(
 
 @pytest.mark.parametrize("size", [0, 1, 13, 14])
 def test_frames_shorter_than_their_header_are_counted(desk: Desk, size: int) -> None:
-    """Row 1."""
     desk.run(1)
     assert desk.router.receive(0, whole(desk, TYPE_MESSAGE, mac_of(2), ME)[:size], now=desk.now) is None
     assert sum(desk.router.drops.values()) == 1
@@ -110,7 +108,6 @@ def test_group_source_is_dropped(desk: Desk) -> None:
 
 @pytest.mark.parametrize("version", [0, 2, 3, 255])
 def test_other_versions_are_dropped(desk: Desk, version: int) -> None:
-    """Row 5."""
     data = bytearray(whole(desk, TYPE_MESSAGE, mac_of(2), ME))
     data[14] = version
     desk.router.receive(0, bytes(data), now=desk.now)
@@ -123,7 +120,6 @@ def test_node_id_is_accepted_as_mac_on_other_interfaces(two: Desk) -> None:
 
 
 def test_every_truncation_is_survived(two: Desk) -> None:
-    """Rows 1 and 2."""
     a, b = forwarding(two)
     handshake = Handshake(
         FLAG_PROBE | FLAG_FULL, 5, 5.0, 1500, 2, BOOT_SEQ, 9, two.lists_me(a), (route(9),), (Request(FAR, 1, 64),), "n"
@@ -220,7 +216,6 @@ def test_any_bytes_never_raise(data: bytes) -> None:
 
 
 def test_ten_thousand_routes_fill_a_bounded_table_and_leave_others_their_place() -> None:
-    """Row 12."""
     desk = Desk(mtu=0xFFFF)
     a, b = desk.up(2, 3)
     desk.hear(b, routes=[route(9)])
@@ -271,7 +266,6 @@ def test_nodes_known_by_hearsay_and_asked_are_bounded(desk: Desk) -> None:
 
 
 def test_repeated_routes_cost_no_more_than_one(desk: Desk) -> None:
-    """Row 12."""
     (peer,) = desk.up(2)
     desk.hear(peer, routes=[route(9, 10 + n) for n in range(90)])
     assert len(desk.router.routes.table) == 2

@@ -165,7 +165,6 @@ def test_known_is_who_was_spoken_of(desk: Desk) -> None:
 
 
 def test_route_not_below_what_was_told_is_not_used_but_asked_for(two: Desk) -> None:
-    """Row 13."""
     a, b = two.up(2, 3)
     two.up(4, interface=1)
     told_on(two, a, route(9, 10))
@@ -181,7 +180,7 @@ def test_route_not_below_what_was_told_is_not_used_but_asked_for(two: Desk) -> N
 
 
 def test_forged_nearness_takes_no_neighbour_and_lasts_no_longer_than_the_liar(desk: Desk) -> None:
-    """Row 13: without keys a liar may swallow what goes to far nodes, until he leaves or takes it back."""
+    """Without keys a liar may swallow what goes to far nodes, until he leaves or takes it back."""
     peer, liar = desk.up(2, 3)
     desk.hear(peer, routes=[route(9)])
     desk.stream(mac_of(9))

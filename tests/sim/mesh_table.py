@@ -3,7 +3,7 @@
 
     python tests/sim/mesh_table.py random 1000     also: grid, campus (buses of 25); minutes, and 2 GB
 
-Next to it, in section 15 of the design: at most 303 bytes a second and interface; 161 update frames a node in the 8.5 s
+Its bounds: at most 303 bytes a second and interface; 161 update frames a node in the 8.5 s
 after the death (here the requests, probes and replies are listed beside).
 """
 

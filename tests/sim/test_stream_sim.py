@@ -16,7 +16,6 @@ CHEAP = ("loss 5 %", "loss 10 %", "RTT 0.05 ms", "queue 32", "reorder 5 % by 5 R
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_cell(cell: stream_table.Cell) -> None:
-    """The cells of rows 59, 77, 78, 79 and 91 are among them."""
     runs = [cell.run(seed) for seed in streamsim.seeds(cell.seeds or 1)]
     for bound in cell.bounds:
         assert bound.is_kept(runs), f"{bound.describe()}: {bound.measure(runs)}"

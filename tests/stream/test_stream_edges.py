@@ -824,7 +824,6 @@ def test_established_plain_data_fills_a_gap() -> None:
 
 
 def test_established_plain_data_before_a_fin_that_came_early_is_the_last() -> None:
-    """Row 66."""
     script = opened()
     plain(script, b"a")
     script.give(ACK | FIN, seq=3)
@@ -997,7 +996,6 @@ def test_syn_sent_is_repeated_in_time_whatever_other_streams_wait_for() -> None:
 
 @pytest.mark.parametrize("flags", [RST | ACK | PUSH, SYN | PUSH])
 def test_time_wait_reset_or_syn_that_asks_for_an_answer_gets_none(flags: int) -> None:
-    """Row 76."""
     script = closing(opened())
     script.give(flags, seq=1)
     assert script.take_raw() == []
@@ -1541,7 +1539,7 @@ def test_time_wait_new_data_is_reset_though_our_fin_was_never_acknowledged() -> 
 
 
 def test_listen_oldest_spent_cookie_is_forgotten_first() -> None:
-    """64 s are a slot; a cookie is remembered for two. (Row 40.)"""
+    """64 s are a slot; a cookie is remembered for two."""
     script = Script()
     script.endpoint.listen(PORT)
     echoes = []

@@ -167,7 +167,7 @@ class StreamMachine(RuleBasedStateMachine):
     def inject_with_the_right_tag(self, side: int, flags: int, beyond: int, window: int, sack: List[int]) -> None:
         """A liar on the path, who knows tag and numbers: all that is outside of what may be said has no effect.
 
-        What is inside may be forged, by whoever can read the frames: a limit of the protocol (row 71).
+        What is inside may be forged, by whoever can read the frames: a limit of the protocol.
         """
         me, peer = self.sides[side], self.sides[1 - side]
         assert me.session is not None
@@ -189,7 +189,7 @@ class StreamMachine(RuleBasedStateMachine):
             sacks=tuple((isn + sender.nxt + right, isn + sender.una - 1) for right in sack),
             payload=b"forged" if flags & DATA else b"",
         )
-        # Who sends after its own end is reset (row 68), and the liar sends in the peer's name
+        # Who sends after its own end is reset, and the liar sends in the peer's name
         self.pair.spoilt = self.pair.spoilt or (me.session.closed is not None and bool(flags & DATA))
         self.forge(side, wire)
 

@@ -424,7 +424,6 @@ def test_anything_lines_and_deliveries(steps: List[Tuple[str, str]]) -> None:
 
 @given(st.lists(st.sampled_from([b"a", b"\n", b"\r\n", b"\r", b"bc", b"d" * 9]), max_size=40), st.integers(1, 9))
 def test_anything_split_into_lines(pieces: List[bytes], cut: int) -> None:
-    """Row 86."""
     data = b"".join(pieces)
     whole = data.split(b"\n")
     rest = whole.pop()

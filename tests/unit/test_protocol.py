@@ -359,13 +359,11 @@ def test_handshake_of_another_magic() -> None:
 
 
 def test_handshake_cut_anywhere() -> None:
-    """Row 2."""
     for size in range(1, len(HANDSHAKE_DATA)):
         assert reason_of(decode_handshake, HANDSHAKE_DATA[:size]) == ("short" if size < 20 else "length")
 
 
 def test_handshake_lies_about_its_length() -> None:
-    """Row 4."""
     for length in range(0x10000):
         data = HANDSHAKE_DATA[:2] + struct.pack(">H", length) + HANDSHAKE_DATA[4:]
         if 20 <= length <= len(HANDSHAKE_DATA):
@@ -395,7 +393,6 @@ def test_handshake_keeps_what_came_before_a_tlv_that_crosses_the_end() -> None:
 
 @pytest.mark.parametrize("part", range(1, len(PARTS)))
 def test_handshake_lies_about_the_length_of_a_tlv(part: int) -> None:
-    """Row 4."""
     at = sum(map(len, PARTS[:part]))
     for size in [*range(200), *range(200, 0x10000, 997), 0x7FFF, 0x8000, 0xFFFF]:
         data = HANDSHAKE_DATA[: at + 1] + struct.pack(">H", size) + HANDSHAKE_DATA[at + 3 :]
@@ -440,7 +437,6 @@ def test_handshake_ignores_routes_of_metric_0() -> None:
 
 
 def test_handshake_lists_are_capped() -> None:
-    """Row 12."""
     assert DESTINATIONS_MAX == 4096
     item = b"\x02\0\0\0\0\x01" + b"\x01" * 8
     decoded = read(with_tlvs(tlv(2, item * 4200)))

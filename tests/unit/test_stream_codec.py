@@ -178,7 +178,6 @@ def test_round_trip(wire: Wire) -> None:
 
 
 def test_every_single_bit_flipped() -> None:
-    """Row 25."""
     for wire in random_wires(200, seed=25):
         data = bytearray(streamwire.pack(wire, A, B))
         for bit in range(8 * len(data)):
@@ -189,7 +188,6 @@ def test_every_single_bit_flipped() -> None:
 
 
 def test_every_truncation() -> None:
-    """Row 22."""
     for wire in random_wires(50, seed=26):
         data = streamwire.pack(wire, A, B)
         for size in range(len(data)):
@@ -198,7 +196,6 @@ def test_every_truncation() -> None:
 
 @pytest.mark.parametrize("filler", [b"\x00", b"\xff"])
 def test_padding_0_to_1500_is_ignored(filler: bytes) -> None:
-    """Row 3."""
     for wire in random_wires(3, seed=27):
         data = streamwire.pack(wire, A, B)
         for padding in range(1501):
@@ -212,14 +209,12 @@ def test_bytes_like_input_is_decoded_alike() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 5])
 def test_all_256_flags(length: int) -> None:
-    """Row 27."""
     for flags in range(256):
         data = streamwire.pack(Wire(flags=flags, payload=b"x" * length), A, B)
         assert (reason_of(data) == "") == flags_are_valid(flags, length), flags
 
 
 def test_words_0_to_255() -> None:
-    """Row 23."""
     for words in range(256):
         blank = streamwire.pack(Wire(), A, B, options=bytes(64), words=words)  # 100 bytes; the checksum is right
         assert reason_of(blank) == ("" if 9 <= words <= 25 else "length"), words
@@ -231,7 +226,6 @@ def test_words_255_with_all_its_bytes() -> None:
 
 
 def test_length_beyond_what_was_received() -> None:
-    """Row 4."""
     for length in (6, 1000, 0xFFFF):
         data = streamwire.pack(Wire(flags=ACK | DATA, payload=b"hello"), A, B, length=length)
         assert reason_of(data) == "length"
@@ -246,7 +240,6 @@ def test_checksum_covers_both_addresses() -> None:
 
 
 def test_stream_0_is_refused() -> None:
-    """Row 28."""
     assert reason_of(streamwire.pack(Wire(stream=0), A, B)) == "stream"
 
 
@@ -260,14 +253,12 @@ def test_refusals_name_a_reason() -> None:
     "options", ["09040000", "0906000000000000", "fe020000", "0904000002040578", "0204057809040000"]
 )
 def test_unknown_option_is_skipped(options: str) -> None:
-    """Row 29."""
     data = streamwire.pack(Wire(), A, B, options=bytes.fromhex(options))
     assert decode_segment(data, A, B) == to_segment(Wire(segment_size=1400 if "0578" in options else None))
 
 
 @pytest.mark.parametrize("options", ["02000000", "02010578", "05c80000", "09ff0000", "00000002", "02040578050a0000"])
 def test_bad_option_length_drops_the_segment(options: str) -> None:
-    """Row 30."""
     if options == "00000002":  # zeros are padding: what follows them is not an option, or one cut short
         options = "09030002"
     assert reason_of(streamwire.pack(Wire(), A, B, options=bytes.fromhex(options))) == "option"
@@ -275,7 +266,6 @@ def test_bad_option_length_drops_the_segment(options: str) -> None:
 
 @pytest.mark.parametrize("options", ["05070000000000000000"[:16], "050b000000000000000000" + "00", "05020000"])
 def test_sack_that_is_no_multiple_of_8_is_ignored(options: str) -> None:
-    """Row 30."""
     data = streamwire.pack(Wire(), A, B, options=bytes.fromhex(options))
     assert decode_segment(data, A, B).sacks == ()
 

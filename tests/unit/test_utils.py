@@ -259,7 +259,6 @@ def test_range_set_is_a_set(steps: List[Tuple[str, int, int]]) -> None:
 
 
 def test_seen_set_forgets_between_one_and_two_periods() -> None:
-    """Row 10."""
     seen = SeenSet(100, 10.0)
     assert seen.add("a", now=1000.0)
     assert not seen.add("a", now=1000.0)
@@ -290,7 +289,7 @@ def test_seen_set_forgets_the_oldest_when_full() -> None:
 
 
 def test_seen_set_is_bounded() -> None:
-    """Row 10: a million in one second."""
+    """A million in one second."""
     seen = SeenSet(50, 10.0)
     for key in range(1000000):
         assert seen.add(key, now=5.0 + key * 1e-6)
@@ -396,7 +395,6 @@ def test_emoji_newer_than_python_passes() -> None:
     ],
 )
 def test_printable(remote: Union[bytes, str], shown: str) -> None:
-    """Row 83."""
     assert printable(remote) == shown
 
 
@@ -452,7 +450,6 @@ ANY_CHARACTER = st.one_of(
 @given(st.one_of(st.binary(), st.text(ANY_CHARACTER)))
 @example(b"\xf0\x9f\x98")
 def test_printable_is_harmless(remote: Union[bytes, str]) -> None:
-    """Row 83."""
     shown = printable(remote)
     assert shown.encode("utf-8").decode("utf-8") == shown
     assert shown.replace("\n    ", "").count("\n") == 0
