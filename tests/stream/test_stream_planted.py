@@ -11,7 +11,10 @@ from typing import Any, Callable, Dict, List, NamedTuple
 import explore_stream
 import pytest
 import stream_table
-import test_stream_scripts as scripts
+import test_stream_closing
+import test_stream_endpoint
+import test_stream_receiver
+import test_stream_sender
 
 import alexstream
 from alexstream import Congestion, Receiver, Sender, Session
@@ -68,12 +71,12 @@ BUGS = [
             ),
             Plant(Session, "_note_launch", "self._probe_at = now +", "self._probe_at = self._probe_at or now +"),
         ],
-        scripts.test_established_silence_probes,
+        test_stream_sender.test_established_silence_probes,
     ),
     Bug(
         "go-back-N",
         [Plant(Sender, "detect_losses", "for sent in lost:", "for sent in lost and list(self.flying.values()):")],
-        scripts.test_established_two_later_sacks_are_no_loss_three_are,
+        test_stream_sender.test_established_two_later_sacks_are_no_loss_three_are,
     ),
     Bug(
         "window in segments",
@@ -85,17 +88,17 @@ BUGS = [
                 "sender = self.sender; window *= sender.congestion.mss",
             )
         ],
-        scripts.test_established_window_of_half_the_largest_is_used,
+        test_stream_sender.test_established_window_of_half_the_largest_is_used,
     ),
     Bug(
         "SACK ignored",
         [Plant(Sender, "acknowledge", "for block in sacks:", "for block in ():")],
-        scripts.test_established_two_later_sacks_are_no_loss_three_are,
+        test_stream_sender.test_established_two_later_sacks_are_no_loss_three_are,
     ),
     Bug(
         "FIN not retransmitted",
         [Plant(Sender, "has_fin", "sent.stop > self.end", "sent.stop > self.end and sent.copies < 2")],
-        scripts.test_fin_wait_1_fin_is_repeated_like_data,
+        test_stream_closing.test_fin_wait_1_fin_is_repeated_like_data,
     ),
     Bug(
         "FIN not retransmitted, as the search of schedules sees it",
@@ -105,27 +108,27 @@ BUGS = [
     Bug(
         "ack >= nxt accepted",
         [Plant(Session, "_take_acknowledgement", "<= ack <= sender.nxt", "<= ack")],
-        lambda: scripts.test_established_ack_of_what_was_never_sent(1),
+        lambda: test_stream_sender.test_established_ack_of_what_was_never_sent(1),
     ),
     Bug(
         "tag unchecked",
         [Plant(Session, "_check_tag", "segment.tag != self._isn", "False")],
-        lambda: scripts.test_established_wrong_tag_or_port("tag"),
+        lambda: test_stream_receiver.test_established_wrong_tag_or_port("tag"),
     ),
     Bug(
         "pieces uncapped",
         [Plant(Receiver, "take", "len(self._pieces) >= c.PIECES_MAX", "False")],
-        scripts.test_established_at_most_1024_pieces,
+        test_stream_receiver.test_established_at_most_1024_pieces,
     ),
     Bug(
         "cut by x 1.0",
         [Plant(Congestion, "on_loss", "0.95 if not queueing", "1.0 if not queueing")],
-        scripts.test_congestion_window_step_by_step,
+        test_stream_endpoint.test_congestion_window_step_by_step,
     ),
     Bug(
         "cut by x 1.0 where there is a queue",
         [Plant(Congestion, "on_loss", "0.7 if", "1.0 if")],
-        scripts.test_congestion_window_step_by_step,
+        test_stream_endpoint.test_congestion_window_step_by_step,
     ),
 ]
 

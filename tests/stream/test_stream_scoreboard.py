@@ -256,7 +256,7 @@ class ScoreboardMachine(RuleBasedStateMachine):
 
     def hear(self, ack: int, blocks: List[Range], echo: int, trip: float) -> None:
         if ack in self.model.all(SACKED):
-            return  # who takes back what he sacked is tested apart (test_stream_scripts, reneging)
+            return  # SACK reneging is tested apart (test_stream_sender)
         delivered = self.mine.acknowledge(ack, blocks, echo=echo)
         assert delivered == self.model.acknowledge(ack, blocks, echo)
         if delivered:

@@ -27,7 +27,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_sample_of_mutants_dies_and_survivors_are_shown() -> None:
     """Of the receive window: most die; who is left is told with file, line, function and change."""
     only = ["--only", r"^Receiver\.(take|window|_advance|wants_update)", "--sample", "10", "--seed", "1"]
-    result = run("alexstream", *only, "--tests", "test_stream_edges", "--least", "0.5")
+    result = run("alexstream", *only, "--tests", "stream/test_stream_receiver", "--least", "0.5")
     assert result.returncode == 0, result.stdout
     shown = re.findall(r"^\w+: alexstream\.py:\d+ Receiver\.\w+: .* -> .*", result.stdout, re.MULTILINE)
     alive = re.search(r"(\d+) alive", result.stdout)
