@@ -529,12 +529,12 @@ class Conversation:
         """Whether the other cannot be reached at the moment, but may come back."""
         return self.stream.stalled or self.lost_at < INFINITY
 
-    def put(self, record: Record) -> bool:
-        """Queue a record; return False when nothing can be said any more."""
+    def put(self, record: Record, line: bytes = b"") -> bool:
+        """Queue a record, encoded already if `line` is given; return False when nothing can be said any more."""
         may_return = self.stream.restarted or self.lost_at < INFINITY
         if self.is_finishing or (self.stream.ended and not may_return):
             return False
-        line = encode_record(record)
+        line = line or encode_record(record)
         self._queue += line
         self._offset += len(line)
         if not isinstance(record, (Hello, Bye)):
@@ -1090,13 +1090,14 @@ class Room:
 
     def _say(self, text: str, to: str = "") -> None:
         message = Say(text, next(self._idents), "", to)
-        if len(encode_record(message)) > c.CHAT_LINE_BYTES - c.FROM_BYTES:
+        line = encode_record(message)
+        if len(line) > c.CHAT_LINE_BYTES - c.FROM_BYTES:
             self._refuse(f"a message of {len(text)} characters: too long")
             return
         if self.console.is_interactive and any(chat.waiting > c.WAITING_BYTES for chat in self.chats):
             self._refuse(f"too much is waiting already: {printable(text)}")
             return
-        takers = sum(chat.put(message) for chat in (self.audience(to) if to else self.chats))
+        takers = sum(chat.put(message, line) for chat in (self.audience(to) if to else self.chats))
         if not takers:
             self._refuse(f"nobody is here: {printable(text)}")
             return

@@ -154,7 +154,8 @@ class ServerRoom(Room):
         passed_on = message._replace(sender=chat.name)
         if not message.to or self._is_me(message.to):
             super().hear(chat, passed_on)
-        if len(encode_record(passed_on)) > c.CHAT_LINE_BYTES:
+        line = encode_record(passed_on)
+        if len(line) > c.CHAT_LINE_BYTES:
             self.console.note(f"{chat.name}'s message is too long to pass on", is_error=True)
             return
         receivers = self.audience(message.to) if message.to else self.chats
@@ -162,7 +163,7 @@ class ServerRoom(Room):
             chat.put(Notice(f"NOT delivered: nobody here is called {message.to}"))
         for other in receivers:
             if other is not chat:
-                other.put(passed_on)
+                other.put(passed_on, line)
 
     def hear_offer(self, chat: Conversation, offer: Offer) -> None:
         """Show an offer and pass it on, with the address where the file is."""

@@ -5,7 +5,21 @@
     Stream, Listener  what applications hold: files whose other end is on another node
     open_node, run    the command line that all scripts share
 
-As a program it keeps this machine visible in the mesh, reports nodes that come and go, and prints raw messages.
+HOW A STREAM FRAME TRAVELS. `Node._round` sleeps in `_sleep`, the one place; it wakes, `_receive` takes a batch of
+frames from the link (`receive`), and `Router.receive_all` keeps those whose cached `Flow` is ours.
+`Endpoint.receive_all` finds the session by their first bytes; `Session.receive_expected` takes them (any other:
+`decode_segment`, `Session.receive`), `Receiver.take` stores them, and `post_event` says Readable. `Node._take_events`
+sets `Stream.has_news`, `Node.wait` returns, and the application's `Stream.read` takes the bytes by `Session.read`.
+The acknowledgement leaves with the next round, or with the answer: `Node._transmit`, `Endpoint.bursts_to_send`,
+`Session.transmit`, `Router.send_streams`, the link's `send`.
+
+HOW A TYPED LINE TRAVELS. `Console._read` takes the keys, `LineEditor.feed` makes them a line, `Room._say` a record of
+it, `Conversation.put` queues it and `flush` gives it to `Stream.write`; `Session.send` keeps it until it is
+acknowledged, and `Node.step` sends it as above. On the other side `Node.wait` returns to `Room.turn`,
+`Conversation.receive` reads and decodes the line, `Room.hear` shows it by `Console.show`, `Screen` paints, and
+`Output.write` writes what the terminal takes.
+
+As a program this module keeps the machine visible in the mesh, reports nodes that come and go, and prints messages.
 """
 
 import os
