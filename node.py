@@ -9,7 +9,7 @@ HOW A STREAM FRAME TRAVELS. `Node._round` sleeps in `_sleep`, the one place; it 
 frames from the link (`receive`), and `Router.receive_all` keeps those whose cached `Flow` is ours.
 `Endpoint.receive_all` finds the session by their first bytes; `Session.receive_expected` takes them (any other:
 `decode_segment`, `Session.receive`), `Receiver.take` stores them, and `post_event` says Readable. `Node._take_events`
-sets `Stream.has_news`, `Node.wait` returns, and the application's `Stream.read` takes the bytes by `Session.read`.
+sets its `has_news`, `Node.wait` returns, and the application's `Stream.read` takes the bytes by `Session.read`.
 The acknowledgement leaves with the next round, or with the answer: `Node._transmit`, `Endpoint.bursts_to_send`,
 `Session.transmit`, `Router.send_streams`, the link's `send`.
 

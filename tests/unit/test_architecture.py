@@ -1,7 +1,9 @@
 """The floor plan, read from the source: which files there are, who imports whom, and that no module has state."""
 
 import ast
+import importlib
 import os
+import re
 import shutil
 import subprocess
 from typing import Dict, Iterator, List, Optional, Set, Tuple
@@ -208,3 +210,12 @@ def test_imports_are_found_everywhere() -> None:
     source = "import a.b\nfrom c.d import e\ndef f():\n    import g as h\n    from . import i\n    from j import *"
     found = list(imports(ast.parse(source)))
     assert found == [("a.b", None), ("c.d", "e"), ("g", None), (".", "i"), ("j", "*")]
+
+
+def test_docstrings_of_modules_name_what_there_is() -> None:
+    """`Class.method`, in whichever module the class is."""
+    modules = [importlib.import_module(name) for name in ALLOWED]
+    named = {found for module in modules for found in re.findall(r"`([A-Z]\w+)\.(\w+)`", module.__doc__ or "")}
+    assert len(named) > 10
+    classes = {name: value for module in modules for name, value in vars(module).items() if isinstance(value, type)}
+    assert [f"{name}.{member}" for name, member in named if not hasattr(classes.get(name), member)] == []
