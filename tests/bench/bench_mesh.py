@@ -401,6 +401,7 @@ def run_blast(names: str, peer: str) -> None:
         for _ in range(64):
             with contextlib.suppress(BlockingIOError):
                 link.send(frame)
+        node.wait(timeout=0)  # the relay must go on hearing this node
     node.close()
 
 
@@ -416,12 +417,19 @@ def run_count(names: str) -> None:
     node._endpoint.receive_all = note
     print("ready", flush=True)
     while not count:
-        time.sleep(0.05)
-    time.sleep(1)
+        node.wait(timeout=0.05)
+    drive(node, 1)
     before, began = count, time.monotonic()
-    time.sleep(3)
+    drive(node, 3)
     print("rate", (count - before) / (time.monotonic() - began), flush=True)
     node.close()
+
+
+def drive(node: Any, seconds: float) -> None:
+    """Let a node go on for so long."""
+    end = node.now() + seconds
+    while node.now() < end:
+        node.wait(timeout=end - node.now())
 
 
 INNER: Dict[str, Callable[..., None]] = {
