@@ -101,6 +101,8 @@ TARGETS = {
             "mesh/test_messages",
             "mesh/test_v1",
             "mesh/test_router",
+            "mesh/test_strangers",
+            "mesh/test_mesh",
         ),
     ),
 }
