@@ -6,7 +6,7 @@ from typing import Callable, List, Sequence
 
 import pytest
 from bench_strangers import CONVERSATIONS, VICTIM, Talk, crowd_of_512, flush_seconds, storm
-from desk import Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
+from desk import ME, Desk, Peer, Sent, asked, forwarding, of_type, probes, route, told
 from fuzz_mesh import check_no_cycle
 from meshsim import BOOT_SEQ, Network, Port, SimNode, mac_of
 
@@ -15,12 +15,15 @@ from constants import (
     CREDIT_BYTES,
     CREDIT_PER_SECOND,
     EVERYONE,
+    FLAG_PROBE,
+    FLAG_REPLY,
     SEQ_JUMP_MAX,
     SEQ_MAX,
     TTL_V1,
     TYPE_HANDSHAKE,
     TYPE_MESSAGE,
     TYPE_STATUS,
+    TYPE_STREAM,
 )
 from protocol import Frame, Handshake, Heard, Request, Route, encode_ethernet, encode_frame, encode_handshake
 
@@ -96,6 +99,61 @@ def test_large_table_is_told_to_a_newcomer_that_has_answered() -> None:
     assert len(told(sent)) < 200
     assert probes(sent)
     assert len({r.dest for r in told(desk.answer(newcomer, sent) + desk.run(0.05))}) >= 400
+
+
+def credit(desk: Desk) -> float:
+    return desk.router.local.credit._left
+
+
+def test_bytes_are_earned_from_strangers_and_from_neighbours_that_have_never_answered_alone() -> None:
+    desk = Desk()
+    known, silent = desk.up(2, 3)
+    desk.router.hint(known.address, now=desk.now)
+    desk.answer(known, desk.take())
+    assert desk.neighbour(known).srtt > 0
+    for origin, source, is_paid in (
+        (known.address, known.mac, False),
+        (silent.address, silent.mac, True),
+        (mac_of(99), mac_of(99), True),
+    ):
+        desk.router.local.credit._left = 100.0
+        data = encode_ethernet(ME, source, encode_frame(desk.frame(TYPE_STREAM, origin, ME, bytes(200))))
+        desk.router.receive(0, data, now=desk.now)
+        assert (credit(desk) > 100) is is_paid, origin
+
+
+def test_neighbour_that_has_answered_is_probed_also_when_all_is_spent() -> None:
+    desk = Desk()
+    (peer,) = desk.up(2)
+    desk.router.hint(peer.address, now=desk.now)
+    desk.answer(peer, desk.take())
+    desk.neighbour(peer).sent = float("-inf")
+    desk.router.local.credit._left = -512.0
+    desk.router.hint(peer.address, now=desk.now)
+    assert len(probes(desk.take())) == 1
+
+
+@pytest.mark.parametrize("lacks", ["turn", "credit"])
+def test_newcomer_needs_both_a_turn_and_credit(lacks: str) -> None:
+    desk = Desk()
+    if lacks == "turn":
+        for bucket in desk.router.neighbours.newcomers:
+            bucket._tokens = 0.0
+    else:
+        desk.router.local.credit._left = -100.0  # its own frame does not pay for that
+    desk.router.neighbours.newcomers[0]._filled = desk.router.local.credit._filled = desk.now
+    desk.hear(Peer(2))
+    assert desk.router.neighbours.all() == []
+    assert desk.router.drops["newcomers"] == 1
+
+
+def test_neighbour_that_is_only_heard_is_not_told_name_and_ports() -> None:
+    """They are longer than the question."""
+    desk = Desk()
+    stranger = Peer(2)
+    desk.hear(stranger)
+    (reply,) = [s.handshake for s in desk.hear(stranger, FLAG_PROBE, ttl0=0, token=7) if s.handshake]
+    assert (reply.flags & FLAG_REPLY, reply.token, reply.name) == (FLAG_REPLY, 7, None)
 
 
 # --- A storm of them -------------------------------------------------------------------------------------------------
