@@ -41,7 +41,6 @@ from typing import (
     List,
     NamedTuple,
     Optional,
-    Sequence,
     Set,
     Tuple,
     Union,
@@ -83,9 +82,9 @@ from utils import (
     LineSplitter,
     Screen,
     can_encode,
-    columns,
     format_address,
     format_size,
+    format_table,
     is_typable,
     is_unicast,
     label_names,
@@ -1353,12 +1352,6 @@ def shown_name(name: str) -> str:
     return (
         printable_name(plain) + tilde + tail if re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail) else printable_name(name)
     )
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> List[str]:
-    """Return the rows as lines with aligned columns."""
-    widths = [max(map(columns, column)) for column in zip(*rows)]
-    return ["  ".join(cell + " " * (w - columns(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows]
 
 
 class Command(NamedTuple):

@@ -435,6 +435,12 @@ def wrapped_rows(line: str, width: int) -> int:
     return rows
 
 
+def format_table(rows: Sequence[Sequence[str]]) -> List[str]:
+    """Return the rows as lines with aligned columns."""
+    widths = [max(map(columns, column)) for column in zip(*rows)]
+    return ["  ".join(cell + " " * (w - columns(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows]
+
+
 def can_encode(text: str, encoding: str) -> bool:
     """Return whether a character set has all characters of `text`."""
     try:

@@ -18,6 +18,7 @@ from utils import (
     SeenSet,
     TokenBucket,
     format_address,
+    format_table,
     is_name,
     is_unicast,
     label_names,
@@ -498,6 +499,21 @@ def test_every_code_point_in_a_name(plane: int) -> None:
             passes = chr(code) in "-_." or category[0] == "L" or category == "Nd"
             shown += "a" + (chr(code) if passes and code not in INVISIBLE and code < 0xE0000 else "?")
         assert printable_name("".join("a" + chr(code) for code in range(first, first + 8))) == shown
+
+
+# --- Lines and columns ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        ([], []),
+        ([("name", "hops"), ("日本", "1"), ("e\u0301a", "")], ["name  hops", "日本  1", "e\u0301a"]),
+        ([("", "x"), ("ab", "y")], ["    x", "ab  y"]),
+    ],
+)
+def test_format_table_aligns_by_columns_of_the_terminal(rows: List[Tuple[str, ...]], lines: List[str]) -> None:
+    assert format_table(rows) == lines
 
 
 # --- Bytes that wait ------------------------------------------------------------------------------------------------
