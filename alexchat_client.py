@@ -26,7 +26,6 @@ import contextlib
 import errno
 import functools
 import itertools
-import json
 import re
 import stat
 import termios
@@ -82,6 +81,8 @@ from utils import (
     LineSplitter,
     Screen,
     can_encode,
+    decode_json,
+    encode_json,
     format_address,
     format_size,
     format_table,
@@ -445,19 +446,14 @@ def encode_record(record: Record) -> bytes:
     for field, value in record._asdict().items():
         if value != "" or field not in record._field_defaults:
             fields[_KEYS.get(field, field)] = value
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
+    return encode_json(fields)
 
 
 def decode_record(line: bytes) -> Optional[Record]:
     """Return what a line says; None where its type is unknown, for the next version's sake. Never raises."""
-    try:
-        fields = json.loads(line.decode("utf-8", "replace"))
-    except RecursionError:
-        return Malformed("nested too deeply")
-    except ValueError:
-        return Malformed("not JSON")
-    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
-        return Malformed("not an object with a type")
+    fields, reason = decode_json(line)
+    if not isinstance(fields.get("type"), str):
+        return Malformed(reason or "not an object with a type")
     kind = _TYPES.get(fields["type"])
     if kind is None:
         return None

@@ -15,12 +15,11 @@ if __name__ == "__main__":
 import argparse
 import errno
 import hashlib
-import json
 from typing import Any, Dict, NamedTuple, Optional
 
 import constants as c
 from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
-from utils import LineSplitter
+from utils import LineSplitter, decode_json
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0
@@ -171,11 +170,12 @@ class Upload:
             ended = self.stream.ended  # looked at before, or the last word could come in between
             data = self.stream.read(c.REQUEST_BYTES)
             for line in self._splitter.feed(data or b""):
+                fields, _ = decode_json(line or b"")
                 if self.file is None:
-                    self._begin(line, shared, now)
+                    self._begin(fields, shared, now)
                 else:
                     self.is_over = True
-                    self.is_held = bool(json_object(line).get("ok")) and self.offset == self.file.size
+                    self.is_held = bool(fields.get("ok")) and self.offset == self.file.size
                     self.stream.close() if self.is_held else self.stream.abort()
                     return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
             if self.file is not None:
@@ -193,8 +193,7 @@ class Upload:
         """How much of the file the stream has taken."""
         return f"{100 * self.offset // max(self.file.size, 1)} %" if self.file else ""
 
-    def _begin(self, line: Optional[bytes], shared: Dict[str, Outgoing], now: float) -> None:
-        fields = json_object(line)
+    def _begin(self, fields: Dict[str, Any], shared: Dict[str, Outgoing], now: float) -> None:
         token, offset = fields.get("id"), fields.get("offset")
         file = shared.get(token) if isinstance(token, str) else None
         if file is None or type(offset) is not int or not 0 <= offset <= file.size:
@@ -214,15 +213,6 @@ class Upload:
             self.deadline = now + c.UPLOAD_SECONDS
             self.offset += taken
             self._piece = self._piece[taken:]
-
-
-def json_object(line: Optional[bytes]) -> Dict[str, Any]:
-    """Return the object that a line holds; an empty one where it holds none."""
-    try:
-        fields = json.loads((line or b"").decode("utf-8", "replace"))
-    except (RecursionError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 # --- The program ----------------------------------------------------------------------------------------------------

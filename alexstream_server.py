@@ -18,7 +18,6 @@ import errno
 import fcntl
 import functools
 import itertools
-import json
 import re
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -39,7 +38,7 @@ from node import (
     open_node,
     run,
 )
-from utils import format_address, format_size, printable
+from utils import encode_json, format_address, format_size, printable
 
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
 EXAMPLES = """\
@@ -276,7 +275,7 @@ class Download:
             self._stream = self._node.open(self.incoming.address, c.PORT_FILE)
             self._stream.setblocking(False)
             request = {"type": "get", "id": self.incoming.offer.token, "offset": self.offset}
-            self._stream.write(json.dumps(request).encode("ascii") + b"\n")
+            self._stream.write(encode_json(request))
 
     def _receive(self, stream: Stream) -> None:
         self._may_have_more = False
@@ -351,7 +350,7 @@ class Download:
     def _say_goodbye(self, *, ok: bool) -> None:
         if self._stream is not None:
             with contextlib.suppress(OSError):  # the file is here all the same
-                self._stream.write(json.dumps({"type": "got", "ok": ok}).encode("ascii") + b"\n")
+                self._stream.write(encode_json({"type": "got", "ok": ok}))
                 self._stream.finish()
 
     def _restart(self) -> None:

@@ -7,11 +7,13 @@ from another machine may reach a terminal, and a line editor: bytes of keys in, 
 import codecs
 import enum
 import itertools
+import json
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from typing import (
+    Any,
     Callable,
     Deque,
     Dict,
@@ -412,6 +414,22 @@ class LineSplitter:
     def _line(self, line: bytes) -> Optional[bytes]:
         too_long, self._skipping = self._skipping or len(line) >= self._limit, False
         return None if too_long else line[:-1] if line.endswith(b"\r") else line
+
+
+def encode_json(fields: Mapping[str, object]) -> bytes:
+    """Return the fields as an object in one line of JSON."""
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def decode_json(line: bytes) -> Tuple[Dict[str, Any], str]:
+    """Return the object that a line of JSON holds, empty if it holds another value, and ""; or else {} and a reason."""
+    try:
+        fields = json.loads(line.decode("utf-8", "replace"))
+    except RecursionError:
+        return {}, "nested too deeply"
+    except ValueError:
+        return {}, "not JSON"
+    return (fields if isinstance(fields, dict) else {}), ""
 
 
 def columns(text: str) -> int:

@@ -17,6 +17,8 @@ from utils import (
     RangeSet,
     SeenSet,
     TokenBucket,
+    decode_json,
+    encode_json,
     format_address,
     format_table,
     is_name,
@@ -502,6 +504,20 @@ def test_every_code_point_in_a_name(plane: int) -> None:
 
 
 # --- Lines and columns ----------------------------------------------------------------------------------------------
+
+
+def test_json_line_round_trip() -> None:
+    fields = {"type": "say", "text": "é\n", "id": 7}
+    assert encode_json(fields) == '{"type": "say", "text": "é\\n", "id": 7}\n'.encode()
+    assert decode_json(encode_json(fields)) == (fields, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(b"[]", ""), (b"null", ""), (b"", "not JSON"), (b'{"a": 1', "not JSON"), (b"[" * 60000, "nested too deeply")],
+)
+def test_line_without_a_json_object(line: bytes, reason: str) -> None:
+    assert decode_json(line) == ({}, reason)
 
 
 @pytest.mark.parametrize(
