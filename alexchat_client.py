@@ -47,7 +47,7 @@ from typing import (
 
 import constants as c
 from alexstream_client import Offer, Outgoing, Upload, hash_file
-from alexstream_server import Download, Incoming, is_sound
+from alexstream_server import Download, Incoming, arrivals, is_sound
 from node import (
     INFINITY,
     Aside,
@@ -743,7 +743,7 @@ class Files:
     def turn(self, name_of: Callable[[bytes], str]) -> None:
         """Let every file go on."""
         now = self._node.now()
-        for stream in arrivals(self._listener):
+        for stream in arrivals(self._listener) if self._listener else ():
             if len(self._uploads) < c.UPLOADS_MAX:
                 self._uploads.append(Upload(stream, now=now))
             else:
@@ -1290,11 +1290,6 @@ class Room:
         """Tell a program, if one listens, what has happened."""
         if self.console.as_json:
             self.console.show_json(json_line(self.node, kind, fields))
-
-
-def arrivals(listener: Optional[Listener]) -> List[Stream]:
-    """Return the streams that have come since the last call."""
-    return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
 
 
 def news(node: Node) -> Iterator[NodeEvent]:

@@ -24,14 +24,13 @@ from alexchat_client import (
     Notice,
     Room,
     Say,
-    arrivals,
     chat_parser,
     check_downloads,
     encode_record,
     open_console,
 )
 from alexstream_client import Offer
-from alexstream_server import is_sound
+from alexstream_server import arrivals, is_sound
 from node import INFINITY, Listener, Node, Stream, open_node, run
 from utils import format_address, format_size, safe_file_name, with_tail
 
@@ -67,7 +66,7 @@ class ServerRoom(Room):
     def run(self) -> int:
         """At the end look also at who waits outside, and for what others wait."""
         status = super().run()
-        for stream in ([self._next] if self._next else []) + arrivals(self._listener):
+        for stream in [*([self._next] if self._next else []), *arrivals(self._listener)]:
             self.reject(stream)
         for chat in self._away.values():
             self.give_up(chat)
