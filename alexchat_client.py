@@ -26,27 +26,13 @@ import contextlib
 import errno
 import functools
 import itertools
-import re
-import stat
 import termios
 from collections import deque
 from datetime import datetime, timedelta
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Set,
-    Tuple,
-    Union,
-)
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 import constants as c
-from alexstream_client import Offer, Outgoing, Upload, hash_file
+from alexstream_client import Decline, Offer, Outgoing, Upload, complete_path, hash_file, open_file
 from alexstream_server import Download, Incoming, arrivals, is_sound
 from node import (
     INFINITY,
@@ -86,11 +72,12 @@ from utils import (
     format_address,
     format_size,
     format_table,
-    is_typable,
     is_unicast,
     label_names,
     parse_address,
+    parse_unicast,
     printable,
+    printable_label,
     printable_name,
     safe_file_name,
     with_tail,
@@ -415,14 +402,6 @@ class Notice(NamedTuple):
     text: str
 
 
-class Decline(NamedTuple):
-    """The file with this token, offered by `to`, is not wanted."""
-
-    token: str
-    to: str
-    sender: str = ""
-
-
 class Malformed(NamedTuple):
     """A line that is none of these and not just unknown."""
 
@@ -590,10 +569,6 @@ class Conversation:
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
-#
-# Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
-# {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
-# SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
 
 
 class Files:
@@ -617,17 +592,12 @@ class Files:
     # -- ours
 
     def send(self, path: str) -> None:
-        """Open a file to be offered; raise OSError, ValueError."""
+        """Open a file, to be offered once it is hashed; raise OSError, ValueError."""
         if len(self._shared) + len(self._hashing) >= c.OFFERS_MAX:
             raise ValueError(f"{c.OFFERS_MAX} files are offered already")
-        path = os.path.expanduser(path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise ValueError(f"{path} is not a file")
-        digest = self._node.aside(functools.partial(hash_file, os.dup(descriptor), status.st_size))
-        self._hashing.append((Outgoing(path, descriptor, status.st_size), digest))
+        file = open_file(path)
+        digest = self._node.aside(functools.partial(hash_file, os.dup(file.descriptor), file.size))
+        self._hashing.append((file, digest))
 
     def next_offer(self) -> Optional[Offer]:
         """Return an offer whose digest is known by now, if any."""
@@ -669,7 +639,7 @@ class Files:
 
     def take_offer(self, offer: Offer, sender: str, address: bytes) -> None:
         """Show an offer, if it can be meant, and is not one too many."""
-        if not is_sound(offer) or not is_unicast(address) or address == self._node.address:
+        if not is_sound(offer) or address in (b"", self._node.address):
             self._console.note(f"{sender} offers a file in a way that makes no sense: ignored")
             return
         if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
@@ -953,7 +923,7 @@ class Room:
         """Return what Tab can make of the text before the cursor: a path, a command or a name at its end."""
         send, space, path = before.partition(" ")
         if send.lower() == "/send" and space:
-            return [send + space + found for found in paths(path)]
+            return [send + space + found for found in complete_path(path)]
         start = before[: before.rfind(" ") + 1]
         return [start + word for word in (*COMMAND_NAMES, "exit", *self.members())]
 
@@ -1185,7 +1155,7 @@ class Room:
 
     def hear(self, chat: Conversation, message: Say) -> None:
         """Show a message."""
-        sender = shown_name(message.sender) or chat.name
+        sender = printable_label(message.sender) or chat.name
         alone = " (to you alone)" if message.to else ""
         if not self.is_ignored(sender):
             self.console.show(f"{sender}{alone}: {printable(message.text)}")
@@ -1194,17 +1164,14 @@ class Room:
 
     def hear_offer(self, chat: Conversation, offer: Offer) -> None:
         """Show an offer; where it names no address, it is the other's own."""
-        sender = shown_name(offer.sender) or chat.name
-        try:
-            address = parse_address(offer.address) if offer.address else chat.stream.peer
-        except ValueError:
-            address = b""
+        sender = printable_label(offer.sender) or chat.name
+        address = parse_unicast(offer.address) if offer.address else chat.stream.peer
         if not self.is_ignored(sender):
             self.files.take_offer(offer, sender, address)
 
     def hear_decline(self, chat: Conversation, decline: Decline) -> None:
         """Say who does not want a file of ours."""
-        self.files.declined(decline.token, shown_name(decline.sender) or chat.name)
+        self.files.declined(decline.token, printable_label(decline.sender) or chat.name)
 
     def hear_server(self, record: Record) -> None:
         """Act on what only a server may say: nothing."""
@@ -1302,21 +1269,6 @@ def told_message(message: MessageReceived) -> str:
     return f"message from {format_address(message.origin)}: {printable(message.data)}"
 
 
-def paths(begun: str) -> List[str]:
-    """Return what a path so begun may become; directories end in /, and what no key types is left out."""
-    start = begun.rpartition("/")[2]
-    folder = begun[: len(begun) - len(start)]
-    try:
-        with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            return [
-                folder + entry.name + "/" * entry.is_dir()
-                for entry in entries
-                if (start or entry.name[0] != ".") and entry.name.startswith(start) and all(map(is_typable, entry.name))
-            ]
-    except OSError:
-        return []
-
-
 def own_line(message: Say) -> str:
     """Return how a message of one's own is shown to oneself."""
     return f"(to {message.to} alone) {message.text}" if message.to else message.text
@@ -1325,24 +1277,6 @@ def own_line(message: Say) -> str:
 def told_to(message: Say) -> Dict[str, str]:
     """Return the field that only a message to one alone has."""
     return {"to": message.to} if message.to else {}
-
-
-def is_node(address: str) -> bool:
-    """Return whether a text from another machine is the address of one node."""
-    try:
-        return is_unicast(parse_address(address))
-    except ValueError:
-        return False
-
-
-def shown_name(name: str) -> str:
-    """Return how to show who said what the server passed on: a name, with the end of its address or not, or that."""
-    with contextlib.suppress(ValueError):
-        return format_address(parse_address(name))
-    plain, tilde, tail = name.rpartition("~")
-    return (
-        printable_name(plain) + tilde + tail if re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail) else printable_name(name)
-    )
 
 
 class Command(NamedTuple):
@@ -1412,16 +1346,16 @@ class ClientRoom(Room):
             self.console.note(printable(record.text), is_error=True)
             self.tell("notice", text=record.text)
         elif isinstance(record, Joined):
-            name, address = shown_name(record.name), shown_name(record.address)
+            name, address = printable_label(record.name), printable_label(record.address)
             if name in self.people or len(self.people) >= c.PEOPLE_MAX:
                 return
-            if address != record.address.lower() or not is_node(address):
+            if address != record.address.lower() or not parse_unicast(address):
                 return
             self.people[name] = address
             self.console.note(f"{name} ({address}) is here")
             self.tell("joined", name=name, address=address)
         elif isinstance(record, Left):
-            name = shown_name(record.name)
+            name = printable_label(record.name)
             address = self.people.pop(name, "")
             if address:
                 self.console.note(f"{name} left")

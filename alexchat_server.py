@@ -17,7 +17,6 @@ from alexchat_client import (
     TYPING,
     Console,
     Conversation,
-    Decline,
     Hello,
     Joined,
     Left,
@@ -29,7 +28,7 @@ from alexchat_client import (
     encode_record,
     open_console,
 )
-from alexstream_client import Offer
+from alexstream_client import Decline, Offer
 from alexstream_server import arrivals, is_sound
 from node import INFINITY, Listener, Node, Stream, open_node, run
 from utils import format_address, format_size, safe_file_name, with_tail

@@ -15,11 +15,12 @@ if __name__ == "__main__":
 import argparse
 import errno
 import hashlib
-from typing import Any, Dict, NamedTuple, Optional
+import stat
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import constants as c
 from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
-from utils import LineSplitter, decode_json
+from utils import LineSplitter, decode_json, is_typable
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0
@@ -115,6 +116,14 @@ class Offer(NamedTuple):
     address: str = ""
 
 
+class Decline(NamedTuple):
+    """The file with this token, offered by `to`, is not wanted."""
+
+    token: str
+    to: str
+    sender: str = ""
+
+
 class Outgoing(NamedTuple):
     """A file of ours that others may fetch."""
 
@@ -122,6 +131,32 @@ class Outgoing(NamedTuple):
     descriptor: int
     size: int
     sha256: str = ""  # in hex, once it is known
+
+
+def open_file(path: str) -> Outgoing:
+    """Open a file of ours, without its digest; raise OSError, or ValueError if it is a directory or a device."""
+    path = os.path.expanduser(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is not a file")
+    return Outgoing(path, descriptor, status.st_size)
+
+
+def complete_path(begun: str) -> List[str]:
+    """Return what a path so begun may become; directories end in /, and what no key types is left out."""
+    start = begun.rpartition("/")[2]
+    folder = begun[: len(begun) - len(start)]
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            return [
+                folder + entry.name + "/" * entry.is_dir()
+                for entry in entries
+                if (start or entry.name[0] != ".") and entry.name.startswith(start) and all(map(is_typable, entry.name))
+            ]
+    except OSError:
+        return []
 
 
 def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:

@@ -56,6 +56,15 @@ def is_unicast(address: bytes) -> bool:
     return any(address) and not address[0] & 1
 
 
+def parse_unicast(text: str) -> bytes:
+    """Return the address of one station that `text` names, or b""."""
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return b""
+    return address if is_unicast(address) else b""
+
+
 def parse_names(text: str) -> Tuple[Dict[bytes, str], List[Tuple[int, str]]]:
     """Read batman-adv's bat-hosts format: lines `ADDRESS NAME`; what follows a `#` is a comment.
 
@@ -506,6 +515,16 @@ def printable_name(remote: Union[bytes, str]) -> str:
     """
     text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
     return "".join(char if _is_name_character(char) else "?" for char in text[: c.NAME_CHARACTERS])
+
+
+def printable_label(remote: str) -> str:
+    """Return how to show what another machine calls a third: an address, or a name with an address's tail or not."""
+    try:
+        return format_address(parse_address(remote))
+    except ValueError:
+        name, tilde, tail = remote.rpartition("~")
+        has_tail = re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail)
+        return printable_name(name) + tilde + tail if has_tail else printable_name(remote)
 
 
 def safe_file_name(remote: str) -> str:

@@ -27,7 +27,6 @@ from alexchat_client import (
     Bye,
     ClientRoom,
     Conversation,
-    Decline,
     Hello,
     Joined,
     Left,
@@ -38,7 +37,7 @@ from alexchat_client import (
     encode_record,
 )
 from alexchat_server import ServerRoom
-from alexstream_client import Offer
+from alexstream_client import Decline, Offer
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT
 from node import BusyError, SetupError
 from protocol import INFINITY, DuplicateAddress, MessageReceived, NodeFound

@@ -26,7 +26,9 @@ from utils import (
     label_names,
     parse_address,
     parse_names,
+    parse_unicast,
     printable,
+    printable_label,
     printable_name,
     unwrap,
 )
@@ -155,6 +157,12 @@ def test_address_round_trip(address: bytes) -> None:
 )
 def test_is_unicast(address: str, unicast: bool) -> None:
     assert is_unicast(parse_address(address)) is unicast
+
+
+@pytest.mark.parametrize("text", ["", "ann", "01:00:00:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"])
+def test_text_that_names_no_one_station(text: str) -> None:
+    assert parse_unicast(text) == b""
+    assert parse_unicast("6a:0:0:0:b:1") == b"\x6a\0\0\0\x0b\1"
 
 
 # --- Numbers that wrap ----------------------------------------------------------------------------------------------
@@ -501,6 +509,18 @@ def test_every_code_point_in_a_name(plane: int) -> None:
             passes = chr(code) in "-_." or category[0] == "L" or category == "Nd"
             shown += "a" + (chr(code) if passes and code not in INVISIBLE and code < 0xE0000 else "?")
         assert printable_name("".join("a" + chr(code) for code in range(first, first + 8))) == shown
+
+
+@pytest.mark.parametrize(
+    ("remote", "shown"),
+    [
+        ("ann", "ann"), ("a b", "a?b"), ("", ""), ("ann~00:07", "ann~00:07"), ("a\x1b~00:07", "a?~00:07"),
+        ("ann~0007", "ann?0007"), ("ann~00:0G", "ann?00?0G"), ("a~b~00:07", "a?b~00:07"),
+        ("6A-0-0-0-0-1", "6a:00:00:00:00:01"), ("~00:07", "~00:07"),
+    ],
+)  # fmt: skip
+def test_printable_label(remote: str, shown: str) -> None:
+    assert printable_label(remote) == shown
 
 
 # --- Lines and columns ----------------------------------------------------------------------------------------------
