@@ -364,7 +364,7 @@ class Console:
 
 
 class Hello(NamedTuple):
-    """Who the other is, and which of the words of CAN, if any, its program knows."""
+    """The name of the peer, and which of the words of CAN, if any, its program knows."""
 
     name: str
     can: str = ""
@@ -380,7 +380,7 @@ class Say(NamedTuple):
 
 
 class Bye(NamedTuple):
-    """The other leaves."""
+    """The peer leaves."""
 
 
 class Joined(NamedTuple):
@@ -464,24 +464,19 @@ class Conversation:
         self.name = format_address(stream.peer)
         self.can = ""
         self.is_greeted = False  # the peer has sent its hello
-        self.has_left = False  # said so, or was told to be gone
+        self.has_left = False  # it said so, or its leaving is told already
         self.is_duplicate = False  # there is another chat with the same node: nothing more is said here
-        self.at_end = False  # the other says nothing more
+        self.at_end = False  # the peer says nothing more
         self.may_have_more = False  # there may be more to read
         self.last_progress_at = now  # when it last took something, or had nothing to take (monotonic seconds)
         self.call_at = INFINITY  # when to call a restarted program again, and until when to try
         self.lost_at = INFINITY
-        self.unheld: Deque[Unacked] = deque()
+        self.unacked: Deque[Unacked] = deque()
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
         self.is_finishing = False  # nothing more will be said here
         self._delivered = 0  # at the last look
-
-    @property
-    def queued(self) -> int:
-        """Bytes that the stream has not taken yet."""
-        return len(self._queue)
 
     @property
     def waiting(self) -> int:
@@ -491,16 +486,16 @@ class Conversation:
     @property
     def is_full(self) -> bool:
         """Whether the peer does not take what is queued for it."""
-        return self.queued > c.QUEUE_BYTES or self.waiting > c.WAITING_BYTES
+        return len(self._queue) > c.QUEUE_BYTES or self.waiting > c.WAITING_BYTES
 
     @property
     def is_settled(self) -> bool:
-        """Whether the other node holds all that is said, the end of it too, or holds nothing more."""
-        return not (self._queue or self.unheld) and (self.stream.drained or self.stream.ended)
+        """Whether the other node holds all that is said, its end too, or will hold nothing more."""
+        return not (self._queue or self.unacked) and (self.stream.drained or self.stream.ended)
 
     @property
     def is_away(self) -> bool:
-        """Whether the other cannot be reached at the moment, but may come back."""
+        """Whether the peer cannot be reached at the moment, but may come back."""
         return self.stream.stalled or self.lost_at < INFINITY
 
     def put(self, record: Record, line: bytes = b"") -> bool:
@@ -512,15 +507,15 @@ class Conversation:
         self._queue += line
         self._offset += len(line)
         if not isinstance(record, (Hello, Bye)):
-            self.unheld.append(Unacked(self._offset, record))
+            self.unacked.append(Unacked(self._offset, record))
         return True
 
     def take_over(self, before: "Conversation") -> None:
-        """Go on for a chat whose stream has failed: say all that the other node did not hold, in the same order."""
+        """Take over from a conversation whose stream has failed: say again, in order, what its peer did not hold."""
         self.name, self.can, self.is_greeted = before.name, before.can, before.is_greeted
-        for unheld in before.unheld:
-            self.put(unheld.record)
-        before.unheld.clear()
+        for unacked in before.unacked:
+            self.put(unacked.record)
+        before.unacked.clear()
 
     def finish(self) -> None:
         """Say nothing more, once all that is queued is said."""
@@ -563,8 +558,8 @@ class Conversation:
     def take_held(self) -> List[Record]:
         """Return the records that the other node holds since the last call."""
         held = []
-        while self.unheld and self.unheld[0].offset <= self.stream.delivered:
-            held.append(self.unheld.popleft().record)
+        while self.unacked and self.unacked[0].offset <= self.stream.delivered:
+            held.append(self.unacked.popleft().record)
         return held
 
 
@@ -603,7 +598,7 @@ class Files:
         """Return an offer whose digest is known by now, if any."""
         if not self._hashing or not self._hashing[0][1].done:
             return None
-        file, hasher = self._hashing[0]
+        file, hasher = self._hashing.popleft()
         try:
             digest = hasher.result()
             if self._listener is None:
@@ -612,9 +607,6 @@ class Files:
             self._console.note(f"{printable(file.path)}: {error.strerror}", is_error=True)
             self._tell("file failed", path=file.path, reason=error.strerror)
             os.close(file.descriptor)
-            digest = ""
-        self._hashing.popleft()
-        if not digest:
             return None
         token = os.urandom(8).hex()
         self._shared[token] = file._replace(sha256=digest)
@@ -629,7 +621,7 @@ class Files:
         os.close(self._shared.pop(token).descriptor)
 
     def declined(self, token: str, name: str) -> None:
-        """Say that somebody does not want a file of ours."""
+        """Say that a member does not want a file of ours."""
         if token in self._shared:
             file = self._shared[token]
             self._console.note(f"{name} does not want {printable(os.path.basename(file.path))}")
@@ -736,11 +728,9 @@ class Files:
     def _tell_of_upload(self, upload: Upload, file: Outgoing, name: str, told: str) -> None:
         what = told.format(printable(os.path.basename(file.path)))
         self._console.note(f"{name} {what}", is_error=not upload.is_held)
+        kind = "file finished" if upload.is_held else "file failed"
         reason = {} if upload.is_held else {"reason": what}
-        self._tell(
-            "file finished" if upload.is_held else "file failed",
-            **{"name": name, "address": upload.stream.peer, "path": file.path, "sha256": file.sha256, **reason},
-        )
+        self._tell(kind, name=name, address=upload.stream.peer, path=file.path, sha256=file.sha256, **reason)
 
     def _tell_of_download(self, number: int, download: Download, told: str) -> None:
         incoming = download.incoming
@@ -751,8 +741,8 @@ class Files:
             self._tell_of("file failed", incoming, number=number, reason=told)
 
     def _tell_of(self, kind: str, incoming: Incoming, **fields: object) -> None:
-        who = {"name": incoming.sender, "address": incoming.address}
-        self._tell(kind, **who, file=incoming.name, sha256=incoming.offer.sha256, **fields)
+        sender, address, sha256 = incoming.sender, incoming.address, incoming.offer.sha256
+        self._tell(kind, name=sender, address=address, file=incoming.name, sha256=sha256, **fields)
 
     def close(self) -> None:
         """Stop everything; what was received in part stays, to be resumed."""
@@ -789,7 +779,7 @@ class Room:
         self.console = console
         self.name = name
         self.chats: List[Conversation] = []
-        self.people: Dict[str, str] = {}  # of whom the server told: name -> address
+        self.people: Dict[str, str] = {}  # those that the server announced: name -> address
         self.files = Files(node, console, downloads, self.tell)
         self.leave_at = INFINITY  # what is open then is left (monotonic seconds)
         self._linger = linger  # seconds to listen on after the last line of a pipe
@@ -844,7 +834,7 @@ class Room:
         return not (self.chats or self.files.is_active) or self.node.now() >= self.leave_at
 
     def wants_lines(self) -> bool:
-        """Return whether a typed line would find somebody who takes it. A person may type at any time."""
+        """Return whether a typed line has a receiver that takes it. A person may type at any time."""
         return self.console.is_interactive or (bool(self.chats) and not self.is_congested())
 
     def is_congested(self) -> bool:
@@ -968,7 +958,7 @@ class Room:
         return "", f"nobody here is called {printable(typed)}: /who lists all"
 
     def ignore(self, typed: str) -> None:
-        """Hide, or show again, what somebody says; without a name list who is ignored."""
+        """Hide, or show again, what a member says; without a name list who is ignored."""
         name, problem = (typed, "") if self.is_ignored(typed) else self._find(typed)
         if not typed:
             self.console.reply(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
@@ -1143,7 +1133,7 @@ class Room:
             self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
     def drain(self, chat: Conversation) -> None:
-        """Act on all that a stream which is over still holds: the other was told that it is delivered."""
+        """Act on all that a stream which is over still holds: the peer was told that it is delivered."""
         self._listen(chat)
         while chat.may_have_more:
             self._listen(chat)
@@ -1163,7 +1153,7 @@ class Room:
             self.tell("line", name=sender, address=address, text=message.text, **told_to(message))
 
     def hear_offer(self, chat: Conversation, offer: Offer) -> None:
-        """Show an offer; where it names no address, it is the other's own."""
+        """Show an offer; where it names no address, it is the peer's own."""
         sender = printable_label(offer.sender) or chat.name
         address = parse_unicast(offer.address) if offer.address else chat.stream.peer
         if not self.is_ignored(sender):
@@ -1177,7 +1167,7 @@ class Room:
         """Act on what only a server may say: nothing."""
 
     def is_ignored(self, name: str) -> bool:
-        """Return whether the person does not want to hear of somebody."""
+        """Return whether what a member says is hidden."""
         return not self._ignored.isdisjoint({name, self.members().get(name, name)})
 
     def greet(self, chat: Conversation, hello: Hello) -> None:
@@ -1198,14 +1188,14 @@ class Room:
         chat.is_greeted, chat.lost_at = True, INFINITY
 
     def note_leaving(self, chat: Conversation) -> None:
-        """Say once that somebody has left."""
+        """Say once that a member has left."""
         if not chat.has_left and not chat.is_duplicate:
             self.console.note(f"{chat.name} left")
             self.tell("left", name=chat.name, address=chat.stream.peer)
         chat.has_left = True
 
     def serve(self, chat: Conversation) -> None:
-        """Bring the other what is queued, the person what became of it, and see whether the stream is over."""
+        """Send what is queued, show what became of it, and remove the conversation when its stream is over."""
         chat.flush(now=self.node.now())
         self.settle_held(chat)
         if chat.stream.ended and self.may_listen():
@@ -1228,16 +1218,16 @@ class Room:
         self.give_up(chat)
 
     def give_up(self, chat: Conversation) -> None:
-        """List what somebody will not get."""
+        """List what the peer will not get."""
         self.settle_held(chat)
-        for _, record in chat.unheld:
+        for _, record in chat.unacked:
             if isinstance(record, Say) and not record.sender:
                 self._undelivered += 1
                 self.console.note(f"NOT delivered to {chat.name}: {printable(own_line(record))}", is_error=True)
                 self.settle(record, delivered=False)
 
     def settle_held(self, chat: Conversation) -> None:
-        """Show which messages somebody's node holds by now."""
+        """Show which messages the other node holds by now."""
         for record in chat.take_held():
             self.settle(record, delivered=True)
 
@@ -1319,7 +1309,7 @@ class ClientRoom(Room):
         return min([super().next_deadline(), self._listens_until, *again])
 
     def turn(self) -> None:
-        """Take the call of who was called at the same time."""
+        """Take the call of the peer that was called at the same time."""
         if self._listener is not None:
             for stream in arrivals(self._listener):
                 self._cross(stream)
@@ -1329,7 +1319,7 @@ class ClientRoom(Room):
         super().turn()
 
     def _cross(self, stream: Stream) -> None:
-        """Keep one of two streams with the same peer; anybody else finds nobody here."""
+        """Keep one of two streams with the same peer; reject any other."""
         mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
         if mine is None or len(self.chats) > 1:
             self.reject(stream)
@@ -1362,7 +1352,7 @@ class ClientRoom(Room):
                 self.tell("left", name=name, address=address)
 
     def remove(self, chat: Conversation) -> None:
-        """Call again whose program was restarted, for some minutes."""
+        """Call a peer whose program was restarted again, for some minutes."""
         now = self.node.now()
         if self.leave_at < INFINITY and not self._lingering:
             chat.lost_at = now
@@ -1419,6 +1409,11 @@ def open_console(arguments: argparse.Namespace) -> Console:
         bell=arguments.bell,
         timestamps=arguments.timestamps,
     )
+
+
+def room_settings(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Return what every room takes from the command line."""
+    return {"name": arguments.name, "downloads": arguments.downloads, "is_verbose": arguments.verbose}
 
 
 def linger_argument(text: str) -> float:
@@ -1482,7 +1477,7 @@ class Lobby:
             self._console.wait(self._node, reading=True, timeout=left)
 
     def turn(self) -> None:
-        """Show who has come and gone, and ask all nodes now and then."""
+        """Show the servers that came and went, and ask all nodes now and then."""
         present = {known.address for known in self._node.nodes()}
         for address in self._names.keys() - present:
             self._forget(address)
@@ -1595,15 +1590,8 @@ def main() -> int:
         stream, listener = call(node, peer)
         with console:
             console.note(f"connected to {format_address(peer)}")
-            room = ClientRoom(
-                node,
-                console,
-                listener=listener,
-                name=arguments.name,
-                linger=arguments.linger,
-                downloads=arguments.downloads,
-                is_verbose=arguments.verbose,
-            )
+            settings = room_settings(arguments)
+            room = ClientRoom(node, console, listener=listener, linger=arguments.linger, **settings)
             room.join(stream)
             return room.run()
 

@@ -100,8 +100,8 @@ class Transfer:
 
 # --- Files ----------------------------------------------------------------------------------------------------------
 #
-# Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
-# {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
+# A node fetches an offered file by a stream to PORT_FILE of the sender's node. It writes one line of JSON,
+# {"type": "get", "id": token, "offset": n}; back come the file's bytes from there on, then the end; and when size and
 # SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
 
 
@@ -192,7 +192,7 @@ class Upload:
         stream.setblocking(False)
         self.stream = stream
         self.is_over = False
-        self.is_held = False  # the other has all of it
+        self.is_held = False  # the other node has all of it
         self.file: Optional[Outgoing] = None
         self.offset = 0
         self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life

@@ -831,7 +831,7 @@ def test_chat_bytes_queued_until_taken() -> None:
         one.put(Say("x" * 100, 1))
         one.finish()
         one.flush(now=1.0)
-        assert (one.queued > 0, stream.finished, one.take_held()) == (True, False, [])
+        assert (len(one._queue) > 0, stream.finished, one.take_held()) == (True, False, [])
         stream.room = 1000
         one.flush(now=2.0)
         assert stream.finished
