@@ -20,6 +20,7 @@ from utils import (
     decode_json,
     encode_json,
     format_address,
+    format_size,
     format_table,
     is_name,
     is_unicast,
@@ -30,6 +31,7 @@ from utils import (
     printable,
     printable_label,
     printable_name,
+    safe_file_name,
     unwrap,
 )
 
@@ -523,6 +525,28 @@ def test_printable_label(remote: str, shown: str) -> None:
     assert printable_label(remote) == shown
 
 
+@pytest.mark.parametrize(
+    ("remote", "name"),
+    [
+        ("photo.jpg", "photo.jpg"), ("../a\\b/.hidden", "hidden"), ("", "file"), ("a\x1b*b", "a__b"),
+        ("noending", "noending"),
+        ("x" * 300 + ".txt", "x" * (constants.FILE_NAME_BYTES - 4) + ".txt"),
+        ("a." + "y" * 300, "y" * constants.FILE_NAME_BYTES),
+        ("a." + "y" * 100, "a." + "y" * 100),
+    ],
+)  # fmt: skip
+def test_safe_file_name(remote: str, name: str) -> None:
+    assert safe_file_name(remote) == name
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2560000, "2.6 MB"), (3 * 10**12, "3000.0 GB")],
+)
+def test_format_size(size: int, shown: str) -> None:
+    assert format_size(size) == shown
+
+
 # --- Lines and columns ----------------------------------------------------------------------------------------------
 
 
@@ -628,6 +652,18 @@ def test_byte_window_holds_tiny_pieces_in_few() -> None:
         tracemalloc.stop()
     assert len(window) == 100_000
     assert held < 200_000
+
+
+def test_byte_window_slices_are_views_but_where_a_piece_ends() -> None:
+    window = ByteWindow(5)
+    for piece in (b"a" * constants.PIECE_BYTES, b"b" * constants.PIECE_BYTES, b"c"):
+        window.append(piece)
+    size = constants.PIECE_BYTES // 2 + 1
+    whole = window.read(5, window.stop)
+    slices = window.slices(5, window.stop, size)
+    assert b"".join(slices) == whole
+    assert {len(one) for one in slices[:-1]} == {size}
+    assert [type(one) for one in slices] == [memoryview, bytes, memoryview, bytes]
 
 
 def test_byte_window_copies_no_large_piece() -> None:
