@@ -1352,7 +1352,7 @@ class ClientRoom(Room):
                 self.tell("left", name=name, address=address)
 
     def remove(self, chat: Conversation) -> None:
-        """Call a peer whose program was restarted again, for some minutes."""
+        """Remove a conversation; for some minutes call back a peer whose program was restarted."""
         now = self.node.now()
         if self.leave_at < INFINITY and not self._lingering:
             chat.lost_at = now
