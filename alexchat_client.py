@@ -26,30 +26,14 @@ import contextlib
 import errno
 import functools
 import itertools
-import json
-import re
-import stat
 import termios
 from collections import deque
 from datetime import datetime, timedelta
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
-)
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 import constants as c
-from alexstream_client import Offer, Outgoing, Upload, hash_file
-from alexstream_server import Download, Incoming, is_sound
+from alexstream_client import Decline, Offer, Outgoing, Upload, complete_path, hash_file, open_file
+from alexstream_server import Download, Incoming, arrivals, is_sound
 from node import (
     INFINITY,
     Aside,
@@ -83,14 +67,17 @@ from utils import (
     LineSplitter,
     Screen,
     can_encode,
-    columns,
+    decode_json,
+    encode_json,
     format_address,
     format_size,
-    is_typable,
+    format_table,
     is_unicast,
     label_names,
     parse_address,
+    parse_unicast,
     printable,
+    printable_label,
     printable_name,
     safe_file_name,
     with_tail,
@@ -377,7 +364,7 @@ class Console:
 
 
 class Hello(NamedTuple):
-    """Who the other is, and which of the words of CAN, if any, its program knows."""
+    """The name of the peer, and which of the words of CAN, if any, its program knows."""
 
     name: str
     can: str = ""
@@ -393,7 +380,7 @@ class Say(NamedTuple):
 
 
 class Bye(NamedTuple):
-    """The other leaves."""
+    """The peer leaves."""
 
 
 class Joined(NamedTuple):
@@ -413,14 +400,6 @@ class Notice(NamedTuple):
     """The server tells why it did not do what it was asked for."""
 
     text: str
-
-
-class Decline(NamedTuple):
-    """The file with this token, offered by `to`, is not wanted."""
-
-    token: str
-    to: str
-    sender: str = ""
 
 
 class Malformed(NamedTuple):
@@ -446,19 +425,14 @@ def encode_record(record: Record) -> bytes:
     for field, value in record._asdict().items():
         if value != "" or field not in record._field_defaults:
             fields[_KEYS.get(field, field)] = value
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
+    return encode_json(fields)
 
 
 def decode_record(line: bytes) -> Optional[Record]:
     """Return what a line says; None where its type is unknown, for the next version's sake. Never raises."""
-    try:
-        fields = json.loads(line.decode("utf-8", "replace"))
-    except RecursionError:
-        return Malformed("nested too deeply")
-    except ValueError:
-        return Malformed("not JSON")
-    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
-        return Malformed("not an object with a type")
+    fields, reason = decode_json(line)
+    if not isinstance(fields.get("type"), str):
+        return Malformed(reason or "not an object with a type")
     kind = _TYPES.get(fields["type"])
     if kind is None:
         return None
@@ -490,24 +464,19 @@ class Conversation:
         self.name = format_address(stream.peer)
         self.can = ""
         self.is_greeted = False  # the peer has sent its hello
-        self.has_left = False  # said so, or was told to be gone
+        self.has_left = False  # it said so, or its leaving is told already
         self.is_duplicate = False  # there is another chat with the same node: nothing more is said here
-        self.at_end = False  # the other says nothing more
+        self.at_end = False  # the peer says nothing more
         self.may_have_more = False  # there may be more to read
         self.last_progress_at = now  # when it last took something, or had nothing to take (monotonic seconds)
         self.call_at = INFINITY  # when to call a restarted program again, and until when to try
         self.lost_at = INFINITY
-        self.unheld: Deque[Unacked] = deque()
+        self.unacked: Deque[Unacked] = deque()
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
         self.is_finishing = False  # nothing more will be said here
         self._delivered = 0  # at the last look
-
-    @property
-    def queued(self) -> int:
-        """Bytes that the stream has not taken yet."""
-        return len(self._queue)
 
     @property
     def waiting(self) -> int:
@@ -517,16 +486,16 @@ class Conversation:
     @property
     def is_full(self) -> bool:
         """Whether the peer does not take what is queued for it."""
-        return self.queued > c.QUEUE_BYTES or self.waiting > c.WAITING_BYTES
+        return len(self._queue) > c.QUEUE_BYTES or self.waiting > c.WAITING_BYTES
 
     @property
     def is_settled(self) -> bool:
-        """Whether the other node holds all that is said, the end of it too, or holds nothing more."""
-        return not (self._queue or self.unheld) and (self.stream.drained or self.stream.ended)
+        """Whether the other node holds all that is said, its end too, or will hold nothing more."""
+        return not (self._queue or self.unacked) and (self.stream.drained or self.stream.ended)
 
     @property
     def is_away(self) -> bool:
-        """Whether the other cannot be reached at the moment, but may come back."""
+        """Whether the peer cannot be reached at the moment, but may come back."""
         return self.stream.stalled or self.lost_at < INFINITY
 
     def put(self, record: Record, line: bytes = b"") -> bool:
@@ -538,15 +507,15 @@ class Conversation:
         self._queue += line
         self._offset += len(line)
         if not isinstance(record, (Hello, Bye)):
-            self.unheld.append(Unacked(self._offset, record))
+            self.unacked.append(Unacked(self._offset, record))
         return True
 
     def take_over(self, before: "Conversation") -> None:
-        """Go on for a chat whose stream has failed: say all that the other node did not hold, in the same order."""
+        """Take over from a conversation whose stream has failed: say again, in order, what its peer did not hold."""
         self.name, self.can, self.is_greeted = before.name, before.can, before.is_greeted
-        for unheld in before.unheld:
-            self.put(unheld.record)
-        before.unheld.clear()
+        for unacked in before.unacked:
+            self.put(unacked.record)
+        before.unacked.clear()
 
     def finish(self) -> None:
         """Say nothing more, once all that is queued is said."""
@@ -589,16 +558,12 @@ class Conversation:
     def take_held(self) -> List[Record]:
         """Return the records that the other node holds since the last call."""
         held = []
-        while self.unheld and self.unheld[0].offset <= self.stream.delivered:
-            held.append(self.unheld.popleft().record)
+        while self.unacked and self.unacked[0].offset <= self.stream.delivered:
+            held.append(self.unacked.popleft().record)
         return held
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
-#
-# Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
-# {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
-# SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
 
 
 class Files:
@@ -622,23 +587,18 @@ class Files:
     # -- ours
 
     def send(self, path: str) -> None:
-        """Open a file to be offered; raise OSError, ValueError."""
+        """Open a file, to be offered once it is hashed; raise OSError, ValueError."""
         if len(self._shared) + len(self._hashing) >= c.OFFERS_MAX:
             raise ValueError(f"{c.OFFERS_MAX} files are offered already")
-        path = os.path.expanduser(path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise ValueError(f"{path} is not a file")
-        digest = self._node.aside(functools.partial(hash_file, os.dup(descriptor), status.st_size))
-        self._hashing.append((Outgoing(path, descriptor, status.st_size), digest))
+        file = open_file(path)
+        digest = self._node.aside(functools.partial(hash_file, os.dup(file.descriptor), file.size))
+        self._hashing.append((file, digest))
 
     def next_offer(self) -> Optional[Offer]:
         """Return an offer whose digest is known by now, if any."""
         if not self._hashing or not self._hashing[0][1].done:
             return None
-        file, hasher = self._hashing[0]
+        file, hasher = self._hashing.popleft()
         try:
             digest = hasher.result()
             if self._listener is None:
@@ -647,9 +607,6 @@ class Files:
             self._console.note(f"{printable(file.path)}: {error.strerror}", is_error=True)
             self._tell("file failed", path=file.path, reason=error.strerror)
             os.close(file.descriptor)
-            digest = ""
-        self._hashing.popleft()
-        if not digest:
             return None
         token = os.urandom(8).hex()
         self._shared[token] = file._replace(sha256=digest)
@@ -664,7 +621,7 @@ class Files:
         os.close(self._shared.pop(token).descriptor)
 
     def declined(self, token: str, name: str) -> None:
-        """Say that somebody does not want a file of ours."""
+        """Say that a member does not want a file of ours."""
         if token in self._shared:
             file = self._shared[token]
             self._console.note(f"{name} does not want {printable(os.path.basename(file.path))}")
@@ -674,7 +631,7 @@ class Files:
 
     def take_offer(self, offer: Offer, sender: str, address: bytes) -> None:
         """Show an offer, if it can be meant, and is not one too many."""
-        if not is_sound(offer) or not is_unicast(address) or address == self._node.address:
+        if not is_sound(offer) or address in (b"", self._node.address):
             self._console.note(f"{sender} offers a file in a way that makes no sense: ignored")
             return
         if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
@@ -748,7 +705,7 @@ class Files:
     def turn(self, name_of: Callable[[bytes], str]) -> None:
         """Let every file go on."""
         now = self._node.now()
-        for stream in arrivals(self._listener):
+        for stream in arrivals(self._listener) if self._listener else ():
             if len(self._uploads) < c.UPLOADS_MAX:
                 self._uploads.append(Upload(stream, now=now))
             else:
@@ -771,11 +728,9 @@ class Files:
     def _tell_of_upload(self, upload: Upload, file: Outgoing, name: str, told: str) -> None:
         what = told.format(printable(os.path.basename(file.path)))
         self._console.note(f"{name} {what}", is_error=not upload.is_held)
+        kind = "file finished" if upload.is_held else "file failed"
         reason = {} if upload.is_held else {"reason": what}
-        self._tell(
-            "file finished" if upload.is_held else "file failed",
-            **{"name": name, "address": upload.stream.peer, "path": file.path, "sha256": file.sha256, **reason},
-        )
+        self._tell(kind, name=name, address=upload.stream.peer, path=file.path, sha256=file.sha256, **reason)
 
     def _tell_of_download(self, number: int, download: Download, told: str) -> None:
         incoming = download.incoming
@@ -786,8 +741,8 @@ class Files:
             self._tell_of("file failed", incoming, number=number, reason=told)
 
     def _tell_of(self, kind: str, incoming: Incoming, **fields: object) -> None:
-        who = {"name": incoming.sender, "address": incoming.address}
-        self._tell(kind, **who, file=incoming.name, sha256=incoming.offer.sha256, **fields)
+        sender, address, sha256 = incoming.sender, incoming.address, incoming.offer.sha256
+        self._tell(kind, name=sender, address=address, file=incoming.name, sha256=sha256, **fields)
 
     def close(self) -> None:
         """Stop everything; what was received in part stays, to be resumed."""
@@ -824,7 +779,7 @@ class Room:
         self.console = console
         self.name = name
         self.chats: List[Conversation] = []
-        self.people: Dict[str, str] = {}  # of whom the server told: name -> address
+        self.people: Dict[str, str] = {}  # those that the server announced: name -> address
         self.files = Files(node, console, downloads, self.tell)
         self.leave_at = INFINITY  # what is open then is left (monotonic seconds)
         self._linger = linger  # seconds to listen on after the last line of a pipe
@@ -879,7 +834,7 @@ class Room:
         return not (self.chats or self.files.is_active) or self.node.now() >= self.leave_at
 
     def wants_lines(self) -> bool:
-        """Return whether a typed line would find somebody who takes it. A person may type at any time."""
+        """Return whether a typed line has a receiver that takes it. A person may type at any time."""
         return self.console.is_interactive or (bool(self.chats) and not self.is_congested())
 
     def is_congested(self) -> bool:
@@ -958,7 +913,7 @@ class Room:
         """Return what Tab can make of the text before the cursor: a path, a command or a name at its end."""
         send, space, path = before.partition(" ")
         if send.lower() == "/send" and space:
-            return [send + space + found for found in paths(path)]
+            return [send + space + found for found in complete_path(path)]
         start = before[: before.rfind(" ") + 1]
         return [start + word for word in (*COMMAND_NAMES, "exit", *self.members())]
 
@@ -1003,7 +958,7 @@ class Room:
         return "", f"nobody here is called {printable(typed)}: /who lists all"
 
     def ignore(self, typed: str) -> None:
-        """Hide, or show again, what somebody says; without a name list who is ignored."""
+        """Hide, or show again, what a member says; without a name list who is ignored."""
         name, problem = (typed, "") if self.is_ignored(typed) else self._find(typed)
         if not typed:
             self.console.reply(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
@@ -1178,7 +1133,7 @@ class Room:
             self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
     def drain(self, chat: Conversation) -> None:
-        """Act on all that a stream which is over still holds: the other was told that it is delivered."""
+        """Act on all that a stream which is over still holds: the peer was told that it is delivered."""
         self._listen(chat)
         while chat.may_have_more:
             self._listen(chat)
@@ -1190,7 +1145,7 @@ class Room:
 
     def hear(self, chat: Conversation, message: Say) -> None:
         """Show a message."""
-        sender = shown_name(message.sender) or chat.name
+        sender = printable_label(message.sender) or chat.name
         alone = " (to you alone)" if message.to else ""
         if not self.is_ignored(sender):
             self.console.show(f"{sender}{alone}: {printable(message.text)}")
@@ -1198,24 +1153,21 @@ class Room:
             self.tell("line", name=sender, address=address, text=message.text, **told_to(message))
 
     def hear_offer(self, chat: Conversation, offer: Offer) -> None:
-        """Show an offer; where it names no address, it is the other's own."""
-        sender = shown_name(offer.sender) or chat.name
-        try:
-            address = parse_address(offer.address) if offer.address else chat.stream.peer
-        except ValueError:
-            address = b""
+        """Show an offer; where it names no address, it is the peer's own."""
+        sender = printable_label(offer.sender) or chat.name
+        address = parse_unicast(offer.address) if offer.address else chat.stream.peer
         if not self.is_ignored(sender):
             self.files.take_offer(offer, sender, address)
 
     def hear_decline(self, chat: Conversation, decline: Decline) -> None:
         """Say who does not want a file of ours."""
-        self.files.declined(decline.token, shown_name(decline.sender) or chat.name)
+        self.files.declined(decline.token, printable_label(decline.sender) or chat.name)
 
     def hear_server(self, record: Record) -> None:
         """Act on what only a server may say: nothing."""
 
     def is_ignored(self, name: str) -> bool:
-        """Return whether the person does not want to hear of somebody."""
+        """Return whether what a member says is hidden."""
         return not self._ignored.isdisjoint({name, self.members().get(name, name)})
 
     def greet(self, chat: Conversation, hello: Hello) -> None:
@@ -1236,14 +1188,14 @@ class Room:
         chat.is_greeted, chat.lost_at = True, INFINITY
 
     def note_leaving(self, chat: Conversation) -> None:
-        """Say once that somebody has left."""
+        """Say once that a member has left."""
         if not chat.has_left and not chat.is_duplicate:
             self.console.note(f"{chat.name} left")
             self.tell("left", name=chat.name, address=chat.stream.peer)
         chat.has_left = True
 
     def serve(self, chat: Conversation) -> None:
-        """Bring the other what is queued, the person what became of it, and see whether the stream is over."""
+        """Send what is queued, show what became of it, and remove the conversation when its stream is over."""
         chat.flush(now=self.node.now())
         self.settle_held(chat)
         if chat.stream.ended and self.may_listen():
@@ -1266,16 +1218,16 @@ class Room:
         self.give_up(chat)
 
     def give_up(self, chat: Conversation) -> None:
-        """List what somebody will not get."""
+        """List what the peer will not get."""
         self.settle_held(chat)
-        for _, record in chat.unheld:
+        for _, record in chat.unacked:
             if isinstance(record, Say) and not record.sender:
                 self._undelivered += 1
                 self.console.note(f"NOT delivered to {chat.name}: {printable(own_line(record))}", is_error=True)
                 self.settle(record, delivered=False)
 
     def settle_held(self, chat: Conversation) -> None:
-        """Show which messages somebody's node holds by now."""
+        """Show which messages the other node holds by now."""
         for record in chat.take_held():
             self.settle(record, delivered=True)
 
@@ -1297,11 +1249,6 @@ class Room:
             self.console.show_json(json_line(self.node, kind, fields))
 
 
-def arrivals(listener: Optional[Listener]) -> List[Stream]:
-    """Return the streams that have come since the last call."""
-    return list(iter(lambda: listener.accept(timeout=0), None)) if listener is not None else []
-
-
 def news(node: Node) -> Iterator[NodeEvent]:
     """Yield what has happened in the mesh since the last call."""
     return iter(lambda: node.next_event(timeout=0), None)
@@ -1312,21 +1259,6 @@ def told_message(message: MessageReceived) -> str:
     return f"message from {format_address(message.origin)}: {printable(message.data)}"
 
 
-def paths(begun: str) -> List[str]:
-    """Return what a path so begun may become; directories end in /, and what no key types is left out."""
-    start = begun.rpartition("/")[2]
-    folder = begun[: len(begun) - len(start)]
-    try:
-        with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            return [
-                folder + entry.name + "/" * entry.is_dir()
-                for entry in entries
-                if (start or entry.name[0] != ".") and entry.name.startswith(start) and all(map(is_typable, entry.name))
-            ]
-    except OSError:
-        return []
-
-
 def own_line(message: Say) -> str:
     """Return how a message of one's own is shown to oneself."""
     return f"(to {message.to} alone) {message.text}" if message.to else message.text
@@ -1335,30 +1267,6 @@ def own_line(message: Say) -> str:
 def told_to(message: Say) -> Dict[str, str]:
     """Return the field that only a message to one alone has."""
     return {"to": message.to} if message.to else {}
-
-
-def is_node(address: str) -> bool:
-    """Return whether a text from another machine is the address of one node."""
-    try:
-        return is_unicast(parse_address(address))
-    except ValueError:
-        return False
-
-
-def shown_name(name: str) -> str:
-    """Return how to show who said what the server passed on: a name, with the end of its address or not, or that."""
-    with contextlib.suppress(ValueError):
-        return format_address(parse_address(name))
-    plain, tilde, tail = name.rpartition("~")
-    return (
-        printable_name(plain) + tilde + tail if re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail) else printable_name(name)
-    )
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> List[str]:
-    """Return the rows as lines with aligned columns."""
-    widths = [max(map(columns, column)) for column in zip(*rows)]
-    return ["  ".join(cell + " " * (w - columns(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows]
 
 
 class Command(NamedTuple):
@@ -1401,7 +1309,7 @@ class ClientRoom(Room):
         return min([super().next_deadline(), self._listens_until, *again])
 
     def turn(self) -> None:
-        """Take the call of who was called at the same time."""
+        """Take the call of the peer that was called at the same time."""
         if self._listener is not None:
             for stream in arrivals(self._listener):
                 self._cross(stream)
@@ -1411,7 +1319,7 @@ class ClientRoom(Room):
         super().turn()
 
     def _cross(self, stream: Stream) -> None:
-        """Keep one of two streams with the same peer; anybody else finds nobody here."""
+        """Keep one of two streams with the same peer; reject any other."""
         mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
         if mine is None or len(self.chats) > 1:
             self.reject(stream)
@@ -1428,23 +1336,23 @@ class ClientRoom(Room):
             self.console.note(printable(record.text), is_error=True)
             self.tell("notice", text=record.text)
         elif isinstance(record, Joined):
-            name, address = shown_name(record.name), shown_name(record.address)
+            name, address = printable_label(record.name), printable_label(record.address)
             if name in self.people or len(self.people) >= c.PEOPLE_MAX:
                 return
-            if address != record.address.lower() or not is_node(address):
+            if address != record.address.lower() or not parse_unicast(address):
                 return
             self.people[name] = address
             self.console.note(f"{name} ({address}) is here")
             self.tell("joined", name=name, address=address)
         elif isinstance(record, Left):
-            name = shown_name(record.name)
+            name = printable_label(record.name)
             address = self.people.pop(name, "")
             if address:
                 self.console.note(f"{name} left")
                 self.tell("left", name=name, address=address)
 
     def remove(self, chat: Conversation) -> None:
-        """Call again whose program was restarted, for some minutes."""
+        """Remove a conversation; for some minutes call back a peer whose program was restarted."""
         now = self.node.now()
         if self.leave_at < INFINITY and not self._lingering:
             chat.lost_at = now
@@ -1501,6 +1409,11 @@ def open_console(arguments: argparse.Namespace) -> Console:
         bell=arguments.bell,
         timestamps=arguments.timestamps,
     )
+
+
+def room_settings(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Return what every room takes from the command line."""
+    return {"name": arguments.name, "downloads": arguments.downloads, "is_verbose": arguments.verbose}
 
 
 def linger_argument(text: str) -> float:
@@ -1564,7 +1477,7 @@ class Lobby:
             self._console.wait(self._node, reading=True, timeout=left)
 
     def turn(self) -> None:
-        """Show who has come and gone, and ask all nodes now and then."""
+        """Show the servers that came and went, and ask all nodes now and then."""
         present = {known.address for known in self._node.nodes()}
         for address in self._names.keys() - present:
             self._forget(address)
@@ -1677,15 +1590,8 @@ def main() -> int:
         stream, listener = call(node, peer)
         with console:
             console.note(f"connected to {format_address(peer)}")
-            room = ClientRoom(
-                node,
-                console,
-                listener=listener,
-                name=arguments.name,
-                linger=arguments.linger,
-                downloads=arguments.downloads,
-                is_verbose=arguments.verbose,
-            )
+            settings = room_settings(arguments)
+            room = ClientRoom(node, console, listener=listener, linger=arguments.linger, **settings)
             room.join(stream)
             return room.run()
 

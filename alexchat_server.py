@@ -17,21 +17,20 @@ from alexchat_client import (
     TYPING,
     Console,
     Conversation,
-    Decline,
     Hello,
     Joined,
     Left,
     Notice,
     Room,
     Say,
-    arrivals,
     chat_parser,
     check_downloads,
     encode_record,
     open_console,
+    room_settings,
 )
-from alexstream_client import Offer
-from alexstream_server import is_sound
+from alexstream_client import Decline, Offer
+from alexstream_server import arrivals, is_sound
 from node import INFINITY, Listener, Node, Stream, open_node, run
 from utils import format_address, format_size, safe_file_name, with_tail
 
@@ -42,7 +41,7 @@ class ServerRoom(Room):
     def __init__(self, node: Node, console: Console, listener: Listener, **settings: Any) -> None:
         super().__init__(node, console, **settings)
         self._listener = listener
-        self._next: Optional[Stream] = None  # who will enter
+        self._next: Optional[Stream] = None  # will enter when it may be listened to
         self._away: Dict[bytes, Conversation] = {}  # whose program ended without having all that was said; by address
 
     def is_over(self) -> bool:
@@ -54,20 +53,20 @@ class ServerRoom(Room):
         return False
 
     def may_listen(self, besides: bytes = b"") -> bool:
-        """Nobody is listened to while somebody, `besides` one node, does not take what was said before."""
+        """Return False also while a member, other than the node `besides`, does not take what was said before."""
         return super().may_listen() and not any(
             chat.is_full for chat in self.chats if not chat.stream.ended and chat.stream.peer != besides
         )
 
     def next_deadline(self) -> float:
-        """Return also when somebody will have held up the others, or stayed away, for too long."""
+        """Return also when a member will have held up the others, or stayed away, for too long."""
         slow = [chat.last_progress_at + c.SLOW_SECONDS for chat in self.chats if chat.is_full]
         return min([super().next_deadline(), *slow, *(chat.lost_at for chat in self._away.values())])
 
     def run(self) -> int:
-        """At the end look also at who waits outside, and for what others wait."""
+        """At the end reject the streams that wait to enter, and list what those who are away will not get."""
         status = super().run()
-        for stream in ([self._next] if self._next else []) + arrivals(self._listener):
+        for stream in [*([self._next] if self._next else []), *arrivals(self._listener)]:
             self.reject(stream)
         for chat in self._away.values():
             self.give_up(chat)
@@ -78,7 +77,7 @@ class ServerRoom(Room):
         return 0.0 if may_enter else super()._timeout()
 
     def turn(self) -> None:
-        """Let in who has come, give up who does not come back, then serve all."""
+        """Let newcomers in, give up members that do not come back, then serve all."""
         for stream in self._arrivals():
             self.enter(stream)
         too_many = len(self._away) - c.AWAY_MAX
@@ -89,7 +88,7 @@ class ServerRoom(Room):
         super().turn()
 
     def _arrivals(self) -> Iterator[Stream]:
-        """Yield who has come, as long as what their addresses have said before may be listened to."""
+        """Yield newcomers, as long as what their addresses have said before may be listened to."""
         while True:
             stream = self._next = self._next or self._listener.accept(timeout=0)
             if stream is None or not self.may_listen(besides=stream.peer):
@@ -124,8 +123,8 @@ class ServerRoom(Room):
                     chat.put(Joined(other.name, format_address(other.stream.peer)))
 
     def remove(self, chat: Conversation) -> None:
-        """Tell all others who has left; keep for a while what a program that ended unexpectedly did not get."""
-        if chat.stream.restarted and chat.unheld and self.leave_at == INFINITY:
+        """Tell all others that a member left; keep for a while what a program that ended unexpectedly did not get."""
+        if chat.stream.restarted and chat.unacked and self.leave_at == INFINITY:
             self.chats.remove(chat)
             self._away[chat.stream.peer] = chat
             chat.lost_at = self.node.now() + c.RETURN_SECONDS
@@ -141,7 +140,7 @@ class ServerRoom(Room):
                 other.put(Left(chat.name))
 
     def audience(self, name: str) -> List[Conversation]:
-        """Return the chat with that person."""
+        """Return the conversation with that member."""
         return [chat for chat in self.chats if chat.name == name]
 
     def _is_me(self, name: str) -> bool:
@@ -184,14 +183,14 @@ class ServerRoom(Room):
         return False
 
     def hear_decline(self, chat: Conversation, decline: Decline) -> None:
-        """Tell the one whose file is not wanted."""
+        """Pass on to its sender that a file is not wanted."""
         if self._is_me(decline.to):
             super().hear_decline(chat, decline)
         for other in self.audience(decline.to):
             other.put(decline._replace(sender=chat.name))
 
     def serve(self, chat: Conversation) -> None:
-        """Drop who holds up the others; finish where nobody is left who could say anything to this one."""
+        """Drop a member that holds up the others; finish with one to whom no other can say anything more."""
         if chat.is_full and self.node.now() >= chat.last_progress_at + c.SLOW_SECONDS:
             self.console.note(f"{chat.name} takes nothing any more: dropped", is_error=True)
             chat.stream.abort()
@@ -227,8 +226,7 @@ def main() -> int:
     with open_node(arguments, client="alexchat_client.py") as node, node.listen(c.PORT_CHAT) as listener, open_console(
         arguments
     ) as console:
-        settings = {"name": arguments.name, "downloads": arguments.downloads, "is_verbose": arguments.verbose}
-        return ServerRoom(node, console, listener, **settings).run()
+        return ServerRoom(node, console, listener, **room_settings(arguments)).run()
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ if __name__ == "__main__":
 import argparse
 import errno
 import hashlib
-import json
-from typing import Any, Dict, NamedTuple, Optional
+import stat
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import constants as c
 from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
-from utils import LineSplitter
+from utils import LineSplitter, decode_json, is_typable
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0
@@ -100,8 +100,8 @@ class Transfer:
 
 # --- Files ----------------------------------------------------------------------------------------------------------
 #
-# Who wants an offered file opens a stream to PORT_FILE of the sender's node and writes one line of JSON,
-# {"type": "get", "id": token, "offset": n}. Back come the file's bytes from there on, then the end; and when size and
+# A node fetches an offered file by a stream to PORT_FILE of the sender's node. It writes one line of JSON,
+# {"type": "get", "id": token, "offset": n}; back come the file's bytes from there on, then the end; and when size and
 # SHA-256 are right and the file is on the disk, the last word is {"type": "got", "ok": true}.
 
 
@@ -116,6 +116,14 @@ class Offer(NamedTuple):
     address: str = ""
 
 
+class Decline(NamedTuple):
+    """The file with this token, offered by `to`, is not wanted."""
+
+    token: str
+    to: str
+    sender: str = ""
+
+
 class Outgoing(NamedTuple):
     """A file of ours that others may fetch."""
 
@@ -123,6 +131,32 @@ class Outgoing(NamedTuple):
     descriptor: int
     size: int
     sha256: str = ""  # in hex, once it is known
+
+
+def open_file(path: str) -> Outgoing:
+    """Open a file of ours, without its digest; raise OSError, or ValueError if it is a directory or a device."""
+    path = os.path.expanduser(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is not a file")
+    return Outgoing(path, descriptor, status.st_size)
+
+
+def complete_path(begun: str) -> List[str]:
+    """Return what a path so begun may become; directories end in /, and what no key types is left out."""
+    start = begun.rpartition("/")[2]
+    folder = begun[: len(begun) - len(start)]
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            return [
+                folder + entry.name + "/" * entry.is_dir()
+                for entry in entries
+                if (start or entry.name[0] != ".") and entry.name.startswith(start) and all(map(is_typable, entry.name))
+            ]
+    except OSError:
+        return []
 
 
 def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:
@@ -158,7 +192,7 @@ class Upload:
         stream.setblocking(False)
         self.stream = stream
         self.is_over = False
-        self.is_held = False  # the other has all of it
+        self.is_held = False  # the other node has all of it
         self.file: Optional[Outgoing] = None
         self.offset = 0
         self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life
@@ -171,11 +205,12 @@ class Upload:
             ended = self.stream.ended  # looked at before, or the last word could come in between
             data = self.stream.read(c.REQUEST_BYTES)
             for line in self._splitter.feed(data or b""):
+                fields, _ = decode_json(line or b"")
                 if self.file is None:
-                    self._begin(line, shared, now)
+                    self._begin(fields, shared, now)
                 else:
                     self.is_over = True
-                    self.is_held = bool(json_object(line).get("ok")) and self.offset == self.file.size
+                    self.is_held = bool(fields.get("ok")) and self.offset == self.file.size
                     self.stream.close() if self.is_held else self.stream.abort()
                     return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
             if self.file is not None:
@@ -193,8 +228,7 @@ class Upload:
         """How much of the file the stream has taken."""
         return f"{100 * self.offset // max(self.file.size, 1)} %" if self.file else ""
 
-    def _begin(self, line: Optional[bytes], shared: Dict[str, Outgoing], now: float) -> None:
-        fields = json_object(line)
+    def _begin(self, fields: Dict[str, Any], shared: Dict[str, Outgoing], now: float) -> None:
         token, offset = fields.get("id"), fields.get("offset")
         file = shared.get(token) if isinstance(token, str) else None
         if file is None or type(offset) is not int or not 0 <= offset <= file.size:
@@ -214,15 +248,6 @@ class Upload:
             self.deadline = now + c.UPLOAD_SECONDS
             self.offset += taken
             self._piece = self._piece[taken:]
-
-
-def json_object(line: Optional[bytes]) -> Dict[str, Any]:
-    """Return the object that a line holds; an empty one where it holds none."""
-    try:
-        fields = json.loads((line or b"").decode("utf-8", "replace"))
-    except (RecursionError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 # --- The program ----------------------------------------------------------------------------------------------------

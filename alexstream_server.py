@@ -18,9 +18,8 @@ import errno
 import fcntl
 import functools
 import itertools
-import json
 import re
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import constants as c
 from alexstream_client import Offer, hash_file
@@ -39,7 +38,7 @@ from node import (
     open_node,
     run,
 )
-from utils import format_address, format_size, printable
+from utils import encode_json, format_address, format_size, printable
 
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
 EXAMPLES = """\
@@ -52,6 +51,21 @@ examples:
   sudo python3 alexstream_server.py eth0 --output incoming    # incoming/ADDRESS-NUMBER for each stream
 exits with 1 if --once did not get a whole stream, or if stdout takes no more.
 """
+
+
+def arrivals(listener: Listener) -> Iterator[Stream]:
+    """Yield the streams that have come, each when it is asked for: the listener may be closed between two."""
+    return iter(lambda: listener.accept(timeout=0), None)
+
+
+def create_file(folder: str, name: str, numbers: Iterable[int]) -> Tuple[int, str]:
+    """Return a new file, open for writing, and its path: the name with the first free number (0: the name alone)."""
+    stem, ending = os.path.splitext(os.path.join(folder, name))
+    for number in numbers:
+        path = f"{stem}-{number}{ending}" if number else stem + ending
+        with contextlib.suppress(FileExistsError):  # also where a link leads nowhere: O_EXCL follows none
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), path
+    raise FileExistsError(errno.EEXIST, f"{c.NAMES_TRIED} files are called {name}")
 
 
 class Raw:
@@ -107,12 +121,8 @@ class File(Raw):
     is_on_disk = True
 
     def __init__(self, directory: str, peer: str) -> None:
-        for number in itertools.count(1):
-            path = os.path.join(directory, f"{peer.replace(':', '-')}-{number}")
-            with contextlib.suppress(FileExistsError):
-                self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-                super().__init__(Output(self._descriptor), path)
-                return
+        self._descriptor, path = create_file(directory, peer.replace(":", "-"), itertools.count(1))
+        super().__init__(Output(self._descriptor), path)
 
     def sync(self) -> None:
         """Bring it to the disk: only then the sender learns that the stream is complete."""
@@ -276,7 +286,7 @@ class Download:
             self._stream = self._node.open(self.incoming.address, c.PORT_FILE)
             self._stream.setblocking(False)
             request = {"type": "get", "id": self.incoming.offer.token, "offset": self.offset}
-            self._stream.write(json.dumps(request).encode("ascii") + b"\n")
+            self._stream.write(encode_json(request))
 
     def _receive(self, stream: Stream) -> None:
         self._may_have_more = False
@@ -328,30 +338,20 @@ class Download:
 
     def _place(self) -> str:
         """Give the file its name, or that with a number where something is there."""
-        stem, dot, ending = self.incoming.name.rpartition(".")
-        if not stem:
-            stem, dot, ending = self.incoming.name, "", ""
-        for number in range(c.NAMES_TRIED):
-            name = f"{stem}-{number}{dot}{ending}" if number else self.incoming.name
-            path = os.path.join(self._folder, name)
-            try:
-                claim = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-            except FileExistsError:
-                continue
-            try:
-                with open(claim, "wb"):
-                    os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
-                os.rename(self._part, path)
-            except OSError:
-                os.unlink(path)  # still the empty one
-                raise
-            return path
-        raise FileExistsError(errno.EEXIST, f"{c.NAMES_TRIED} files are called {self.incoming.name}")
+        claim, path = create_file(self._folder, self.incoming.name, range(c.NAMES_TRIED))
+        try:
+            with open(claim, "wb"):
+                os.fchmod(self._descriptor, os.fstat(claim).st_mode & 0o777)
+            os.rename(self._part, path)
+        except OSError:
+            os.unlink(path)  # still the empty one
+            raise
+        return path
 
     def _say_goodbye(self, *, ok: bool) -> None:
         if self._stream is not None:
             with contextlib.suppress(OSError):  # the file is here all the same
-                self._stream.write(json.dumps({"type": "got", "ok": ok}).encode("ascii") + b"\n")
+                self._stream.write(encode_json({"type": "got", "ok": ok}))
                 self._stream.finish()
 
     def _restart(self) -> None:
@@ -382,7 +382,7 @@ class Server:
     def run(self) -> int:
         """Serve until interrupted, with `once` until one stream is over; return the exit status."""
         while True:
-            for stream in iter(lambda: self._listener.accept(timeout=0), None):
+            for stream in arrivals(self._listener):
                 self._begin(stream)
             busy = [self._serve(arrival) for arrival in self._arrivals if arrival.may_go_on]
             over = [arrival for arrival in self._arrivals if arrival.is_complete is not None]

@@ -30,7 +30,7 @@ from node import (
     seconds_argument,
     who_is_there,
 )
-from utils import format_address, label_names
+from utils import format_address, format_table, label_names
 
 EXAMPLES = """\
 Without NODE: a line for every node of the mesh that answers, the nearest first:
@@ -70,9 +70,8 @@ def show_nodes(node: Node, found: List[NodeInfo], arguments: argparse.Namespace)
         )
         for one in found
     ]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    for line in format_table(rows):
+        print(line)
 
 
 class Ping:

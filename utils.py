@@ -7,11 +7,13 @@ from another machine may reach a terminal, and a line editor: bytes of keys in, 
 import codecs
 import enum
 import itertools
+import json
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from typing import (
+    Any,
     Callable,
     Deque,
     Dict,
@@ -52,6 +54,15 @@ def parse_address(text: str) -> bytes:
 def is_unicast(address: bytes) -> bool:
     """Return whether the address names one station: not all zero, and the group bit (lowest of octet 0) clear."""
     return any(address) and not address[0] & 1
+
+
+def parse_unicast(text: str) -> bytes:
+    """Return the address of one station that `text` names, or b""."""
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return b""
+    return address if is_unicast(address) else b""
 
 
 def parse_names(text: str) -> Tuple[Dict[bytes, str], List[Tuple[int, str]]]:
@@ -414,6 +425,22 @@ class LineSplitter:
         return None if too_long else line[:-1] if line.endswith(b"\r") else line
 
 
+def encode_json(fields: Mapping[str, object]) -> bytes:
+    """Return the fields as an object in one line of JSON."""
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def decode_json(line: bytes) -> Tuple[Dict[str, Any], str]:
+    """Return the object that a line of JSON holds, empty if it holds another value, and ""; or else {} and a reason."""
+    try:
+        fields = json.loads(line.decode("utf-8", "replace"))
+    except RecursionError:
+        return {}, "nested too deeply"
+    except ValueError:
+        return {}, "not JSON"
+    return (fields if isinstance(fields, dict) else {}), ""
+
+
 def columns(text: str) -> int:
     """Return how many terminal columns `text` takes: marks and joiners none, East Asian wide characters two."""
     return sum(
@@ -433,6 +460,12 @@ def wrapped_rows(line: str, width: int) -> int:
         if used > width:
             rows, used = rows + 1, columns(char)
     return rows
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> List[str]:
+    """Return the rows as lines with aligned columns."""
+    widths = [max(map(columns, column)) for column in zip(*rows)]
+    return ["  ".join(cell + " " * (w - columns(cell)) for cell, w in zip(row, widths)).rstrip() for row in rows]
 
 
 def can_encode(text: str, encoding: str) -> bool:
@@ -482,6 +515,16 @@ def printable_name(remote: Union[bytes, str]) -> str:
     """
     text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
     return "".join(char if _is_name_character(char) else "?" for char in text[: c.NAME_CHARACTERS])
+
+
+def printable_label(remote: str) -> str:
+    """Return how to show what another machine calls a third: an address, or a name with an address's tail or not."""
+    try:
+        return format_address(parse_address(remote))
+    except ValueError:
+        name, tilde, tail = remote.rpartition("~")
+        has_tail = re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail)
+        return printable_name(name) + tilde + tail if has_tail else printable_name(remote)
 
 
 def safe_file_name(remote: str) -> str:

@@ -131,6 +131,8 @@ class FakeListener:
 
     def close(self) -> None:
         self.closed = True
+        while self.arrived:
+            self.arrived.popleft().abort()
 
     def accept(self, *, timeout: Optional[float] = None) -> Optional[FakeStream]:
         return self.arrived.popleft() if self.arrived else None

@@ -27,7 +27,6 @@ from alexchat_client import (
     Bye,
     ClientRoom,
     Conversation,
-    Decline,
     Hello,
     Joined,
     Left,
@@ -38,7 +37,7 @@ from alexchat_client import (
     encode_record,
 )
 from alexchat_server import ServerRoom
-from alexstream_client import Offer
+from alexstream_client import Decline, Offer
 from constants import CHAT_LINE_BYTES, PORT_CALL, PORT_CHAT
 from node import BusyError, SetupError
 from protocol import INFINITY, DuplicateAddress, MessageReceived, NodeFound
@@ -832,7 +831,7 @@ def test_chat_bytes_queued_until_taken() -> None:
         one.put(Say("x" * 100, 1))
         one.finish()
         one.flush(now=1.0)
-        assert (one.queued > 0, stream.finished, one.take_held()) == (True, False, [])
+        assert (len(one._queue) > 0, stream.finished, one.take_held()) == (True, False, [])
         stream.room = 1000
         one.flush(now=2.0)
         assert stream.finished

@@ -11,9 +11,9 @@ from fakes import FakeConsole, FakeNode, FakeStream, Peer, connect
 
 import alexchat_client as chat
 import constants
-from alexchat_client import CAN, ClientRoom, Decline, Say
+from alexchat_client import CAN, ClientRoom, Say
 from alexchat_server import ServerRoom
-from alexstream_client import Offer
+from alexstream_client import Decline, Offer
 from constants import PORT_CHAT, PORT_FILE
 from utils import format_address
 

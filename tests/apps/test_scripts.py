@@ -543,6 +543,15 @@ def test_arrival_reset(tmp_path: Any, capsys: Any) -> None:
         assert "sent 4 bytes, INCOMPLETE: reset by peer" in capsys.readouterr().err
 
 
+def test_once_takes_the_first_of_two_that_have_come(tmp_path: Any) -> None:
+    with FakeNode(1) as node:
+        senders = Senders(node, str(tmp_path))
+        streams = [senders.add(b"first"), senders.add(b"second")]
+        assert senders.server.run() == 0
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
+        assert isinstance(streams[1].other.error, ConnectionResetError)
+
+
 def test_arrivals_at_once(tmp_path: Any) -> None:
     """One is refused for want of a directory entry, one is reset, the others arrive; then Ctrl-C."""
     with FakeNode(1) as node:

@@ -344,6 +344,14 @@ def test_painted_nothing_new() -> None:
     assert terminal.paint() == ["again", "again", ">"]
 
 
+def test_bell_rings_with_the_next_paint_alone() -> None:
+    terminal = Terminal()
+    terminal.paint()
+    terminal.top.ring()
+    assert terminal.top.paint().count(b"\a") == 1
+    assert terminal.top.paint() == b""
+
+
 def test_under_way_delivered() -> None:
     terminal = Terminal()
     terminal.top.show_own(1, "one")

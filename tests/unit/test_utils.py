@@ -17,14 +17,21 @@ from utils import (
     RangeSet,
     SeenSet,
     TokenBucket,
+    decode_json,
+    encode_json,
     format_address,
+    format_size,
+    format_table,
     is_name,
     is_unicast,
     label_names,
     parse_address,
     parse_names,
+    parse_unicast,
     printable,
+    printable_label,
     printable_name,
+    safe_file_name,
     unwrap,
 )
 
@@ -152,6 +159,12 @@ def test_address_round_trip(address: bytes) -> None:
 )
 def test_is_unicast(address: str, unicast: bool) -> None:
     assert is_unicast(parse_address(address)) is unicast
+
+
+@pytest.mark.parametrize("text", ["", "ann", "01:00:00:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"])
+def test_text_that_names_no_one_station(text: str) -> None:
+    assert parse_unicast(text) == b""
+    assert parse_unicast("6a:0:0:0:b:1") == b"\x6a\0\0\0\x0b\1"
 
 
 # --- Numbers that wrap ----------------------------------------------------------------------------------------------
@@ -500,6 +513,69 @@ def test_every_code_point_in_a_name(plane: int) -> None:
         assert printable_name("".join("a" + chr(code) for code in range(first, first + 8))) == shown
 
 
+@pytest.mark.parametrize(
+    ("remote", "shown"),
+    [
+        ("ann", "ann"), ("a b", "a?b"), ("", ""), ("ann~00:07", "ann~00:07"), ("a\x1b~00:07", "a?~00:07"),
+        ("ann~0007", "ann?0007"), ("ann~00:0G", "ann?00?0G"), ("a~b~00:07", "a?b~00:07"),
+        ("6A-0-0-0-0-1", "6a:00:00:00:00:01"), ("~00:07", "~00:07"),
+    ],
+)  # fmt: skip
+def test_printable_label(remote: str, shown: str) -> None:
+    assert printable_label(remote) == shown
+
+
+@pytest.mark.parametrize(
+    ("remote", "name"),
+    [
+        ("photo.jpg", "photo.jpg"), ("../a\\b/.hidden", "hidden"), ("", "file"), ("a\x1b*b", "a__b"),
+        ("noending", "noending"),
+        ("x" * 300 + ".txt", "x" * (constants.FILE_NAME_BYTES - 4) + ".txt"),
+        ("a." + "y" * 300, "y" * constants.FILE_NAME_BYTES),
+        ("a." + "y" * 100, "a." + "y" * 100),
+    ],
+)  # fmt: skip
+def test_safe_file_name(remote: str, name: str) -> None:
+    assert safe_file_name(remote) == name
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2560000, "2.6 MB"), (3 * 10**12, "3000.0 GB")],
+)
+def test_format_size(size: int, shown: str) -> None:
+    assert format_size(size) == shown
+
+
+# --- Lines and columns ----------------------------------------------------------------------------------------------
+
+
+def test_json_line_round_trip() -> None:
+    fields = {"type": "say", "text": "é\n", "id": 7}
+    assert encode_json(fields) == '{"type": "say", "text": "é\\n", "id": 7}\n'.encode()
+    assert decode_json(encode_json(fields)) == (fields, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(b"[]", ""), (b"null", ""), (b"", "not JSON"), (b'{"a": 1', "not JSON"), (b"[" * 60000, "nested too deeply")],
+)
+def test_line_without_a_json_object(line: bytes, reason: str) -> None:
+    assert decode_json(line) == ({}, reason)
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        ([], []),
+        ([("name", "hops"), ("日本", "1"), ("e\u0301a", "")], ["name  hops", "日本  1", "e\u0301a"]),
+        ([("", "x"), ("ab", "y")], ["    x", "ab  y"]),
+    ],
+)
+def test_format_table_aligns_by_columns_of_the_terminal(rows: List[Tuple[str, ...]], lines: List[str]) -> None:
+    assert format_table(rows) == lines
+
+
 # --- Bytes that wait ------------------------------------------------------------------------------------------------
 
 
@@ -576,6 +652,18 @@ def test_byte_window_holds_tiny_pieces_in_few() -> None:
         tracemalloc.stop()
     assert len(window) == 100_000
     assert held < 200_000
+
+
+def test_byte_window_slices_are_views_but_where_a_piece_ends() -> None:
+    window = ByteWindow(5)
+    for piece in (b"a" * constants.PIECE_BYTES, b"b" * constants.PIECE_BYTES, b"c"):
+        window.append(piece)
+    size = constants.PIECE_BYTES // 2 + 1
+    whole = window.read(5, window.stop)
+    slices = window.slices(5, window.stop, size)
+    assert b"".join(slices) == whole
+    assert {len(one) for one in slices[:-1]} == {size}
+    assert [type(one) for one in slices] == [memoryview, bytes, memoryview, bytes]
 
 
 def test_byte_window_copies_no_large_piece() -> None:
