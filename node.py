@@ -851,18 +851,172 @@ class Output:
 
 
 class LinkQueue:
-    """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty)."""
+    """A link as its node uses it: down, blocked, or taking frames (then `retry_at` is infinite, `backlog` empty).
 
-    def __init__(self, link: Link) -> None:
+    A card that takes no frame for a moment gets it a little later, and what follows waits behind it; of an interface
+    that is down or has changed, the router and the application learn here.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        link: Link,
+        router: Router,
+        *,
+        tell: Callable[[LinkChanged], None],
+        paths_changed: Callable[[float], None],
+    ) -> None:
+        """`paths_changed(now)`: frames of another size get through from now on."""
+        self._index = index
         self.link = link
+        self._router = router
+        self._tell = tell
+        self._paths_changed = paths_changed
         self.name, self.mac, self.mtu = link.name, link.mac, link.mtu  # as others know them
+        self.drops: Counter[str] = Counter()
         self.up = True
         self.retry_at = INFINITY
         self.backlog: Deque[bytes] = deque()  # the oldest frame first
-        self.blocked_since = INFINITY
-        self.delay = c.BLOCKED_RETRY
-        self.refusals = 0  # of the frame that blocks the link
-        self.refused = INFINITY  # the length of a frame that did not get through while shorter ones did
+        self._blocked_since = INFINITY
+        self._delay = c.BLOCKED_RETRY
+        self._refusals = 0  # of the frame that blocks the link
+        self._refused = INFINITY  # the length of a frame that did not get through while shorter ones did
+
+    def send_all(self, frames: List[bytes], now: float) -> None:
+        """Send frames: `send` for many."""
+        rest = iter(frames)
+        if self.retry_at == INFINITY:
+            send, frame = self.link.send, b""
+            try:
+                for frame in rest:
+                    send(frame)
+            except OSError as error:
+                self._not_sent(frame, error, now)
+        for frame in rest:
+            self.send(frame, now)
+
+    def send(self, frame: bytes, now: float) -> None:
+        """Send a frame, or keep it for a moment, or drop it."""
+        if self.retry_at < INFINITY:
+            if self.up and len(self.backlog) < c.BACKLOG_FRAMES:
+                self.backlog.append(frame)
+            else:
+                self.drops["backlog" if self.up else "link down"] += 1
+            return
+        try:
+            self.link.send(frame)
+        except OSError as error:
+            self._not_sent(frame, error, now)
+
+    def _not_sent(self, frame: bytes, error: OSError, now: float) -> None:
+        if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+            if len(frame) < self._refused:
+                self._block(frame, now)
+            else:
+                self.drops[_REFUSED] += 1
+            return
+        if error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
+            self.take_down(os.strerror(error.errno), now)
+            return
+        self.drops[f"send: {error.strerror}"] += 1
+        self._look(now)
+        if error.errno == errno.EMSGSIZE and len(frame) <= self.mtu + c.ETHERNET_HEADER_BYTES:
+            self._refuse_size(frame, now)
+
+    def _refuse_size(self, frame: bytes, now: float) -> None:
+        """A frame that the card refuses for its size, or for what the other end takes, did not get through: it is lost.
+
+        What gets through to each neighbour beyond the size that every Ethernet carries is found out anew.
+        """
+        self.drops[_REFUSED] += 1
+        if len(frame) < self._refused:
+            self._refused = len(frame)
+            self._router.interface_changed(self._index, mtu=self.link.mtu, now=now)
+            self._paths_changed(now)
+
+    def _block(self, frame: bytes, now: float) -> None:
+        """Try the frame again a little later. A link blocked for long has no carrier, or its frames are stale.
+
+        A veth refuses with the same error what is too large for its other end: then a shorter one gets through.
+        """
+        self._refusals += 1
+        shortest = min(self.backlog, key=len, default=frame)
+        if self._refusals >= c.BLOCKED_TRIES and len(shortest) < len(frame):
+            with contextlib.suppress(OSError):
+                self.link.send(shortest)
+                self.backlog.remove(shortest)
+                self._refusals = 0
+                self._refuse_size(frame, now)
+                return
+        self.backlog.appendleft(frame)
+        self._blocked_since = min(self._blocked_since, now)
+        self.retry_at = now + self._delay
+        self._delay = min(2 * self._delay, c.BLOCKED_RETRY_MAX)
+        if now - self._blocked_since > c.BLOCKED_PATIENCE:
+            self.drops["blocked"] += len(self.backlog) - 1
+            self.backlog = deque([frame])  # to go on trying with
+            self._look(now)
+
+    def take_down(self, reason: str, now: float) -> None:
+        """The interface cannot be used: look again every LINK_RETRY."""
+        if self.up:
+            self.up = False
+            self.backlog.clear()
+            self._router.interface_changed(self._index, up=False, now=now)
+            self._tell(LinkChanged(self.name, False, reason))
+        self.retry_at = now + c.LINK_RETRY
+
+    def tend(self, now: float, *, is_time_to_look: bool) -> None:
+        """Look at the interface if it is time; try again what is blocked or down."""
+        if is_time_to_look:
+            self._refused = INFINITY
+            self._look(now)
+        if self.retry_at <= now:
+            self._retry(now)
+
+    def _retry(self, now: float) -> None:
+        """Send what waits for a blocked link; look whether one that was down is back."""
+        if not self.up:
+            self._look(now)
+            return
+        self.retry_at = INFINITY
+        waiting = len(self.backlog)
+        while self.backlog and self.retry_at == INFINITY:
+            self.send(self.backlog.popleft(), now)
+        if len(self.backlog) < waiting:
+            self._blocked_since, self._delay, self._refusals = INFINITY, c.BLOCKED_RETRY, 0
+
+    def _look(self, now: float) -> None:
+        """Look at the interface: whether it can be used, and what of it has changed."""
+        try:
+            problem = "" if self.link.refresh() else "no carrier"
+            if not problem and not self.up:
+                self.link.reopen()
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            self.take_down(problem, now)
+            return
+        self._tell_changes(now)
+        if not self.up:
+            self.up, self.retry_at = True, INFINITY
+            self._router.interface_changed(self._index, up=True, now=now)
+            self._tell(LinkChanged(self.name, True, "works again"))
+            self._paths_changed(now)
+
+    def _tell_changes(self, now: float) -> None:
+        """Tell the router and the application what of the interface is not as it was."""
+        name, mac, mtu = self.link.name, self.link.mac, self.link.mtu
+        if name != self.name:
+            self._tell(LinkChanged(name, True, f"{printable(self.name)} is called so now"))
+        if mac != self.mac:
+            self._router.interface_changed(self._index, mac=mac, slot=self.link.claim(), now=now)
+            self._tell(LinkChanged(name, True, f"new Ethernet address {format_address(mac)}"))
+        if mtu != self.mtu:
+            self._refused = INFINITY
+            self._router.interface_changed(self._index, mtu=mtu, now=now)
+            self._paths_changed(now)
+        self.name, self.mac, self.mtu = name, mac, mtu
 
 
 class Node:
@@ -890,10 +1044,12 @@ class Node:
         ]
         self._router = Router(address, interfaces, rng=rng, now=self.now(), seq=int(time.time()), name=name)
         self._endpoint = Endpoint(address, rng=rng, mtu=max(link.mtu for link in links))  # paths may have less
-        self._queues = [LinkQueue(link) for link in links]
+        self._queues = [
+            LinkQueue(index, link, self._router, tell=self._add_event, paths_changed=self._paths_changed)
+            for index, link in enumerate(links)
+        ]
         self._notices = [link.notices for link in links if link.notices >= 0]
         self._look_at = self.now() + c.HANDSHAKE_INTERVAL  # at the interfaces
-        self._drops: Counter[str] = Counter()
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
         self._events: Deque[NodeEvent] = deque()
@@ -1044,12 +1200,8 @@ class Node:
         is_time_to_look = self._look_at <= now
         if is_time_to_look:
             self._look_at = now + c.HANDSHAKE_INTERVAL
-        for index, queue in enumerate(self._queues):
-            if is_time_to_look:
-                queue.refused = INFINITY
-                self._look(index, now)
-            if queue.retry_at <= now:
-                self._retry(index, now)
+        for queue in self._queues:
+            queue.tend(now, is_time_to_look=is_time_to_look)
 
     def _sleep(self, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float) -> List[int]:
         """Return which files can be used, at `wake_at` none.
@@ -1075,7 +1227,7 @@ class Node:
         try:
             frames = self._queues[index].link.receive()
         except OSError as error:
-            self._take_down(index, error.strerror or str(error), now)
+            self._queues[index].take_down(error.strerror or str(error), now)
             return
         self._batch = len(frames)
         for origin, run in self._router.receive_all(index, frames, now=now):
@@ -1103,145 +1255,10 @@ class Node:
 
     def _transmit(self, now: float) -> None:
         for peer, burst in self._endpoint.bursts_to_send(now=now):
-            self._send_all(*self._router.send_streams(peer, burst, now=now), now)
-        for interface, frame in self._router.frames_to_send(now=now):
-            self._send(interface, frame, now)
-
-    # Links that take no frames
-
-    def _send_all(self, index: int, frames: List[bytes], now: float) -> None:
-        """Send frames by one link: `_send` for many."""
-        rest = iter(frames)
-        if self._queues[index].retry_at == INFINITY:
-            send, frame = self._queues[index].link.send, b""
-            try:
-                for frame in rest:
-                    send(frame)
-            except OSError as error:
-                self._not_sent(index, frame, error, now)
-        for frame in rest:
-            self._send(index, frame, now)
-
-    def _send(self, index: int, frame: bytes, now: float) -> None:
-        queue = self._queues[index]
-        if queue.retry_at < INFINITY:
-            if queue.up and len(queue.backlog) < c.BACKLOG_FRAMES:
-                queue.backlog.append(frame)
-            else:
-                self._drops["backlog" if queue.up else "link down"] += 1
-            return
-        try:
-            queue.link.send(frame)
-        except OSError as error:
-            self._not_sent(index, frame, error, now)
-
-    def _not_sent(self, index: int, frame: bytes, error: OSError, now: float) -> None:
-        queue = self._queues[index]
-        if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-            if len(frame) < queue.refused:
-                self._block(index, frame, now)
-            else:
-                self._drops[_REFUSED] += 1
-            return
-        if error.errno in (errno.ENETDOWN, errno.ENXIO, errno.ENODEV):
-            self._take_down(index, os.strerror(error.errno), now)
-            return
-        self._drops[f"send: {error.strerror}"] += 1
-        self._look(index, now)
-        if error.errno == errno.EMSGSIZE and len(frame) <= queue.mtu + c.ETHERNET_HEADER_BYTES:
-            self._refuse_size(index, frame, now)
-
-    def _refuse_size(self, index: int, frame: bytes, now: float) -> None:
-        """A frame that the card refuses for its size, or for what the other end takes, did not get through: it is lost.
-
-        What gets through to each neighbour beyond the size that every Ethernet carries is found out anew.
-        """
-        queue = self._queues[index]
-        self._drops[_REFUSED] += 1
-        if len(frame) < queue.refused:
-            queue.refused = len(frame)
-            self._router.interface_changed(index, mtu=queue.link.mtu, now=now)
-            self._paths_changed(now)
-
-    def _block(self, index: int, frame: bytes, now: float) -> None:
-        """Try the frame again a little later. A link blocked for long has no carrier, or its frames are stale.
-
-        A veth refuses with the same error what is too large for its other end: then a shorter one gets through.
-        """
-        queue = self._queues[index]
-        queue.refusals += 1
-        shortest = min(queue.backlog, key=len, default=frame)
-        if queue.refusals >= c.BLOCKED_TRIES and len(shortest) < len(frame):
-            with contextlib.suppress(OSError):
-                queue.link.send(shortest)
-                queue.backlog.remove(shortest)
-                queue.refusals = 0
-                self._refuse_size(index, frame, now)
-                return
-        queue.backlog.appendleft(frame)
-        queue.blocked_since = min(queue.blocked_since, now)
-        queue.retry_at = now + queue.delay
-        queue.delay = min(2 * queue.delay, c.BLOCKED_RETRY_MAX)
-        if now - queue.blocked_since > c.BLOCKED_PATIENCE:
-            self._drops["blocked"] += len(queue.backlog) - 1
-            queue.backlog = deque([frame])  # to go on trying with
-            self._look(index, now)
-
-    def _take_down(self, index: int, reason: str, now: float) -> None:
-        queue = self._queues[index]
-        if queue.up:
-            queue.up = False
-            queue.backlog.clear()
-            self._router.interface_changed(index, up=False, now=now)
-            self._add_event(LinkChanged(queue.name, False, reason))
-        queue.retry_at = now + c.LINK_RETRY
-
-    def _retry(self, index: int, now: float) -> None:
-        """Send what waits for a blocked link; look whether one that was down is back."""
-        queue = self._queues[index]
-        if not queue.up:
-            self._look(index, now)
-            return
-        queue.retry_at = INFINITY
-        waiting = len(queue.backlog)
-        while queue.backlog and queue.retry_at == INFINITY:
-            self._send(index, queue.backlog.popleft(), now)
-        if len(queue.backlog) < waiting:
-            queue.blocked_since, queue.delay, queue.refusals = INFINITY, c.BLOCKED_RETRY, 0
-
-    def _look(self, index: int, now: float) -> None:
-        """Look at an interface: whether it can be used, and what of it has changed."""
-        queue = self._queues[index]
-        try:
-            problem = "" if queue.link.refresh() else "no carrier"
-            if not problem and not queue.up:
-                queue.link.reopen()
-        except OSError as error:
-            problem = error.strerror or str(error)
-        if problem:
-            self._take_down(index, problem, now)
-            return
-        self._tell_changes(index, now)
-        if not queue.up:
-            queue.up, queue.retry_at = True, INFINITY
-            self._router.interface_changed(index, up=True, now=now)
-            self._add_event(LinkChanged(queue.name, True, "works again"))
-            self._paths_changed(now)
-
-    def _tell_changes(self, index: int, now: float) -> None:
-        """Tell the router and the application what of an interface is not as it was."""
-        queue = self._queues[index]
-        name, mac, mtu = queue.link.name, queue.link.mac, queue.link.mtu
-        if name != queue.name:
-            self._add_event(LinkChanged(name, True, f"{printable(queue.name)} is called so now"))
-        if mac != queue.mac:
-            self._router.interface_changed(index, mac=mac, slot=queue.link.claim(), now=now)
-            self._add_event(LinkChanged(name, True, f"new Ethernet address {format_address(mac)}"))
-        if mtu != queue.mtu:
-            queue.refused = INFINITY
-            self._router.interface_changed(index, mtu=mtu, now=now)
-            self._paths_changed(now)
-        queue.name, queue.mac, queue.mtu = name, mac, mtu
+            index, frames = self._router.send_streams(peer, burst, now=now)
+            self._queues[index].send_all(frames, now)
+        for index, frame in self._router.frames_to_send(now=now):
+            self._queues[index].send(frame, now)
 
     def _paths_changed(self, now: float) -> None:
         """Tell every stream to ask at once for what is outstanding, in frames of the right size."""
@@ -1561,7 +1578,8 @@ class Node:
     @property
     def drops(self) -> Dict[str, int]:
         """How many frames and segments were dropped, by reason."""
-        return dict(self._drops + self._router.drops + self._endpoint.drops)
+        of_links = [queue.drops for queue in self._queues]
+        return dict(sum([*of_links, self._router.drops, self._endpoint.drops], Counter()))
 
 
 _yield_processor = getattr(os, "sched_yield", None)  # not on every platform
