@@ -46,8 +46,8 @@ from node import (
     NodeEvent,
     NodeFound,
     NodeLost,
-    Output,
     SetupError,
+    StandardOutputs,
     Stream,
     argument_parser,
     check_peer,
@@ -147,18 +147,18 @@ class Console:
         self.is_interactive = os.isatty(0)
         self.at_end = False  # nothing more will be typed
         self.screen: Optional[Screen] = None
-        self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         self._lines: Deque[Optional[str]] = deque()  # typed, not taken yet; None was too long
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._undo = contextlib.ExitStack()
         self._signals = -1
-        self._outputs: Dict[int, Output] = {}  # by descriptor
+        self._outputs = StandardOutputs()
         self._leaving = False  # after a signal
         self._mode: List[Any] = []  # the terminal's, from before
         is_smart = os.environ.get("TERM", "dumb") != "dumb"
         if self.is_interactive and os.isatty(1) and is_smart and not as_json:
-            signs = "\u00b7\u2713\u2717" if can_encode("\u00b7\u2713\u2717", self._encoding) else ".+!"
-            self.screen = Screen(LineEditor(80, encoding=self._encoding), height=24, signs=signs, has_color=has_color)
+            signs = "\u00b7\u2713\u2717" if can_encode("\u00b7\u2713\u2717", encoding) else ".+!"
+            self.screen = Screen(LineEditor(80, encoding=encoding), height=24, signs=signs, has_color=has_color)
 
     def __enter__(self) -> "Console":
         with contextlib.ExitStack() as undo:
@@ -180,10 +180,8 @@ class Console:
         """Wait for the network, a signal, typing (if `reading`), at most `timeout` seconds; write on meanwhile."""
         self._paint()
         reading = reading and not self.at_end
-        waiting = [output.file for output in self._outputs.values() if output.waiting]
-        ready = node.wait(self._signals, *[0] * reading, writing=waiting, timeout=timeout)
-        for output in self._outputs.values():
-            output.flush()
+        ready = node.wait(self._signals, *[0] * reading, writing=self._outputs.waiting, timeout=timeout)
+        self._outputs.flush()
         if self._signals in ready:
             self._take_signals()
         if reading and 0 in ready:
@@ -192,7 +190,7 @@ class Console:
     @property
     def is_full(self) -> bool:
         """Whether so much waits for a terminal, or for the reader of a pipe, that nobody had better be listened to."""
-        return any(output.is_full for output in self._outputs.values())
+        return self._outputs.is_full
 
     def take_lines(self) -> List[Optional[str]]:
         """Return the lines typed since the last call; None stands for one that was too long."""
@@ -208,14 +206,14 @@ class Console:
             if self.screen:
                 self.screen.ring()
             elif os.isatty(1) and not self.as_json:
-                self._write_bytes(1, b"\a")
+                self._outputs.write(1, b"\a")
         if not self.as_json:
             self._show(1, text)
         self._add_to_log(text)
 
     def show_json(self, line: str) -> None:
         """Show an event to a program."""
-        self._write(1, line)
+        self._outputs.write_line(1, line)
 
     def note(self, text: str, *, is_error: bool = False) -> None:
         """Show what is not part of the talk."""
@@ -232,7 +230,7 @@ class Console:
         if self.screen and os.isatty(descriptor):
             self.screen.show(stamped)
         else:
-            self._write(descriptor, stamped)
+            self._outputs.write_line(descriptor, stamped)
 
     def _add_to_log(self, text: str) -> None:
         had_failed = self._log.failure
@@ -254,7 +252,7 @@ class Console:
         if self.screen:
             self.screen.settle(ident, delivered=delivered)
         elif self.is_interactive and delivered and not self.as_json:
-            self._write(2, f"delivered: {printable(text)}")
+            self._outputs.write_line(2, f"delivered: {printable(text)}")
 
     def set_prompt(self, prompt: str) -> None:
         """Set what stands before the text being typed."""
@@ -265,26 +263,14 @@ class Console:
         if self.screen:
             with contextlib.suppress(OSError):  # it may be gone
                 self._measure(is_moved=False)  # a terminal may reflow before its signal arrives
-            self._write_bytes(1, self.screen.paint())
-
-    def _write(self, descriptor: int, text: str) -> None:
-        self._write_bytes(descriptor, (text + "\n").encode(self._encoding, "backslashreplace"))
-
-    def _write_bytes(self, descriptor: int, data: bytes) -> None:
-        """Write what the reader takes, and keep the rest for `wait`."""
-        if descriptor not in self._outputs:
-            other = self._outputs.get(3 - descriptor)  # of 1 and 2
-            is_same = other is not None and os.path.sameopenfile(1, 2)  # one terminal: one queue, in order
-            self._outputs[descriptor] = other if other is not None and is_same else Output(descriptor)
-        self._outputs[descriptor].write(data)
+            self._outputs.write(1, self.screen.paint())
 
     def _drain(self) -> None:
         """Wait until all that was said is shown; after a signal not longer than that takes at once."""
-        for output in self._outputs.values():
-            while output.waiting and not self._leaving:
-                if self._signals in wait_for_files([self._signals], None, [output.file]):
-                    self._take_signals()
-                output.flush()
+        while self._outputs.waiting and not self._leaving:
+            if self._signals in wait_for_files([self._signals], None, self._outputs.waiting):
+                self._take_signals()
+            self._outputs.flush()
 
     def _read(self) -> None:
         try:
@@ -307,7 +293,7 @@ class Console:
         elif act is Act.INTERRUPT:
             raise SystemExit(128 + signal.SIGINT)
         elif act is Act.CLEAR:
-            self._write_bytes(1, b"\x1b[H\x1b[2J")
+            self._outputs.write(1, b"\x1b[H\x1b[2J")
             self._measure()
         elif act is Act.SUSPEND:
             self._restore_terminal()

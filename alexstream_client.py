@@ -19,7 +19,19 @@ import stat
 from typing import Any, Dict, List, NamedTuple, Optional
 
 import constants as c
-from node import Node, Output, Stream, argument_parser, check_peer, json_line, open_node, open_stream, peer_address, run
+from node import (
+    Node,
+    Output,
+    Stream,
+    argument_parser,
+    check_peer,
+    json_line,
+    open_node,
+    open_stream,
+    peer_address,
+    run,
+    tell_on_stderr,
+)
 from utils import LineSplitter, decode_json, is_typable
 
 BLOCK_BYTES = 64 << 10
@@ -284,7 +296,7 @@ def main() -> int:
     parser.add_argument("text", metavar="TEXT", nargs="?", default="-", help="what to send; without it, or -: stdin")
     arguments = parser.parse_args()
     check_peer(arguments.node)
-    with open_node(arguments, tells=True) as node:
+    with open_node(arguments, tell=tell_on_stderr) as node:
         send(node, arguments)
     return 0
 

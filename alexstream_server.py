@@ -30,6 +30,7 @@ from node import (
     Node,
     Output,
     SetupError,
+    StandardOutputs,
     Stream,
     argument_parser,
     describe_node,
@@ -372,9 +373,10 @@ class Download:
 class Server:
     """All streams that are arriving."""
 
-    def __init__(self, node: Node, listener: Listener, arguments: argparse.Namespace) -> None:
+    def __init__(self, node: Node, listener: Listener, told: StandardOutputs, arguments: argparse.Namespace) -> None:
         self._node = node
         self._listener = listener
+        self._told = told
         self._arguments = arguments
         self._stdout = Output(1)
         self._arrivals: List[Arrival] = []
@@ -382,15 +384,17 @@ class Server:
     def run(self) -> int:
         """Serve until interrupted, with `once` until one stream is over; return the exit status."""
         while True:
-            for stream in arrivals(self._listener):
+            for stream in [] if self._told.is_full else arrivals(self._listener):
                 self._begin(stream)
             busy = [self._serve(arrival) for arrival in self._arrivals if arrival.may_go_on]
             over = [arrival for arrival in self._arrivals if arrival.is_complete is not None]
             if self._arguments.once and self._listener.closed and (over or not self._arrivals):
+                self._told.drain()
                 return 0 if over and over[0].is_complete else 1
             self._arrivals = [arrival for arrival in self._arrivals if arrival.is_complete is None]
             waiting = {arrival.sink.output.file for arrival in self._arrivals if arrival.sink.output.waiting}
-            self._node.wait(writing=[*waiting], timeout=0 if any(busy) else None)
+            self._node.wait(writing=[*waiting, *self._told.waiting], timeout=0 if any(busy) else None)
+            self._told.flush()
 
     def _begin(self, stream: Stream) -> None:
         if self._arguments.once:
@@ -432,10 +436,10 @@ class Server:
     def _tell(self, kind: str, stream: Stream, text: str, *, is_error: bool = False, **fields: Any) -> None:
         """Say what happens to a stream: in words on stderr, or as an object where it cannot mix with the bytes."""
         if self._arguments.json:
-            file = sys.stderr if self._arguments.output is None else sys.stdout
-            print(json_line(self._node, kind, {"address": stream.peer, **fields}), file=file, flush=True)
+            descriptor = 2 if self._arguments.output is None else 1
+            self._told.write_line(descriptor, json_line(self._node, kind, {"address": stream.peer, **fields}))
         elif is_error or not self._arguments.quiet:
-            print(f"{describe_node(self._node, stream.peer)} {text}", file=sys.stderr)
+            self._told.write_line(2, f"{describe_node(self._node, stream.peer)} {text}")
 
 
 def main() -> int:
@@ -447,11 +451,12 @@ def main() -> int:
     directory = arguments.output
     if directory is not None and not os.path.isdir(directory):
         raise SetupError(f"there is no directory {directory}: mkdir -p {directory}")
-    with open_node(arguments, client="alexstream_client.py", tells=True) as node:
+    told = StandardOutputs()
+    with open_node(arguments, client="alexstream_client.py", tell=functools.partial(told.write_line, 2)) as node:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):  # root could, its user cannot
             raise SetupError(f"no permission to write in {directory}: choose another --output, or --keep-root")
         with node.listen(c.PORT_PIPE) as listener:
-            return Server(node, listener, arguments).run()
+            return Server(node, listener, told, arguments).run()
 
 
 if __name__ == "__main__":

@@ -786,21 +786,21 @@ class Aside:
         """`noticed`: the pipe that gets a byte at the end."""
         self.done = False
         self._value: Any = None
-        self._error: Optional[OSError] = None
+        self._error: Optional[Exception] = None
         self._noticed = noticed
         threading.Thread(target=self._run, args=(action,), daemon=True).start()
 
     def _run(self, action: Callable[[], Any]) -> None:
         try:
             self._value = action()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  raised again where the result is wanted
             self._error = error
         self.done = True
         with contextlib.suppress(OSError):  # the node is closed, or has enough to read
             os.write(self._noticed, b"\0")
 
     def result(self) -> Any:
-        """Return what the call returned; raise OSError."""
+        """Return what the call returned, or raise what it raised."""
         if self._error is not None:
             raise self._error
         return self._value
@@ -848,6 +848,47 @@ class Output:
     def is_full(self) -> bool:
         """Whether a program had better wait before it writes more."""
         return self.waiting > c.OUTPUT_BYTES
+
+
+class StandardOutputs:
+    """stdout (1) and stderr (2) as an `Output` each; one queue where both are one terminal, so that order is kept."""
+
+    def __init__(self) -> None:
+        self._outputs: Dict[int, Output] = {}  # by descriptor, from the first write on
+        self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write what the reader takes, and keep the rest; raise OSError."""
+        if descriptor not in self._outputs:
+            other = self._outputs.get(3 - descriptor)
+            is_same = other is not None and os.path.sameopenfile(1, 2)
+            self._outputs[descriptor] = other if other is not None and is_same else Output(descriptor)
+        self._outputs[descriptor].write(data)
+
+    def write_line(self, descriptor: int, text: str) -> None:
+        """Write a line of text."""
+        self.write(descriptor, (text + "\n").encode(self._encoding, "backslashreplace"))
+
+    @property
+    def waiting(self) -> List[int]:
+        """The files that bytes wait for: wait until one takes more, then `flush`."""
+        return list({output.file for output in self._outputs.values() if output.waiting})
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a program had better wait before it writes more."""
+        return any(output.is_full for output in self._outputs.values())
+
+    def flush(self) -> None:
+        """Write what the readers take; raise OSError."""
+        for output in self._outputs.values():
+            output.flush()
+
+    def drain(self) -> None:
+        """Wait until all is written; raise OSError."""
+        while self.waiting:
+            wait_for_files((), None, self.waiting)
+            self.flush()
 
 
 class LinkQueue:
@@ -2002,11 +2043,13 @@ def emphasis(arguments: argparse.Namespace, file: TextIO) -> Callable[[str], str
     return "\x1b[1m{}\x1b[m".format if has_color(arguments, file) else str
 
 
-def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = False) -> Node:
+def open_node(
+    arguments: argparse.Namespace, *, client: str = "", tell: Optional[Callable[[str], object]] = None
+) -> Node:
     """Return a running node on the interfaces asked for, and say on stderr which it is; raise SetupError.
 
-    `client` is the script that reaches it, if it is a server. With `tells`, --verbose tells what happens in the mesh,
-    for scripts that do not take the node's events themselves.
+    `client` is the script that reaches it, if it is a server. `tell` is for scripts that do not take the node's events
+    themselves: with --verbose it gets a line about each thing that happens in the mesh.
     """
     links = _open_links(arguments.interface.split(","))
     node = Node(links, name=arguments.name[: c.NAME_CHARACTERS])
@@ -2021,14 +2064,14 @@ def open_node(arguments: argparse.Namespace, *, client: str = "", tells: bool = 
     except SetupError:
         node.close()
         raise
-    node.shows_texts = not tells
+    node.shows_texts = tell is None
     if not arguments.quiet:
         print(_identity(node, client), file=sys.stderr, flush=True)
     if arguments.verbose:
         _tell_setup(node, user)
-        if tells:
+        if tell is not None:
             node.tell_routes()
-            node.on_event = functools.partial(_tell_event, node.names)
+            node.on_event = functools.partial(_tell_event, node.names, tell)
     return node
 
 
@@ -2068,9 +2111,14 @@ def _tell_setup(node: Node, user: str) -> None:
     print("\n".join("alexmesh: " + line for line in lines), file=sys.stderr, flush=True)
 
 
-def _tell_event(names: Mapping[bytes, str], event: NodeEvent) -> None:
+def _tell_event(names: Mapping[bytes, str], tell: Callable[[str], object], event: NodeEvent) -> None:
     if not isinstance(event, MessageReceived):
-        print(describe_event(event, names), file=sys.stderr)
+        tell(describe_event(event, names))
+
+
+def tell_on_stderr(text: str) -> None:
+    """Print a line on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def read_names(path: Optional[str]) -> Dict[bytes, str]:
@@ -2293,6 +2341,7 @@ class _Report:
     """What node.py prints: changes as they come, tables when a signal asks for them."""
 
     def __init__(self, node: Node, arguments: argparse.Namespace) -> None:
+        self.outputs = StandardOutputs()
         self._node = node
         self._as_json = arguments.json
         self._is_quiet = arguments.quiet
@@ -2301,18 +2350,16 @@ class _Report:
     def tell(self, event: NodeEvent) -> None:
         """Print one change."""
         if self._as_json:
-            self._print(sys.stdout, [json_line(self._node, _KINDS[type(event)], event._asdict())])
+            self.outputs.write_line(1, json_line(self._node, _KINDS[type(event)], event._asdict()))
         elif isinstance(event, MessageReceived):
-            self._print(sys.stdout, [f"{self._emphasis(format_address(event.origin))}: {printable(event.data)}"])
+            self.outputs.write_line(1, f"{self._emphasis(format_address(event.origin))}: {printable(event.data)}")
         elif not self._is_quiet:
-            self._print(sys.stderr, [describe_event(event, self._node.names)])
+            self.outputs.write_line(2, describe_event(event, self._node.names))
 
     def tell_tables(self) -> None:
         """Print what is known of neighbours and routes, and what was dropped."""
-        self._print(*((sys.stdout, self._json_tables()) if self._as_json else (sys.stderr, self._tables())))
-
-    def _print(self, file: TextIO, lines: List[str]) -> None:
-        print("\n".join(lines), file=file, flush=True)
+        lines = self._json_tables() if self._as_json else self._tables()
+        self.outputs.write_line(1 if self._as_json else 2, "\n".join(lines))
 
     def _tables(self) -> List[str]:
         names = [printable(link.name) for link in self._node.links]
@@ -2371,21 +2418,32 @@ def main() -> int:
         _EXAMPLES,
     )
     arguments = parser.parse_args()
-    wanted, wake = os.pipe()  # a byte for each signal that asks for the tables
+    wanted, wake = os.pipe()  # a byte when a signal asks for the tables
+    os.set_blocking(wake, False)
+
+    def ask_for_tables(*_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(wake, b"\0")
+
     for name in {"SIGUSR1", "SIGINFO"} & set(signal.Signals.__members__):
-        signal.signal(signal.Signals[name], lambda *_: os.write(wake, b"\0") and None)
+        signal.signal(signal.Signals[name], ask_for_tables)
     with open_node(arguments) as node:
         report = _Report(node, arguments)
         if arguments.json or arguments.verbose:
             node.tell_routes()
         while True:
-            if node.wait(wanted):
-                os.read(wanted, 1)
+            # A reader that takes nothing does not stop the relay: of too many events the node keeps the newest.
+            files = [] if report.outputs.is_full else [wanted]
+            ready = node.wait(*files, writing=report.outputs.waiting)
+            report.outputs.flush()
+            if wanted in ready:
+                os.read(wanted, 4096)
                 report.tell_tables()
-            event = node.next_event(timeout=0)
-            while event is not None:
-                report.tell(event)
+            while not report.outputs.is_full:
                 event = node.next_event(timeout=0)
+                if event is None:
+                    break
+                report.tell(event)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from node import (
     peer_address,
     run,
     seconds_argument,
+    tell_on_stderr,
     who_is_there,
 )
 from utils import format_address, format_table, label_names
@@ -185,7 +186,7 @@ def main() -> int:
     arguments = parse_arguments()
     if arguments.node:
         check_peer(arguments.node)
-    with open_node(arguments, tells=True) as node:
+    with open_node(arguments, tell=tell_on_stderr) as node:
         if arguments.node:
             peer = peer_address(arguments.node, node)
             return trace(node, peer, arguments) if arguments.trace else Ping(node, peer, arguments).run()

@@ -22,6 +22,7 @@ from node import (
     peer_address,
     run,
     seconds_argument,
+    tell_on_stderr,
     who_is_there,
 )
 from utils import format_address
@@ -78,7 +79,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.node.lower() != EVERYBODY:
         check_peer(arguments.node)
-    with open_node(arguments, tells=True) as node:
+    with open_node(arguments, tell=tell_on_stderr) as node:
         try:
             return send(node, arguments)
         except ValueError as error:  # too long, or no text

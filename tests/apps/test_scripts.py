@@ -17,7 +17,7 @@ import send_handshake
 import send_message
 from alexstream_client import Transfer
 from alexstream_server import Server, Shown
-from node import BusyError, EthernetLink, Output, SetupError, peer_address
+from node import BusyError, EthernetLink, Output, SetupError, StandardOutputs, peer_address
 from protocol import Echoed, NodeInfo
 
 # --- send_handshake and send_message ---------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ class Senders:
         self.listener = FakeListener()
         options = {"json": False, "quiet": False, "color": "auto", **options}
         arguments = argparse.Namespace(output=output, once=once, **options)
-        self.server = Server(node, self.listener, arguments)  # type: ignore[arg-type]
+        self.server = Server(node, self.listener, StandardOutputs(), arguments)  # type: ignore[arg-type]
 
     def add(self, data: bytes, *, finished: bool = True) -> FakeStream:
         stream = connect(self.node, FakeNode(2))

@@ -3,6 +3,8 @@
 How fast it heals and what it costs is measured by bench_mesh.py; what it must never do is fuzzed by fuzz_mesh.py.
 """
 
+import fcntl
+import itertools
 import json
 import os
 import re
@@ -377,6 +379,28 @@ def test_changes_and_tables_in_json(lab: Lab) -> None:
     (route,) = [one for one in records if one["type"] == "route" and one["address"] == address_of(far)]
     assert (route["next_hop"], route["hops"], route["mtu"]) == (address_of(relay), 2, 1500)
     assert 0 <= route["age"] < 60
+
+
+def test_a_reader_that_takes_nothing_does_not_stop_the_relay(lab: Lab) -> None:
+    near, middle, far = lab.line(3)
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, 1031, 4096)  # F_SETPIPE_SZ: a page
+    relay = start(middle, "node.py", middle.interfaces, "--json", stdout=writer)
+    os.close(writer)
+    (node,) = start_all([far])
+    finish(near, "send_message.py", "eth0", address_of(relay), "before")
+    for _ in range(40):
+        relay.signal(signal.SIGUSR1)
+        time.sleep(0.01)
+    ping = finish(near, "send_handshake.py", "eth0", address_of(node), "--count", "50", "--interval", "0.02", "--json")
+    assert json.loads(ping.out.splitlines()[-1])["received"] == 50, str(ping)
+    finish(near, "send_message.py", "eth0", address_of(relay), "after")
+    with os.fdopen(reader, encoding="ascii") as lines:
+        read = map(json.loads, lines)
+        texts = [record["text"] for record in itertools.islice((r for r in read if r["type"] == "message"), 2)]
+    assert texts == ["before", "after"]
+    relay.signal(signal.SIGUSR1)
+    assert relay.wait() == 1  # as `head` ends what writes to it
 
 
 def test_the_table_in_words(lab: Lab) -> None:
