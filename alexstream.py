@@ -676,7 +676,7 @@ class Sender:
     def _acknowledge_below(self, ack: int, echo: int) -> int:
         delivered = self._acknowledge_segments(ack, echo) if self._sent else 0
         if not self._sent and self._runs:
-            delivered += self._acknowledge_trains(ack)
+            delivered += self._acknowledge_runs(ack)
             if self._runs and self._runs[0].start < ack:
                 self._expand_runs()
                 delivered += self._acknowledge_segments(ack, echo)
@@ -684,7 +684,7 @@ class Sender:
         self.una = ack
         return delivered
 
-    def _acknowledge_trains(self, ack: int) -> int:
+    def _acknowledge_runs(self, ack: int) -> int:
         """Take the segments that end at `ack` or before."""
         before = self.bytes_in_flight
         runs = self._runs
@@ -1414,9 +1414,9 @@ class Session:
             self._burst_credit = c.BURST
         launched: List[Union[SentRange, SegmentRun]] = []
         while self._burst_credit > 0 and (sender.unsent or sender.lost):
-            stop = self._train_stop()
+            stop = self._run_stop()
             if stop > sender.nxt:
-                launched.append(self._launch_train(stop, now))
+                launched.append(self._send_run(stop, now))
                 continue
             sent = self._next_range()
             if sent is None:
@@ -1435,7 +1435,7 @@ class Session:
             )
         return out
 
-    def _train_stop(self) -> int:
+    def _run_stop(self) -> int:
         """Return up to where new data may leave at once, cut as `next_new` would: full segments, and the last of all.
 
         A last one that carries the FIN too is left to `next_new`, as is what waits for a larger window.
@@ -1516,7 +1516,7 @@ class Session:
         self._note_launch(now)
         self.sender.on_sent(sent, ts=self._endpoint.stamp(), now=now)
 
-    def _launch_train(self, stop: int, now: float) -> SegmentRun:
+    def _send_run(self, stop: int, now: float) -> SegmentRun:
         self._cwnd_limited = False
         self._note_launch(now)
         sender = self.sender

@@ -104,7 +104,7 @@ def test_fast_path_sends_what_the_general_path_sends(
         return 0
 
     monkeypatch.setattr(Session, "receive_expected", receive_nothing)
-    monkeypatch.setattr(Session, "_train_stop", lambda self: 0)
+    monkeypatch.setattr(Session, "_run_stop", lambda self: 0)
     on_run_sent = Sender.on_run_sent
 
     def launch_segments(self: Sender, *arguments: Any, **options: Any) -> SegmentRun:

@@ -851,7 +851,7 @@ def test_sender_patience_with_reordering_has_an_end() -> None:
     assert sender.reorder_at == pytest.approx(1.0 + 64 * 0.002)
 
 
-def test_sender_delivered_train_leaves_what_follows_in_peace() -> None:
+def test_sender_delivered_run_leaves_what_follows_in_peace() -> None:
     """Only what was sent after a segment can overtake it."""
     sender = flying(0)
     sender.on_run_sent(10001, 1000, ts=1000, now=0.0)
@@ -862,7 +862,7 @@ def test_sender_delivered_train_leaves_what_follows_in_peace() -> None:
     assert sender.reorder_at is None
 
 
-def test_sender_train_acknowledged_in_part_keeps_its_order() -> None:
+def test_sender_run_acknowledged_in_part_keeps_its_order() -> None:
     """Of segments 8, 9 and 10, only the first was overtaken by three when the eleventh arrives."""
     sender = flying(0)
     sender.on_run_sent(10001, 1000, ts=1000, now=0.0)
@@ -873,7 +873,7 @@ def test_sender_train_acknowledged_in_part_keeps_its_order() -> None:
     assert (starts(sender, SegmentState.LOST), starts(sender, SegmentState.FLYING)) == ([7001], [8001, 9001])
 
 
-def test_sender_train_sacked_in_part_then_acknowledged_counts_each_once() -> None:
+def test_sender_run_sacked_in_part_then_acknowledged_counts_each_once() -> None:
     sender = flying(0)
     sender.on_run_sent(5001, 1000, ts=1000, now=0.0)
     assert sender.acknowledge(1, [Range(2001, 3001)], echo=0) == 1000
