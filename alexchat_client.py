@@ -23,13 +23,27 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import errno
 import functools
 import itertools
+import re
 import termios
 from collections import deque
 from datetime import datetime, timedelta
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 import constants as c
 from alexstream_client import Decline, Offer, Outgoing, Upload, complete_path, hash_file, open_file
@@ -51,13 +65,13 @@ from node import (
     Stream,
     argument_parser,
     check_peer,
+    command_line,
     describe_event,
     has_color,
     json_line,
     open_node,
     open_stream,
     peer_address,
-    quoted,
     run,
     wait_for_files,
 )
@@ -66,18 +80,16 @@ from utils import (
     LineEditor,
     LineSplitter,
     Screen,
+    TokenBucket,
     can_encode,
     decode_json,
     encode_json,
     format_address,
     format_size,
     format_table,
-    is_unicast,
     label_names,
-    parse_address,
     parse_unicast,
     printable,
-    printable_label,
     printable_name,
     safe_file_name,
     with_tail,
@@ -198,6 +210,10 @@ class Console:
         self._lines.clear()
         return lines
 
+    def put_back(self, lines: Iterable[Optional[str]]) -> None:
+        """Let the next `take_lines` return these lines first."""
+        self._lines.extendleft(reversed(list(lines)))
+
     def show(self, text: str) -> None:
         """Show a line of the talk."""
         now = self._clock()
@@ -241,11 +257,17 @@ class Console:
     def _stamp(self) -> str:
         return f"{self._clock():%H:%M} " if self._timestamps else ""
 
-    def show_own(self, ident: int, text: str) -> None:
+    def show_own(self, ident: int, text: str, *, receivers: int) -> None:
         """Show a line of one's own as sent; `settle` says later what became of it."""
         if self.screen:
-            self.screen.show_own(ident, self._stamp() + printable(text))
+            room = len(f"{receivers}/{receivers}") if receivers > 1 else 1
+            self.screen.show_own(ident, self._stamp() + printable(text), room=room)
         self._add_to_log("> " + printable(text))
+
+    def progress(self, ident: int, held: int, receivers: int) -> None:
+        """Show how many hold a line of one's own by now."""
+        if self.screen and held:
+            self.screen.progress(ident, f"{held}/{receivers}")
 
     def settle(self, ident: int, text: str, *, delivered: bool) -> None:
         """Show a line of one's own as delivered or not."""
@@ -348,44 +370,56 @@ class Console:
 
 # --- What the chat says on a stream ---------------------------------------------------------------------------------
 
+_NOBODY: Dict[str, str] = {}
+
 
 class Hello(NamedTuple):
-    """The name of the peer, and which of the words of CAN, if any, its program knows."""
+    """The first line of a member: its name, which words of CAN its program knows, its room, and whom it has there.
+
+    `run` is new with every start of a program: so two streams of one program are told from those of two.
+    """
 
     name: str
     can: str = ""
+    room: str = ""  # 16 hex digits, made by who opened it; empty: not in one yet
+    run: str = ""
+    members: Dict[str, str] = _NOBODY  # address: name
+
+
+class Members(NamedTuple):
+    """Whom the sender has in the room: hints where to call, never facts about anybody."""
+
+    room: str
+    members: Dict[str, str]
+
+
+class Ask(NamedTuple):
+    """Who is there? The other side's Hello says so; who asks is no member."""
+
+
+class Refused(NamedTuple):
+    """The caller cannot come in; `reason` is a word: "full"."""
+
+    reason: str
 
 
 class Say(NamedTuple):
-    """A message; `sender` is set where the server passes it on, `to` where it is for one alone."""
+    """A message; `to` is set where it is for one alone, `act` where it says what the sender does."""
 
     text: str
     ident: int = 0
-    sender: str = ""
     to: str = ""
+    act: int = 0
+
+
+class Missed(NamedTuple):
+    """So many messages were not kept for who did not take them."""
+
+    lines: int
 
 
 class Bye(NamedTuple):
     """The peer leaves."""
-
-
-class Joined(NamedTuple):
-    """The server tells who else is in the room."""
-
-    name: str
-    address: str
-
-
-class Left(NamedTuple):
-    """The server tells who is no longer there."""
-
-    name: str
-
-
-class Notice(NamedTuple):
-    """The server tells why it did not do what it was asked for."""
-
-    text: str
 
 
 class Malformed(NamedTuple):
@@ -394,22 +428,21 @@ class Malformed(NamedTuple):
     reason: str
 
 
-Record = Union[Hello, Say, Bye, Joined, Left, Notice, Offer, Decline, Malformed]
+Record = Union[Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline, Malformed]
 
-CAN = "private files"  # messages for one alone, and offers of files
+CAN = "private files room"  # messages for one alone, offers of files, members that call each other
 _TYPES: Dict[str, Any] = {
-    "hello": Hello, "say": Say, "bye": Bye, "joined": Joined, "left": Left, "notice": Notice, "offer": Offer,
-    "decline": Decline,
-}  # fmt: skip
-_KEYS = {"ident": "id", "sender": "from"}  # where JSON has another word for a field
-_NUMBERS = ("ident", "size")
+    kind.__name__.lower(): kind for kind in (Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline)
+}
+_KEYS = {"ident": "id"}  # where JSON has another word for a field
+_FIELD_TYPES = {"ident": int, "size": int, "act": int, "lines": int, "members": dict}  # the others are text
 
 
 def encode_record(record: Record) -> bytes:
     """Return the record as one line of JSON; its length is not checked."""
     fields: Dict[str, Any] = {"type": type(record).__name__.lower()}
     for field, value in record._asdict().items():
-        if value != "" or field not in record._field_defaults:
+        if value or field not in record._field_defaults or field == "ident":
             fields[_KEYS.get(field, field)] = value
     return encode_json(fields)
 
@@ -423,15 +456,21 @@ def decode_record(line: bytes) -> Optional[Record]:
     if kind is None:
         return None
     values = {field: fields.get(_KEYS.get(field, field), kind._field_defaults.get(field)) for field in kind._fields}
-    if any(type(value) is not (int if field in _NUMBERS else str) for field, value in values.items()):
+    if any(type(value) is not _FIELD_TYPES.get(field, str) for field, value in values.items()):
         return Malformed("wrong fields")
-    record: Record = kind(**{field: value if field in _NUMBERS else _whole(value) for field, value in values.items()})
+    record: Record = kind(**{field: _whole(value) if type(value) is str else value for field, value in values.items()})
     return record
 
 
 def _whole(text: str) -> str:
     """Return the text without halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def parse_members(said: Dict[str, Any]) -> Dict[bytes, str]:
+    """Return those of the members that somebody lists which can be called, at most ROOM_MAX."""
+    pairs = ((parse_unicast(address), name) for address, name in itertools.islice(said.items(), c.ROOM_MAX))
+    return {address: printable_name(name) for address, name in pairs if address and isinstance(name, str)}
 
 
 class Unacked(NamedTuple):
@@ -444,25 +483,39 @@ class Unacked(NamedTuple):
 class Conversation:
     """JSON lines over one stream: records in and out without waiting, and what the other node holds of them."""
 
-    def __init__(self, stream: Stream, *, now: float) -> None:
+    def __init__(self, stream: Stream, *, now: float, is_mine: bool) -> None:
+        """`is_mine`: this program has opened the stream."""
         stream.setblocking(False)
         self.stream = stream
-        self.name = format_address(stream.peer)
-        self.can = ""
-        self.is_greeted = False  # the peer has sent its hello
+        self.peer = stream.peer
+        self.is_mine = is_mine
+        self.is_invited = False  # this person has called it
+        self.opened_at = now
+        self.name = format_address(stream.peer)  # as it is shown
+        self.hello: Optional[Hello] = None  # once the peer has sent it
+        self.listed: Dict[bytes, str] = {}  # whom the peer says it has in the room
+        self.told: Tuple[str, Dict[str, str]] = ("", {})  # the room and the members that were told to it last, and when
+        self.told_at = now
         self.has_left = False  # it said so, or its leaving is told already
-        self.is_duplicate = False  # there is another chat with the same node: nothing more is said here
+        self.is_duplicate = False  # there is another stream with the same program, or no place: nothing more is said
         self.at_end = False  # the peer says nothing more
         self.may_have_more = False  # there may be more to read
-        self.last_progress_at = now  # when it last took something, or had nothing to take (monotonic seconds)
-        self.call_at = INFINITY  # when to call a restarted program again, and until when to try
-        self.lost_at = INFINITY
+        self.stalled_at = INFINITY  # since when it does not answer
+        self.is_gone = False  # and that has been told
+        self.lost_at = INFINITY  # its program has ended: until when its return is waited for
+        self.missed = 0  # messages that were refused for it, and that it was not told of
+        self.last_progress_at = now  # when it last took a good piece, or had nothing to take (monotonic seconds)
         self.unacked: Deque[Unacked] = deque()
+        self.is_finishing = False  # nothing more will be said here
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._queue = bytearray()
         self._offset = 0  # behind the last byte queued
-        self.is_finishing = False  # nothing more will be said here
-        self._delivered = 0  # at the last look
+        self._delivered = 0  # when progress was noted last
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the peer has said hello, and this is the stream to talk to it."""
+        return self.hello is not None and not self.is_duplicate
 
     @property
     def waiting(self) -> int:
@@ -482,7 +535,11 @@ class Conversation:
     @property
     def is_away(self) -> bool:
         """Whether the peer cannot be reached at the moment, but may come back."""
-        return self.stream.stalled or self.lost_at < INFINITY
+        return self.is_gone or self.stream.stalled or self.lost_at < INFINITY
+
+    def can(self, word: str) -> bool:
+        """Return whether the peer's program knows this word of CAN."""
+        return self.hello is not None and word in self.hello.can.split()
 
     def put(self, record: Record, line: bytes = b"") -> bool:
         """Queue a record, encoded already if `line` is given; return False when nothing can be said any more."""
@@ -492,13 +549,12 @@ class Conversation:
         line = line or encode_record(record)
         self._queue += line
         self._offset += len(line)
-        if not isinstance(record, (Hello, Bye)):
+        if isinstance(record, (Say, Offer, Decline)):
             self.unacked.append(Unacked(self._offset, record))
         return True
 
     def take_over(self, before: "Conversation") -> None:
         """Take over from a conversation whose stream has failed: say again, in order, what its peer did not hold."""
-        self.name, self.can, self.is_greeted = before.name, before.can, before.is_greeted
         for unacked in before.unacked:
             self.put(unacked.record)
         before.unacked.clear()
@@ -514,15 +570,13 @@ class Conversation:
                 taken = self.stream.write(bytes(self._queue[: c.RECEIVE_BYTES]))
                 if not taken:
                     break
-                self.last_progress_at = now
                 del self._queue[:taken]
             if self.is_finishing and not self._queue:
                 self.stream.finish()
         except OSError:  # the stream has failed; it says so itself
             self._queue.clear()
-        if not self.is_full or self.stream.delivered > self._delivered:
-            self.last_progress_at = now
-        self._delivered = self.stream.delivered
+        if not self.is_full or self.stream.delivered >= self._delivered + c.PROGRESS_BYTES:
+            self.last_progress_at, self._delivered = now, self.stream.delivered
 
     def receive(self) -> List[Record]:
         """Return what arrived, at most RECEIVE_BYTES of it."""
@@ -606,6 +660,12 @@ class Files:
         """Take an offer back."""
         os.close(self._shared.pop(token).descriptor)
 
+    def withdraw(self, address: bytes) -> None:
+        """Forget what a node that has left offered and this person did not accept."""
+        for number, incoming in list(self.incoming.items()):
+            if incoming.address == address and number not in self._downloads:
+                del self.incoming[number]
+
     def declined(self, token: str, name: str) -> None:
         """Say that a member does not want a file of ours."""
         if token in self._shared:
@@ -617,7 +677,7 @@ class Files:
 
     def take_offer(self, offer: Offer, sender: str, address: bytes) -> None:
         """Show an offer, if it can be meant, and is not one too many."""
-        if not is_sound(offer) or address in (b"", self._node.address):
+        if not is_sound(offer):
             self._console.note(f"{sender} offers a file in a way that makes no sense: ignored")
             return
         if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
@@ -657,13 +717,13 @@ class Files:
         else:
             self._tell_of("file accepted", incoming, number=number)
 
-    def decline(self, number: int) -> Decline:
-        """Forget an offer; return what to tell its sender."""
+    def decline(self, number: int) -> Tuple[bytes, Decline]:
+        """Forget an offer; return what to tell whom."""
         self._is_full = False
         if number in self._downloads:
             self._downloads.pop(number).close()
         incoming = self.incoming.pop(number)
-        return Decline(incoming.offer.token, incoming.sender)
+        return incoming.address, Decline(incoming.offer.token)
 
     # -- both
 
@@ -744,11 +804,34 @@ class Files:
             self._listener.close()
 
 
-# --- Everybody, and the loop ----------------------------------------------------------------------------------------
+# --- The room, and the loop -----------------------------------------------------------------------------------------
+
+
+class Receipt:
+    """A message of ours: whom it is for, and who holds it by now."""
+
+    def __init__(self, message: Say, total: int) -> None:
+        self.message = message
+        self.total = total
+        self.held = 0
+        self.missing: List[str] = []  # names of those that will not get it
+
+
+class Call(NamedTuple):
+    """When an address was last called, and how often."""
+
+    at: float
+    tries: int
 
 
 class Room:
-    """Everybody this program talks to, and the one loop that serves them, the person and the signals."""
+    """Everybody this program has a stream with, and the one loop that serves them, the person and the signals.
+
+    There is no centre. Each member has a stream to each of the others, says its lines on all of them, takes calls, and
+    passes on nothing. Members tell each other whom they have in the room; whoever learns of one that it has no stream
+    with calls it. Of two streams of one pair of programs that opened by the lower address stays. So the room becomes
+    whole again after a split, and lives as long as anybody is in it.
+    """
 
     def __init__(
         self,
@@ -756,35 +839,45 @@ class Room:
         console: Console,
         *,
         name: str,
+        is_opener: bool = False,
+        callers: Optional[Listener] = None,
         linger: float = 0.0,
         downloads: str = ".",
         is_verbose: bool = False,
     ) -> None:
+        """`is_opener`: the room is new, and stays though nobody else is in it. `callers`: who calls while it calls."""
         self.node = node
-        self._is_verbose = is_verbose
         self.console = console
         self.name = name
-        self.chats: List[Conversation] = []
-        self.people: Dict[str, str] = {}  # those that the server announced: name -> address
+        self.chats: List[Conversation] = []  # all streams: of members, newcomers, duplicates
         self.files = Files(node, console, downloads, self.tell)
         self.leave_at = INFINITY  # what is open then is left (monotonic seconds)
+        self.room = os.urandom(8).hex() if is_opener else ""
+        self._run = os.urandom(8).hex()
+        self._is_verbose = is_verbose
+        self._is_opener = is_opener
+        self._listeners = [node.listen(c.PORT_CHAT), *([callers] if callers else [])]
+        self._callers_until = node.now() + c.CROSSING_SECONDS if callers else INFINITY
+        self._away: Dict[bytes, Conversation] = {}  # whose program has ended, by address
+        self._lost_until: Dict[bytes, float] = {}  # members that were lost: they are called now and then
+        self._calls: Dict[bytes, Call] = {}
+        self._call_limit = TokenBucket(c.CALLS_PER_SECOND, c.ROOM_MAX)
+        self._unreachable: Set[bytes] = set()  # and said so
+        self._met: Set[str] = set()  # other rooms that have become this one
+        self._joined_at = INFINITY  # when the first member was met
+        self._tend_at = 0.0  # when to look after members and calls again
         self._linger = linger  # seconds to listen on after the last line of a pipe
+        self._is_lingering = False
         self._idents = itertools.count(1)
-        self._missing: Dict[int, int] = {}  # message -> how many nodes do not hold it yet
-        self._ignored: Set[str] = set()  # names and addresses
+        self._receipts: Dict[int, Receipt] = {}
+        self._ignored: Set[bytes] = set()
         self._who_at = INFINITY  # when the answers to /who are shown
-        self._lingering = False
         self._undelivered = 0  # messages
-        self._lost = 0  # streams
+        self._lost = 0  # members
         if console.screen:
             console.screen.editor.completions = self._completions
 
-    def join(self, stream: Stream) -> Conversation:
-        """Take up the talk on a new stream."""
-        chat = Conversation(stream, now=self.node.now())
-        chat.put(Hello(self.name, CAN))
-        self.chats.append(chat)
-        return chat
+    # -- the loop
 
     def run(self) -> int:
         """Talk until it is over; return the exit status."""
@@ -799,10 +892,13 @@ class Room:
             with contextlib.suppress(SystemExit):  # a second interruption does not wait
                 self._loop()
         self.leave_at = self.node.now()
+        self._is_lingering = False
         for chat in list(self.chats):
-            self.remove(chat)
+            self._on_ended(chat)
             chat.stream.abort()
-            self.drain(chat)
+            self._drain(chat)
+        for chat in self._away.values():
+            self._give_up(chat)
         self.files.close()
         return status or int(self.has_failed())
 
@@ -812,20 +908,40 @@ class Room:
             self.turn()
 
     def has_failed(self) -> bool:
-        """Return whether the exit status has to report a failure."""
-        return self._lost > 0 or (self._undelivered > 0 and not self.console.is_interactive)
+        """Return whether the exit status has to report a failure: of a pipe, or of coming in."""
+        if self.console.is_interactive:
+            return not self._is_opener and self._joined_at == INFINITY
+        return self._undelivered > 0 or (self._lost > 0 and not self._is_opener)
 
     def is_over(self) -> bool:
-        """Return whether there is nothing left to do."""
-        return not (self.chats or self.files.is_active) or self.node.now() >= self.leave_at
+        """Return whether there is nothing left to do. A person, and whoever opened the room, may stay alone."""
+        if self.node.now() >= self.leave_at:
+            return True
+        if any(chat.hello is not None for chat in self.chats) or self._is_coming_in or self.files.is_active:
+            return False
+        if self._away and self.leave_at == INFINITY:
+            return False
+        stays = self._is_opener or (self.console.is_interactive and self._joined_at < INFINITY)
+        return self.leave_at < INFINITY or not stays
 
     def wants_lines(self) -> bool:
-        """Return whether a typed line has a receiver that takes it. A person may type at any time."""
-        return self.console.is_interactive or (bool(self.chats) and not self.is_congested())
+        """Return whether a typed line has a receiver that takes it. A person may type at any time.
 
-    def is_congested(self) -> bool:
-        """Return whether some peer does not take what is queued for it."""
-        return any(chat.is_full for chat in self.chats)
+        A pipe waits until those whom the first members listed are here, and for members that take what is said.
+        """
+        if self.console.is_interactive:
+            return True
+        members, now = self.members(), self.node.now()
+        is_coming = any(chat.is_mine and chat.hello is None for chat in self.chats)
+        if not members or (is_coming and now < self._joined_at + c.JOIN_SECONDS):
+            return False
+        slow = [chat for chat in members if chat.is_full]
+        return len(slow) < len(members) and all(now >= chat.last_progress_at + c.SLOW_SECONDS for chat in slow)
+
+    @property
+    def _is_coming_in(self) -> bool:
+        """Whether the first call is not answered yet: what is typed waits for that."""
+        return self._joined_at == INFINITY and not self._is_opener and self.leave_at == INFINITY and bool(self.chats)
 
     def may_listen(self) -> bool:
         """Return whether to take in what others say."""
@@ -839,21 +955,27 @@ class Room:
 
     def next_deadline(self) -> float:
         """Return when to look after everybody even if nothing happens."""
-        return min(self.leave_at, self._who_at, self.files.next_deadline())
+        slow = [chat.last_progress_at + c.SLOW_SECONDS for chat in self.chats if chat.is_full]
+        return min(
+            self.leave_at, self._who_at, self._callers_until, self._tend_at, self.files.next_deadline(),
+            *(at for at in slow if at > self.node.now()),
+        )  # fmt: skip
 
     def turn(self) -> None:
         """Do what typing, the network and the clock ask for."""
-        for line in self.console.take_lines():
+        for line in [] if self._is_coming_in else self.console.take_lines():
             self._type(line)
         self._report_mesh()
-        for chat in self.chats:
+        self._take_calls()
+        for chat in list(self.chats):
             if self.may_listen():
                 self._listen(chat)
             else:
                 chat.may_have_more = True  # what woke this turn up will not do so again
         for chat in list(self.chats):
-            self.serve(chat)
+            self._serve(chat)
         self.chats = self.chats[1:] + self.chats[:1]  # who is listened to first may be the only one in a turn
+        self._tend(self.node.now())
         offer = self.files.next_offer()
         if offer is not None:
             self._offer(offer)
@@ -861,12 +983,12 @@ class Room:
         self._show_who()
         self._set_prompt()
         if self.console.at_end:
-            self.end_typing()
+            self._end_typing()
         for chat in self.chats:
             chat.flush(now=self.node.now())
 
     def _set_prompt(self) -> None:
-        away = [chat.name for chat in self.chats if chat.is_away]
+        away = [chat.name for chat in self.members() if chat.is_away]
         said = [*([f"{' '.join(away)}: link lost, retrying"] if away else []), self.files.progress()]
         self.console.set_prompt("; ".join(filter(None, said)) + "> ")
 
@@ -879,6 +1001,197 @@ class Room:
             elif self._is_verbose or not isinstance(event, (ChangesOmitted, NodeFound, NodeLost)):
                 self.console.note(describe_event(event, self.node.names))
 
+    # -- who is here
+
+    def members(self) -> List[Conversation]:
+        """Return the conversations with the others in the room, also with those whose return is waited for."""
+        return [*(chat for chat in self.chats if chat.is_member), *self._away.values()]
+
+    @property
+    def own_name(self) -> str:
+        """What the others see."""
+        return printable_name(self.name) or format_address(self.node.address)
+
+    def name_of(self, address: bytes) -> str:
+        """Return what a node is called here."""
+        return next((chat.name for chat in self.members() if chat.peer == address), format_address(address))
+
+    def _find(self, typed: str) -> Tuple[List[Conversation], str]:
+        """Return the one member meant by a name, its first part or an address; or else nobody, and what is wrong."""
+        wanted, members = typed.rstrip(":,").lower(), self.members()
+        found = [chat for chat in members if wanted in (chat.name.lower(), format_address(chat.peer))]
+        found = found or [chat for chat in members if wanted == chat.name.partition("~")[0].lower()]
+        if len(found) == 1:
+            return found, ""
+        if found:
+            return [], f"which {printable(typed)}? {', '.join(sorted(chat.name for chat in found))}"
+        return [], f"nobody here is called {printable(typed)}: /who lists all"
+
+    def _name_all(self) -> None:
+        """Name all as they say, with the tail of the address where a name could be mistaken for another."""
+        said = {chat.peer: chat.hello.name for chat in self.members() if chat.hello is not None}
+        labels = label_names({**said, self.node.address: self.name}, self.node.names)
+        for chat in self.members():
+            before, chat.name = chat.name, labels[chat.peer] or format_address(chat.peer)
+            if before not in (chat.name, format_address(chat.peer)):
+                self.console.note(f"{before} is shown as {chat.name} now")
+
+    # -- coming together
+
+    def join(self, stream: Stream, *, is_mine: bool = True) -> Conversation:
+        """Take up the talk on a new stream."""
+        chat = Conversation(stream, now=self.node.now(), is_mine=is_mine)
+        stream.keep_alive(c.ROOM_KEEPALIVE)
+        chat.told = (self.room, self._reached(chat))
+        chat.put(Hello(self.name, CAN, self.room, self._run, chat.told[1]))
+        self.chats.append(chat)
+        self._tend_at = self.node.now()
+        return chat
+
+    def _take_calls(self) -> None:
+        """Take the streams that have come."""
+        if self.node.now() >= self._callers_until:
+            self._listeners.pop().close()
+            self._callers_until = INFINITY
+        for stream in (stream for listener in self._listeners for stream in arrivals(listener)):
+            if self.leave_at == INFINITY and sum(chat.hello is None for chat in self.chats) < c.ROOM_MAX:
+                self.join(stream, is_mine=False)
+            else:
+                stream.abort()
+
+    def greet(self, chat: Conversation, hello: Hello) -> None:
+        """Let somebody in that says its name; one address is one program, and one stream."""
+        if chat.hello is not None:
+            return
+        chat.hello, chat.listed = hello, parse_members(hello.members)
+        twin = next((one for one in self.chats if one.peer == chat.peer and one is not chat and one.is_member), None)
+        is_same = twin is not None and twin.hello is not None and twin.hello.run == hello.run  # program
+        if twin is not None and is_same and not (twin.stream.stalled or twin.at_end):
+            chat.name = twin.name
+            self._retire(twin if chat.is_mine == (self.node.address < chat.peer) else chat)
+            return
+        if twin is not None:
+            self._replace(twin, is_same=is_same)
+        before = twin or self._away.pop(chat.peer, None)
+        if len(self.members()) >= c.ROOM_MAX:  # this one among them, and not this program
+            chat.put(Refused("full"))
+            self._retire(chat)
+            return
+        self._name_all()
+        self._meet(chat, hello.room)
+        if not is_same:
+            self._announce(chat, "is here" if before is None else "is back")
+        if before is not None:
+            self._settle_held(before)
+            chat.take_over(before)
+            chat.is_gone = before.is_gone
+        self._joined_at = min(self._joined_at, self.node.now())
+        self._unreachable.discard(chat.peer)
+        self._lost_until.pop(chat.peer, None)
+        self._tend_at = self.node.now()
+
+    def _retire(self, chat: Conversation) -> None:
+        """Say nothing more on a stream; what is said on it is still heard."""
+        chat.is_duplicate = True
+        chat.finish()
+
+    def _replace(self, chat: Conversation, *, is_same: bool) -> None:
+        """Let go of a stream that does not work any more, or whose program has ended; what it delivered is shown."""
+        chat.stream.abort()
+        self._drain(chat)
+        if chat.at_end and not is_same:
+            self._note_leaving(chat)
+        self.chats.remove(chat)
+
+    def _announce(self, chat: Conversation, what: str) -> None:
+        address = format_address(chat.peer)
+        self.console.note(f"{chat.name} {what}" if chat.name == address else f"{chat.name} ({address}) {what}")
+        self.tell("back" if what == "is back" else "joined", name=chat.name, address=chat.peer)
+        if not chat.can("room") and len(self.members()) > 1:
+            self.console.note(f"the others do not hear {chat.name}, whose program knows no rooms")
+
+    def _meet(self, chat: Conversation, room: str) -> None:
+        """Make this room and that of a member one, that with the lower number; of two in none the lower opens one."""
+        if not re.fullmatch("[0-9a-f]{16}", room):
+            if not self.room and self.node.address < chat.peer:
+                self.room = os.urandom(8).hex()
+            return
+        if self.room not in ("", room) and room not in self._met and len(self._met) < c.ROOM_MAX:
+            self._met |= {room, self.room}
+            if chat.listed or len(self.members()) > 1:
+                self.console.note(f"this room and that of {chat.name} are one now")
+                self.tell("met", name=chat.name, address=chat.peer)
+        self.room = min(room, self.room or room)
+
+    def _reached(self, besides: Conversation) -> Dict[str, str]:
+        """Return whom to name to a member as others in the room: those who answer, and know rooms."""
+        others = (chat for chat in self.chats if chat.is_member and chat is not besides)
+        return {
+            format_address(chat.peer): chat.hello.name
+            for chat in others
+            if chat.hello is not None and chat.can("room") and not chat.is_away
+        }
+
+    def _tend(self, now: float) -> None:
+        """Look after the members: who is gone or back, whom to call, what to tell them of each other."""
+        if now < self._tend_at:
+            return
+        members = [chat for chat in self.chats if chat.is_member]
+        waits = [self._watch(chat, now) for chat in members]
+        for number, chat in enumerate(list(self._away.values())):
+            if now >= chat.lost_at or number < len(self._away) - c.ROOM_MAX:
+                del self._away[chat.peer]
+                self._give_up(chat)
+        waits += [chat.lost_at for chat in self._away.values()]
+        waits += [chat.opened_at + c.CALL_SECONDS for chat in self.chats if chat.hello is None]
+        waits.append(self._call_others(members, now))
+        for chat in members:
+            reached = self._reached(chat)
+            if chat.told != (self.room, reached) and chat.can("room"):
+                if now >= chat.told_at + c.MEMBERS_SECONDS:
+                    chat.put(Members(self.room, reached))
+                    chat.told, chat.told_at = (self.room, reached), now
+                else:
+                    waits.append(chat.told_at + c.MEMBERS_SECONDS)
+        self._tend_at = min(waits, default=INFINITY)
+
+    def _watch(self, chat: Conversation, now: float) -> float:
+        """Say when a member does not answer any more, and when it does again; return when to look next."""
+        gone_at = min(chat.stalled_at, chat.stream.heard_at + c.ROOM_KEEPALIVE) + c.GONE_SECONDS
+        if chat.is_gone != (now >= gone_at):
+            chat.is_gone = not chat.is_gone
+            what = "is gone: no answer; what is said waits for it" if chat.is_gone else "is back"
+            self.console.note(f"{chat.name} {what}")
+            self.tell("gone" if chat.is_gone else "back", name=chat.name, address=chat.peer)
+        return now + c.GONE_SECONDS if chat.is_gone else gone_at
+
+    def _call_others(self, members: List[Conversation], now: float) -> float:
+        """Call whom members list and who is not here; return when to look next."""
+        listed = {address: chat for chat in members if not chat.is_away for address in chat.listed}
+        self._lost_until = {who: until for who, until in self._lost_until.items() if now < until}
+        wanted = {**dict.fromkeys(self._lost_until, c.CALL_LOST), **dict.fromkeys(listed, c.CALL_AGAIN)}
+        wanted.update(dict.fromkeys(self._away, c.RETRY_SECONDS))
+        self._calls = {who: call for who, call in self._calls.items() if who in wanted or now < call.at + c.CALL_AGAIN}
+        here = {self.node.address, *(chat.peer for chat in self.chats if not chat.is_duplicate)}
+        calling = sum(chat.is_mine and chat.hello is None for chat in self.chats)
+        next_at = INFINITY
+        for address in wanted.keys() - here:
+            call, by = self._calls.get(address, Call(-INFINITY, 0)), listed.get(address)
+            if by is not None and call.tries > 1 and address not in self._unreachable:
+                self._unreachable.add(address)
+                name = with_tail(by.listed[address], format_address(address))
+                self.console.note(f"{name} cannot be reached from here; {by.name} can")
+            again_at = call.at + wanted[address]
+            if self.leave_at < INFINITY or calling >= c.CALLS_AT_ONCE or now < again_at:
+                next_at = min(next_at, max(again_at, now + c.RETRY_SECONDS))
+            elif self._call_limit.take(now=now):
+                self._calls[address] = Call(now, call.tries + 1)
+                with contextlib.suppress(OSError):  # too many streams
+                    self.join(self.node.open(address, c.PORT_CHAT))
+                    calling += 1
+        self._unreachable &= listed.keys()
+        return next_at
+
     # -- what is typed
 
     def _type(self, line: Optional[str]) -> None:
@@ -888,8 +1201,8 @@ class Room:
             self._say(line)
         elif line.strip() == "exit":
             self.leave()
-        elif line.startswith("/") and not line.startswith("//"):
-            self._obey(line)
+        elif line.lstrip().startswith("/") and not line.startswith("//"):
+            self._obey(line.strip())
         elif self.leave_at == INFINITY:
             self._say(line[line.startswith("//") :])
         else:
@@ -901,7 +1214,7 @@ class Room:
         if send.lower() == "/send" and space:
             return [send + space + found for found in complete_path(path)]
         start = before[: before.rfind(" ") + 1]
-        return [start + word for word in (*COMMAND_NAMES, "exit", *self.members())]
+        return [start + word for word in (*COMMAND_NAMES, "exit", *(chat.name for chat in self.members()))]
 
     def _obey(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -917,45 +1230,55 @@ class Room:
         lines = [f"  {f'{names} {usage}'.strip():32} {does}" for names, usage, does in rows]
         self.console.reply("\n".join([*lines, "  //TEXT                           say a line that begins with /"]))
 
+    def say(self, text: str) -> None:
+        """Say what would otherwise be a command."""
+        if text:
+            self._say(text)
+        else:
+            self.console.reply("usage: /say TEXT")
+
     def msg(self, rest: str) -> None:
         """Say something to one person alone."""
         typed, _, text = rest.partition(" ")
-        name, problem = self._find(typed)
+        found, problem = self._find(typed)
         if not text.strip():
             self.console.reply("usage: /msg NAME TEXT")
         elif problem:
             self._refuse(problem)
-        elif not all("private" in chat.can.split() for chat in self.audience(name)):
-            self._refuse("the other program passes on no messages to one alone")
+        elif not found[0].can("private"):
+            self._refuse(f"{found[0].name}'s program knows no messages to one alone")
         else:
-            self._say(text.strip(), to=name)
+            self._say(text.strip(), to=found)
 
-    def _find(self, typed: str) -> Tuple[str, str]:
-        """Return the name, as shown here, of the one person meant, and ""; or else "" and what is wrong.
-
-        Each member may be called by its name and the tail of its address. A name alone that several have is refused.
-        """
-        labels = {with_tail(name.partition("~")[0], address): name for name, address in self.members().items()}
-        found = {label: name for label, name in labels.items() if typed in (label, label.partition("~")[0])}
-        if len(found) == 1 and typed in (*found, *found.values()):
-            return next(iter(found.values())), ""
-        if found:
-            return "", f"which {printable(typed)}? {', '.join(sorted(found))}"
-        return "", f"nobody here is called {printable(typed)}: /who lists all"
+    def call(self, typed: str) -> None:
+        """Call somebody of another room: the two become one."""
+        known = {node.name: node.address for node in self.node.nodes() if node.name}
+        address = parse_unicast(typed) or known.get(typed, b"")
+        if not address or address == self.node.address:
+            self.console.reply("usage: /call ADDRESS, or the name of a node in the mesh")
+        elif any(chat.peer == address for chat in self.chats):
+            self.console.reply(f"{self.name_of(address)} is here")
+        else:
+            try:
+                self.join(self.node.open(address, c.PORT_CHAT)).is_invited = True
+            except OSError as error:
+                self.console.reply(str(error))
 
     def ignore(self, typed: str) -> None:
         """Hide, or show again, what a member says; without a name list who is ignored."""
-        name, problem = (typed, "") if self.is_ignored(typed) else self._find(typed)
+        found, problem = self._find(typed) if typed else ([], "")
+        address = found[0].peer if found else parse_unicast(typed)
         if not typed:
-            self.console.reply(" ".join(["ignored:", *(sorted(self._ignored) or ["nobody"])]))
-        elif self.is_ignored(name):
-            self._ignored -= {name, self.members().get(name, "")}
-            self.console.reply(f"{name} is heard again")
-        elif problem:
+            names = sorted(map(self.name_of, self._ignored)) or ["nobody"]
+            self.console.reply(" ".join(["ignored:", *names]))
+        elif address in self._ignored:
+            self._ignored.remove(address)
+            self.console.reply(f"{self.name_of(address)} is heard again")
+        elif not found:
             self.console.reply(problem)
         else:
-            self._ignored |= {name, self.members()[name]}
-            self.console.reply(f"{name} is ignored; /ignore {name} ends that")
+            self._ignored.add(address)
+            self.console.reply(f"{found[0].name} is ignored; /ignore {found[0].name} ends that")
 
     def send(self, path: str) -> None:
         """Offer a file to everybody here."""
@@ -976,78 +1299,67 @@ class Room:
         """Refuse an offered file, also when it is on its way."""
         number = self.files.choose(which)
         if number is not None:
-            answer = self.files.decline(number)
-            for chat in self.audience(answer.to):
-                chat.put(answer)
+            address, answer = self.files.decline(number)
+            for chat in self.members():
+                if chat.peer == address:
+                    chat.put(answer)
 
     def who(self, _: str) -> None:
         """Ask everybody's node for an answer, to be shown in a moment."""
-        self.node.ask(self._addresses().values())
+        self.node.ask([chat.peer for chat in self.members()])
         self._who_at = self.node.now() + c.WHO_SECONDS
-
-    def _addresses(self) -> Dict[str, bytes]:
-        found = {name: parse_address(address) for name, address in self.members().items() if address}
-        return {name: address for name, address in found.items() if address != self.node.address}
 
     def _show_who(self) -> None:
         """Show the table that /who asked for, once all have answered or their time is up."""
         if self._who_at == INFINITY:
             return
-        addresses, now = self._addresses(), self.node.now()
+        members, now = self.members(), self.node.now()
         answers = {answer.address: answer for answer in self.node.answers()}
-        if now < self._who_at and not set(addresses.values()) <= set(answers):
+        if now < self._who_at and not {chat.peer for chat in members} <= answers.keys():
             return
         self._who_at = INFINITY
-        heard = {known.address: known.last_heard for known in self.node.nodes()}
-        rows = [("name", "address", "hops", "round trip", "last seen")]
-        for name, address in sorted(addresses.items()):
-            hops, trip, seen = "-", "-", "-"
-            if address in answers:
-                hops, trip, seen = str(answers[address].hops), f"{1000 * answers[address].rtt:.2f} ms", "now"
-            elif address in heard:
-                seen = f"{now - heard[address]:.0f} s ago"
-            rows.append((name, format_address(address), hops, trip, seen))
-        rows.append((f"{self.own_name} (you)", format_address(self.node.address), "0", "-", "now"))
+        rows = [("name", "address", "hops", "round trip", "state")]
+        for chat in sorted(members, key=lambda chat: chat.name):
+            hops, trip, state = "-", "-", f"silent for {now - chat.stream.heard_at:.0f} s"
+            if chat.lost_at < INFINITY:
+                state = "its program has ended"
+            elif chat.peer in answers:
+                hops, trip = str(answers[chat.peer].hops), f"{1000 * answers[chat.peer].rtt:.2f} ms"
+                state = "its program does not answer" if chat.is_away else "here"
+            rows.append((chat.name, format_address(chat.peer), hops, trip, state))
+        rows.append((f"{self.own_name} (you)", format_address(self.node.address), "0", "-", "here"))
         self.console.reply("\n".join(format_table(rows)))
 
-    @property
-    def own_name(self) -> str:
-        """What the others see."""
-        return printable_name(self.name) or format_address(self.node.address)
-
-    def members(self) -> Dict[str, str]:
-        """Return everybody's name and address."""
-        direct = {chat.name: format_address(chat.stream.peer) for chat in self.chats if not chat.is_duplicate}
-        return {**self.people, **direct}
-
-    def name_of(self, address: bytes) -> str:
-        """Return what a node is called here."""
-        text = format_address(address)
-        return next((name for name, known in self.members().items() if known == text), text)
-
-    def audience(self, name: str) -> List[Conversation]:  # noqa: ARG002  the server's room needs it
-        """Return the chats on which a message to one person goes: that with the server, which passes it on."""
-        return list(self.chats)
-
-    def _say(self, text: str, to: str = "") -> None:
-        message = Say(text, next(self._idents), "", to)
+    def _say(self, text: str, to: Sequence[Conversation] = ()) -> None:
+        message = Say(text, next(self._idents), to[0].name if to else "")
         line = encode_record(message)
-        if len(line) > c.CHAT_LINE_BYTES - c.FROM_BYTES:
+        if len(line) > c.CHAT_LINE_BYTES:
             self._refuse(f"a message of {len(text)} characters: too long")
             return
-        if self.console.is_interactive and any(chat.waiting > c.WAITING_BYTES for chat in self.chats):
-            self._refuse(f"too much is waiting already: {printable(text)}")
-            return
-        takers = sum(chat.put(message, line) for chat in (self.audience(to) if to else self.chats))
-        if not takers:
+        audience = to or self.members()
+        receipt = Receipt(message, len(audience))
+        for chat in audience:
+            if chat.waiting > c.WAITING_BYTES or not chat.put(message, line):
+                receipt.missing.append(chat.name)
+                self._miss(chat)
+        if not audience:
             self._refuse(f"nobody is here: {printable(text)}")
-            return
-        self._missing[message.ident] = takers
-        self.console.show_own(message.ident, own_line(message))
+        elif len(receipt.missing) == len(audience):
+            self._refuse(f"too much is waiting already: {printable(text)}")
+        else:
+            self._receipts[message.ident] = receipt
+            self.console.show_own(message.ident, own_line(message), receivers=len(audience))
+
+    def _miss(self, chat: Conversation) -> None:
+        """Count a message that is refused for a member that takes nothing; say so of the first."""
+        if not chat.missed:
+            self.console.note(f"too much is waiting for {chat.name}: it gets nothing more until it takes that")
+        chat.missed += 1
+        self._undelivered += 1
 
     def _offer(self, offer: Offer) -> None:
         """Tell everybody of a file of ours."""
-        takers = sum(self.put_offer(chat, offer) for chat in self.chats)
+        takers = sum(chat.put(offer) for chat in self.members() if chat.can("files"))
         size = format_size(offer.size)
         if takers:
             self.console.note(f"offered {printable(offer.file)} ({size}); it goes to who accepts it")
@@ -1060,30 +1372,34 @@ class Room:
             self.console.note(f"NOT offered: {printable(offer.file)} ({size}): {reason}", is_error=True)
             self.tell("file failed", path=offer.file, sha256=offer.sha256, reason=reason)
 
-    def put_offer(self, chat: Conversation, offer: Offer) -> bool:
-        """Pass an offer to one member; return False if its program does not know what that is."""
-        return "files" in chat.can.split() and chat.put(offer)
-
     def _refuse(self, what: str) -> None:
         self._undelivered += 1
         self.console.note(f"NOT delivered: {what}", is_error=True)
         self.tell("not delivered", reason=what)
 
-    def end_typing(self) -> None:
+    @property
+    def _has_said_all(self) -> bool:
+        """Whether a pipe has ended whose program is not to stay for ever."""
+        stays = self._is_opener and self._linger == INFINITY
+        return self.console.at_end and not self.console.is_interactive and not stays
+
+    def _end_typing(self) -> None:
         """Stdin has ended. A person leaves; after a pipe's last line is delivered, the others may go on for a while."""
         if self.console.is_interactive:
             self.leave()
+        if not self._has_said_all:
             return
-        for chat in self.chats:
+        members = self.members()
+        for chat in members:
             chat.finish()
             chat.flush(now=self.node.now())
-        if self.leave_at == INFINITY and all(chat.is_settled for chat in self.chats):
-            self._lingering = True
+        if self.leave_at == INFINITY and all(chat.is_settled for chat in members):
+            self._is_lingering = True
             self.leave_at = self.node.now() + self._linger
 
     def leave(self, _: str = "") -> None:
         """Say goodbye to everybody, and wait a little for their answer."""
-        self._lingering = False
+        self._is_lingering = False
         self.leave_at = min(self.leave_at, self.node.now() + c.CHAT_LEAVE_SECONDS)
         for chat in self.chats:
             chat.put(Bye())
@@ -1097,137 +1413,161 @@ class Room:
         """Act on what has arrived."""
         unreadable: List[Malformed] = []
         for record in chat.receive():
-            if isinstance(record, Say):
-                self.hear(chat, record)
-            elif isinstance(record, Hello):
+            if isinstance(record, Hello):
                 self.greet(chat, record)
-            elif isinstance(record, Bye):
-                self.note_leaving(chat)
-                chat.finish()
-            elif isinstance(record, Offer):
-                self.hear_offer(chat, record)
-            elif isinstance(record, Decline):
-                self.hear_decline(chat, record)
+            elif isinstance(record, Refused):
+                self._on_refused(chat, record)
+            elif isinstance(record, Ask):
+                self._retire(chat)
             elif isinstance(record, Malformed):
                 unreadable.append(record)
-            else:
-                self.hear_server(record)
-            if self._lingering:
+            elif chat.hello is not None:  # nobody speaks without a name
+                self._hear(chat, record)
+            if self._is_lingering:
                 self.leave_at = self.node.now() + self._linger
         if unreadable:  # one note for all: a peer that sends a million empty lines must not own the screen
             more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
             self.console.note(f"{chat.name} sent a line that cannot be read: {unreadable[0].reason}{more}")
 
-    def drain(self, chat: Conversation) -> None:
+    def _hear(self, chat: Conversation, record: Record) -> None:
+        """Act on what a member says."""
+        if isinstance(record, Say):
+            self._hear_line(chat, record)
+        elif isinstance(record, Members):
+            chat.listed = parse_members(record.members)
+            self._meet(chat, record.room)
+            self._tend_at = self.node.now()
+        elif isinstance(record, Bye):
+            self._note_leaving(chat)
+            chat.finish()
+        elif isinstance(record, Missed):
+            self.console.note(f"{chat.name} said {record.lines} lines more, which were not kept until you took them")
+            self.tell("missed", name=chat.name, address=chat.peer, lines=record.lines)
+        elif isinstance(record, Offer):
+            if chat.peer not in self._ignored:
+                self.files.take_offer(record, chat.name, chat.peer)
+        elif isinstance(record, Decline):
+            self.files.declined(record.token, chat.name)
+
+    def _hear_line(self, chat: Conversation, message: Say) -> None:
+        """Show a message."""
+        if chat.peer not in self._ignored:
+            alone = " (to you alone)" if message.to else ""
+            self.console.show(f"{chat.name}{alone}: {printable(message.text)}")
+            self.tell("line", name=chat.name, address=chat.peer, text=message.text, **told_to(message))
+
+    def _on_refused(self, chat: Conversation, refused: Refused) -> None:
+        reason = f"the room is full: {c.ROOM_MAX}" if refused.reason == "full" else printable(refused.reason)
+        self.console.note(f"{chat.name}: {reason}", is_error=True)
+        self.tell("refused", name=chat.name, address=chat.peer, reason=reason)
+        if chat.hello is not None and chat.is_member:
+            self._retire(chat)
+        if not self.members():  # it was not let in
+            self._joined_at = INFINITY
+            self._lost += 1
+
+    def _drain(self, chat: Conversation) -> None:
         """Act on all that a stream which is over still holds: the peer was told that it is delivered."""
         self._listen(chat)
         while chat.may_have_more:
             self._listen(chat)
 
-    def reject(self, stream: Stream) -> None:
-        """Reject a stream, but show what it delivered."""
-        stream.abort()
-        self.drain(Conversation(stream, now=self.node.now()))
-
-    def hear(self, chat: Conversation, message: Say) -> None:
-        """Show a message."""
-        sender = printable_label(message.sender) or chat.name
-        alone = " (to you alone)" if message.to else ""
-        if not self.is_ignored(sender):
-            self.console.show(f"{sender}{alone}: {printable(message.text)}")
-            address = self.members().get(sender) or chat.stream.peer
-            self.tell("line", name=sender, address=address, text=message.text, **told_to(message))
-
-    def hear_offer(self, chat: Conversation, offer: Offer) -> None:
-        """Show an offer; where it names no address, it is the peer's own."""
-        sender = printable_label(offer.sender) or chat.name
-        address = parse_unicast(offer.address) if offer.address else chat.stream.peer
-        if not self.is_ignored(sender):
-            self.files.take_offer(offer, sender, address)
-
-    def hear_decline(self, chat: Conversation, decline: Decline) -> None:
-        """Say who does not want a file of ours."""
-        self.files.declined(decline.token, printable_label(decline.sender) or chat.name)
-
-    def hear_server(self, record: Record) -> None:
-        """Act on what only a server may say: nothing."""
-
-    def is_ignored(self, name: str) -> bool:
-        """Return whether what a member says is hidden."""
-        return not self._ignored.isdisjoint({name, self.members().get(name, name)})
-
-    def greet(self, chat: Conversation, hello: Hello) -> None:
-        """Name the peer as it says, once; with the tail of its address where it could be mistaken for another name."""
-        chat.can = hello.can
-        address = format_address(chat.stream.peer)
-        if not chat.is_greeted:
-            name = printable_name(hello.name)
-            others = {self.own_name, *(o.name for o in self.chats if o.stream.peer != chat.stream.peer)}
-            others |= {known for owner, known in self.node.names.items() if owner != chat.stream.peer}
-            if name in others or any(char >= "\x7f" for char in name):
-                name = with_tail(name, address)
-            chat.name = name if name and name not in others else address
-        if not chat.is_duplicate and (not chat.is_greeted or chat.lost_at < INFINITY):
-            here = "is back" if chat.is_greeted else "is here"
-            self.console.note(f"{chat.name} {here}" if chat.name == address else f"{chat.name} ({address}) {here}")
-            self.tell("back" if chat.is_greeted else "joined", name=chat.name, address=address)
-        chat.is_greeted, chat.lost_at = True, INFINITY
-
-    def note_leaving(self, chat: Conversation) -> None:
+    def _note_leaving(self, chat: Conversation) -> None:
         """Say once that a member has left."""
-        if not chat.has_left and not chat.is_duplicate:
+        if chat.is_member and not chat.has_left:
             self.console.note(f"{chat.name} left")
-            self.tell("left", name=chat.name, address=chat.stream.peer)
+            self.tell("left", name=chat.name, address=chat.peer)
         chat.has_left = True
 
-    def serve(self, chat: Conversation) -> None:
+    # -- what becomes of what was said
+
+    def _serve(self, chat: Conversation) -> None:
         """Send what is queued, show what became of it, and remove the conversation when its stream is over."""
-        chat.flush(now=self.node.now())
-        self.settle_held(chat)
+        now = self.node.now()
+        chat.flush(now=now)
+        self._settle_held(chat)
+        stalled_at = min(chat.stalled_at, now) if chat.stream.stalled else INFINITY
+        if stalled_at != chat.stalled_at:
+            chat.stalled_at = stalled_at
+            self._tend_at = now
+        if chat.missed and chat.waiting <= c.QUEUE_BYTES and chat.put(Missed(chat.missed)):
+            chat.missed = 0
+        if chat.at_end and self.console.at_end:  # a pipe's, as the peer's
+            chat.finish()
+        if chat.hello is None and now >= chat.opened_at + c.CALL_SECONDS:
+            chat.stream.abort()
         if chat.stream.ended and self.may_listen():
-            self.drain(chat)
-            self.remove(chat)
+            self._drain(chat)
+            self._on_ended(chat)
 
-    def remove(self, chat: Conversation) -> None:
-        """Remove a conversation whose stream is over, and list what will not arrive."""
+    def _on_ended(self, chat: Conversation) -> None:
+        """Remove a conversation whose stream is over, and list what will not arrive, unless its program may return."""
         self.chats.remove(chat)
-        error = chat.stream.error
-        if chat.is_duplicate:
-            self.give_up(chat)
+        self._tend_at = now = self.node.now()
+        error, is_leaving = chat.stream.error, self.leave_at < INFINITY and not self._is_lingering
+        has_said_all = chat.at_end or chat.has_left
+        if chat.hello is None:
+            is_first = self._joined_at == INFINITY and not self._is_opener
+            if error is not None and chat.is_mine and (is_first or chat.is_invited):
+                self._lose(chat, error)
+        elif chat.is_member and chat.stream.restarted and not has_said_all and not is_leaving:
+            self.console.note(f"{chat.name}'s program has ended; if it comes back it gets what it missed")
+            self.tell("restarted", name=chat.name, address=chat.peer)
+            chat.lost_at = now + c.RETURN_SECONDS
+            self._away[chat.peer] = chat
             return
-        if error is not None and not chat.at_end and not chat.has_left:
-            self._lost += 1
-            self.console.note(f"{chat.name} is lost: {error}", is_error=True)
-            self.tell("lost", name=chat.name, address=chat.stream.peer, reason=str(error))
+        elif chat.is_member and error is not None and not has_said_all:
+            self._lose(chat, error)
         elif self.leave_at == INFINITY:
-            self.note_leaving(chat)
-        self.give_up(chat)
+            self._note_leaving(chat)
+        self._give_up(chat)
 
-    def give_up(self, chat: Conversation) -> None:
-        """List what the peer will not get."""
-        self.settle_held(chat)
+    def _lose(self, chat: Conversation, error: OSError) -> None:
+        self._lost += 1
+        if chat.is_member and len(self._lost_until) < c.ROOM_MAX:
+            self._lost_until[chat.peer] = self.node.now() + c.LOST_SECONDS
+        self.console.note(f"{chat.name} is lost: {error}", is_error=True)
+        self.tell("lost", name=chat.name, address=chat.peer, reason=str(error))
+
+    def _give_up(self, chat: Conversation) -> None:
+        """List what the peer will not get, and forget what it offered."""
+        self._settle_held(chat)
         for _, record in chat.unacked:
-            if isinstance(record, Say) and not record.sender:
+            if isinstance(record, Say):
                 self._undelivered += 1
                 self.console.note(f"NOT delivered to {chat.name}: {printable(own_line(record))}", is_error=True)
-                self.settle(record, delivered=False)
+                self._settle(chat, record, is_held=False)
+        chat.unacked.clear()
+        if chat.is_member:
+            self.files.withdraw(chat.peer)
+            self._name_all()
 
-    def settle_held(self, chat: Conversation) -> None:
+    def _settle_held(self, chat: Conversation) -> None:
         """Show which messages the other node holds by now."""
         for record in chat.take_held():
-            self.settle(record, delivered=True)
+            self._settle(chat, record, is_held=True)
 
-    def settle(self, record: Record, *, delivered: bool) -> None:
-        """Show what became of a message: delivered if all have it, not delivered with the first who will not get it."""
-        if not isinstance(record, Say) or record.sender:
+    def _settle(self, chat: Conversation, record: Record, *, is_held: bool) -> None:
+        """Show what became of a message: delivered once all hold it for whom it is; or who will not get it."""
+        receipt = self._receipts.get(record.ident) if isinstance(record, Say) else None
+        if receipt is None:
             return
-        missing = self._missing.pop(record.ident, 0)
-        if missing > 1 and delivered:
-            self._missing[record.ident] = missing - 1
-        elif missing:
-            self.console.settle(record.ident, own_line(record), delivered=delivered)
-            kind = "delivered" if delivered else "not delivered"
-            self.tell(kind, id=record.ident, text=record.text, **told_to(record))
+        receipt.held += is_held
+        if not is_held:
+            receipt.missing.append(chat.name)
+        message, text = receipt.message, own_line(receipt.message)
+        fields = {"id": message.ident, "text": message.text, **told_to(message)}
+        if is_held and receipt.total > 1:
+            self.tell("held", **fields, name=chat.name, address=chat.peer)
+        if receipt.held + len(receipt.missing) < receipt.total:
+            self.console.progress(message.ident, receipt.held, receipt.total)
+            return
+        del self._receipts[message.ident]
+        self.console.settle(message.ident, text, delivered=not receipt.missing)
+        if receipt.missing:
+            self.tell("not delivered", **fields, missing=receipt.missing)
+        else:
+            self.tell("delivered", **fields)
 
     def tell(self, kind: str, **fields: object) -> None:
         """Tell a program, if one listens, what has happened."""
@@ -1266,115 +1606,255 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("/help /h /?", "", "this list", Room.help),
-    Command("/who /w /names", "", "who is here, how far, when last heard", Room.who),
+    Command("/who /w /names", "", "who is here, how far, in which state", Room.who),
     Command("/msg /m", "NAME TEXT", "say something to one person alone", Room.msg),
     Command("/ignore", "[NAME]", "hide what somebody says, or show it again", Room.ignore),
     Command("/send", "PATH", "offer a file to everybody here", Room.send),
     Command("/accept", "[NUMBER or NAME]", "fetch an offered file, or the rest of it", Room.accept),
     Command("/decline", "[NUMBER or NAME]", "do not want it, or stop it", Room.decline),
+    Command("/call", "NODE", "call another room: the two become one", Room.call),
+    Command("/say", "TEXT", "say what would be a command, like `exit`", Room.say),
     Command("/exit /quit /q", "", "leave", Room.leave),
 )
 COMMAND_NAMES = tuple(" ".join(command.names for command in COMMANDS).split())
 
 
-class ClientRoom(Room):
-    """The room of a client: one chat, with a server or with another client; over when that is.
+# --- Finding a room -------------------------------------------------------------------------------------------------
 
-    `listener`: where a peer may call us just while we call it. Of the two streams the one opened by the lower address
-    stays (simultaneous opens are two streams); what was said on the other still arrives.
-    """
 
-    def __init__(self, node: Node, console: Console, *, listener: Optional[Listener] = None, **settings: Any) -> None:
-        super().__init__(node, console, **settings)
-        self._listener = listener
-        self._listens_until = node.now() + c.CROSSING_SECONDS if listener else INFINITY
+class Place(NamedTuple):
+    """A room, or a program that knows none: the nearest member that answered, and the names of all."""
 
-    def next_deadline(self) -> float:
-        """Return also when to call a restarted peer again."""
-        again = [chat.call_at for chat in self.chats if chat.stream.ended]
-        return min([super().next_deadline(), self._listens_until, *again])
+    address: bytes
+    hops: int
+    rtt: float
+    people: Dict[bytes, str]
+
+
+class Survey:
+    """Asks whoever takes calls for the room it is in, by a stream that opens no membership."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._asking: Dict[bytes, Conversation] = {}
+        self._answers: Dict[bytes, Echoed] = {}  # of the nodes, when last asked
+        self._hellos: Dict[bytes, Hello] = {}
+
+    def ask(self, answers: Iterable[Echoed]) -> None:
+        """Take the answers of nodes; ask those that take calls."""
+        self._answers = {answer.address: answer for answer in answers if c.PORT_CHAT in answer.ports}
+        for address in self._answers.keys() - self._asking.keys():
+            if len(self._asking) < c.ROOM_MAX:
+                with contextlib.suppress(OSError):  # too many streams
+                    stream = self._node.open(address, c.PORT_CHAT)
+                    self._asking[address] = Conversation(stream, now=self._node.now(), is_mine=True)
+                    self._asking[address].put(Ask())
 
     def turn(self) -> None:
-        """Take the call of the peer that was called at the same time."""
-        if self._listener is not None:
-            for stream in arrivals(self._listener):
-                self._cross(stream)
-            if self.node.now() >= self._listens_until:
-                self._listener.close()
-                self._listener, self._listens_until = None, INFINITY
-        super().turn()
+        """Take what has come; forget who was asked long ago, so that it is asked again."""
+        now = self._node.now()
+        for address, chat in list(self._asking.items()):
+            chat.flush(now=now)
+            for record in chat.receive():
+                if isinstance(record, Hello):
+                    self._hellos[address] = record
+                    chat.finish()
+                    chat.flush(now=now)
+            if now >= chat.opened_at + c.CALL_SECONDS or address not in self._answers:
+                chat.stream.abort()
+                del self._asking[address]
+        self._hellos = {address: hello for address, hello in self._hellos.items() if address in self._answers}
 
-    def _cross(self, stream: Stream) -> None:
-        """Keep one of two streams with the same peer; reject any other."""
-        mine = next((chat for chat in self.chats if chat.stream.peer == stream.peer), None)
-        if mine is None or len(self.chats) > 1:
-            self.reject(stream)
-            return
-        theirs = self.join(stream)
-        keep, spare = (mine, theirs) if self.node.address < stream.peer else (theirs, mine)
-        keep.name, keep.can, keep.is_greeted = mine.name, mine.can, mine.is_greeted
-        spare.is_duplicate = True
-        spare.finish()
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that were asked have answered."""
+        return self._hellos.keys() >= self._answers.keys()
 
-    def hear_server(self, record: Record) -> None:
-        """Keep the list of who is here."""
-        if isinstance(record, Notice):
-            self.console.note(printable(record.text), is_error=True)
-            self.tell("notice", text=record.text)
-        elif isinstance(record, Joined):
-            name, address = printable_label(record.name), printable_label(record.address)
-            if name in self.people or len(self.people) >= c.PEOPLE_MAX:
-                return
-            if address != record.address.lower() or not parse_unicast(address):
-                return
-            self.people[name] = address
-            self.console.note(f"{name} ({address}) is here")
-            self.tell("joined", name=name, address=address)
-        elif isinstance(record, Left):
-            name = printable_label(record.name)
-            address = self.people.pop(name, "")
-            if address:
-                self.console.note(f"{name} left")
-                self.tell("left", name=name, address=address)
+    def places(self) -> Dict[str, Place]:
+        """Return the rooms, by their number; a program that has none, or has not answered yet, by its address."""
+        found: Dict[str, Place] = {}
+        for address, answer in sorted(self._answers.items(), key=lambda item: (item[1].hops, item[0])):
+            hello = self._hellos.get(address, Hello(answer.name))
+            key = hello.room if re.fullmatch("[0-9a-f]{16}", hello.room) else format_address(address)
+            place = found.setdefault(key, Place(address, answer.hops, answer.rtt, {}))
+            place.people.update({address: printable_name(hello.name)})
+            for who, name in parse_members(hello.members).items():
+                place.people.setdefault(who, name)
+        return found
 
-    def remove(self, chat: Conversation) -> None:
-        """Remove a conversation; for some minutes call back a peer whose program was restarted."""
-        now = self.node.now()
-        if self.leave_at < INFINITY and not self._lingering:
-            chat.lost_at = now
-        elif chat.stream.restarted and chat.lost_at == INFINITY and not chat.at_end and not chat.has_left:
-            self.console.note(f"{chat.name}'s program was restarted: calling again")
-            self.tell("restarted", name=chat.name, address=chat.stream.peer)
-            chat.call_at, chat.lost_at = now, now + c.RETURN_SECONDS
-        if chat.lost_at == INFINITY or now >= chat.lost_at:
-            super().remove(chat)
-        elif now >= chat.call_at:
-            try:
-                stream = self.node.open(chat.stream.peer, chat.stream.port)
-            except OSError as error:
-                if error.errno != errno.EMFILE:
-                    raise
-                chat.call_at = now + c.RETRY_SECONDS
-                return
-            self.chats.remove(chat)
-            again = self.join(stream)
-            again.call_at, again.lost_at = now + c.RETRY_SECONDS, chat.lost_at
-            self.settle_held(chat)
-            again.take_over(chat)
-            again.is_finishing = chat.is_finishing
-            self.people.clear()
+    def close(self) -> None:
+        """Let go of all streams."""
+        for chat in self._asking.values():
+            chat.stream.abort()
+
+
+def choose_room(node: Node, console: Console) -> bytes:
+    """Return the address of a member of the only room in the mesh, or of that which the person chooses; or b"".
+
+    Without a person raises SetupError with the commands to choose from if there are several, TimeoutError if none.
+    """
+    survey = Survey(node)
+    found = node.discover(c.DISCOVER_SECONDS)
+    survey.ask(Echoed(0, one.address, one.hops, one.rtt or 0.0, one.name, one.ports) for one in found)
+    until = node.now() + c.ASK_SECONDS
+    survey.turn()
+    while not survey.is_complete and node.now() < until:
+        node.wait(timeout=until - node.now())
+        survey.turn()
+    survey.close()
+    places = survey.places()
+    if len(places) == 1:
+        return next(iter(places.values())).address
+    if console.is_interactive:
+        with console:
+            return Lobby(node, console).choose()
+    if not places:
+        raise TimeoutError(f"no room answers; to open one: {command_line('alexchat_server.py', node.links[:1])}")
+    command = command_line("alexchat_client.py", node.links)
+    lines = [
+        f"  {command} {format_address(place.address)}  # {people_of(place)}, {place.hops} hops"
+        for place in places.values()
+    ]
+    raise SetupError("\n".join(["several rooms answer, choose one:", *lines]))
+
+
+def people_of(place: Place) -> str:
+    """Return the names of those in a room, the nearest first."""
+    names = [name or format_address(address) for address, name in place.people.items()]
+    return ", ".join(names[: c.CANDIDATES_MAX]) + " ..." * (len(names) > c.CANDIDATES_MAX)
+
+
+class Lobby:
+    """The rooms of the whole mesh, listed as they come and go, until the person has chosen one."""
+
+    def __init__(self, node: Node, console: Console) -> None:
+        self._node = node
+        self._console = console
+        self._survey = Survey(node)
+        self._numbers: Dict[str, int] = {}  # a room keeps its number
+        self._places: Dict[str, Place] = {}  # as they are shown
+        self._ask_at = 0.0
+
+    def choose(self) -> bytes:
+        """Return the address of a member of the room chosen; an empty one where the person would rather leave.
+
+        Where there was none at first, the first one is taken.
+        """
+        self._console.set_prompt("room> ")
+        waits = True
+        self._console.reply("waiting for a room (start alexchat_server.py somewhere); `exit` leaves")
+        try:
+            while True:
+                self.turn()
+                if len(self._places) > 1 and waits:
+                    waits = False
+                    self._console.reply("several rooms: a number, a name or an address chooses one")
+                lines = self._console.take_lines()
+                for number, line in enumerate(lines, 1):
+                    text = (line or "").strip()
+                    if text in ("exit", "/exit", "/quit", "/q"):
+                        return b""
+                    chosen = self._find(text)
+                    if chosen:
+                        self._console.put_back(lines[number:])
+                        return chosen
+                if waits and self._survey.is_complete and len(self._places) == 1:
+                    return next(iter(self._places.values())).address
+                if self._console.at_end:
+                    return b""
+                left = max(self._ask_at - self._node.now(), 0.0)
+                self._console.wait(self._node, reading=True, timeout=left)
+        finally:
+            self._survey.close()
+
+    def turn(self) -> None:
+        """Show the rooms that came, changed and went, and ask all nodes now and then."""
+        present = {known.address for known in self._node.nodes()}
+        self._survey.ask(answer for answer in self._node.answers() if answer.address in present)
+        self._survey.turn()
+        if self._survey.is_complete:
+            self._show(self._survey.places())
+        if self._node.now() >= self._ask_at:
+            self._ask_at = self._node.now() + c.LOBBY_SECONDS
+            self._node.ask(present)
+        for event in news(self._node):
+            if isinstance(event, MessageReceived):
+                self._console.note(told_message(event))
+
+    def _show(self, places: Dict[str, Place]) -> None:
+        for key in self._places.keys() - places.keys():
+            self._console.reply(f"  {self._numbers[key]}  is gone")
+        for key, place in places.items():
+            before = self._places.get(key)
+            if (before is None or before.people != place.people) and (
+                key in self._numbers or len(self._numbers) < c.PEOPLE_MAX
+            ):
+                number = self._numbers.setdefault(key, len(self._numbers) + 1)
+                where = f"{place.hops} hop{'s' * (place.hops != 1)}  {1000 * place.rtt:.2f} ms"
+                self._console.reply(f"  {number}  {people_of(place)}  {format_address(place.address)}  {where}")
+        self._places = {key: place for key, place in places.items() if key in self._numbers}
+
+    def _find(self, text: str) -> bytes:
+        """Return the address meant by a number of the list, else by an address or a name."""
+        for key, place in self._places.items():
+            if text == str(self._numbers[key]):
+                return place.address
+        address = parse_unicast(text)
+        if address and address != self._node.address:
+            return address
+        found = [a for place in self._places.values() for a, name in place.people.items() if text and name == text]
+        if len(found) == 1:
+            return found[0]
+        if text:
+            several = "several are" if len(found) > 1 else "nobody in these rooms is"
+            self._console.reply(f"{several} called {printable(text)}: give a number from the list, or an address")
+        return b""
+
+
+def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
+    """Return a stream with the chat of `peer`, and where it may be calling us just now if it is in no room.
+
+    Who calls and is in no room listens on PORT_CALL, not on PORT_CHAT: it must not be taken for a room.
+    """
+    listener = node.listen(c.PORT_CALL, only=peer)
+    try:
+        try:
+            stream = open_stream(node, peer, c.PORT_CHAT, "alexchat_server.py")
+            listener.close()
+            return stream, None
+        except BusyError:  # in a room, then: it calls no one
+            raise
+        except ConnectionRefusedError:
+            pass
+        return open_stream(node, peer, c.PORT_CALL, "alexchat_server.py"), listener
+    except (ConnectionRefusedError, TimeoutError):
+        deadline = node.now() + c.ANSWER_SECONDS
+        while node.now() < deadline:
+            answer = listener.accept(timeout=deadline - node.now())
+            if answer is not None and answer.peer == peer:
+                return answer, None
+            if answer is not None:
+                answer.abort()
+        raise
 
 
 # --- The program ----------------------------------------------------------------------------------------------------
 
 
-def chat_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Return a parser with what both ends of the chat share."""
+def chat_parser(prog: str, description: str, epilog: str, *, linger: float) -> argparse.ArgumentParser:
+    """Return a parser with what both ways into a room share."""
     parser = argument_parser(prog, description, epilog)
     parser.add_argument("--timestamps", action="store_true", help="show the time before every line")
     parser.add_argument("--bell", action="store_true", help="ring the terminal's bell when somebody says something")
     parser.add_argument("--log", metavar="FILE", default="", help="append the talk and all notes to a file")
     parser.add_argument("--downloads", metavar="DIR", default=".", help="where accepted files go (the current one)")
+    parser.add_argument(
+        "--linger",
+        type=linger_argument,
+        default=linger,
+        metavar="SECONDS",
+        help="after the last line of a pipe, listen until all have ended or are silent for so long (%(default)g; inf)",
+    )
     return parser
 
 
@@ -1397,9 +1877,17 @@ def open_console(arguments: argparse.Namespace) -> Console:
     )
 
 
-def room_settings(arguments: argparse.Namespace) -> Dict[str, Any]:
-    """Return what every room takes from the command line."""
-    return {"name": arguments.name, "downloads": arguments.downloads, "is_verbose": arguments.verbose}
+def open_room(node: Node, console: Console, arguments: argparse.Namespace, **settings: Any) -> Room:
+    """Return a room as the command line wants it."""
+    return Room(
+        node,
+        console,
+        name=arguments.name,
+        linger=arguments.linger,
+        downloads=arguments.downloads,
+        is_verbose=arguments.verbose,
+        **settings,
+    )
 
 
 def linger_argument(text: str) -> float:
@@ -1409,160 +1897,29 @@ def linger_argument(text: str) -> float:
     return float(text)
 
 
-def choose_server(node: Node, console: Console) -> bytes:
-    """Return the address of the only chat server in the mesh, or of that which the person chooses; or b"".
-
-    Without a person raises SetupError with the commands to choose from if there are several, TimeoutError if none.
-    """
-    servers = [found for found in node.discover(c.DISCOVER_SECONDS) if c.PORT_CHAT in (found.ports or ())]
-    if len(servers) == 1:
-        return servers[0].address
-    if console.is_interactive:
-        with console:
-            return Lobby(node, console).choose()
-    if not servers:
-        raise TimeoutError(
-            f"no chat server answers; to start one: sudo python3 alexchat_server.py {quoted(node.links[0].name)}"
-        )
-    names = quoted(",".join(link.name for link in node.links))
-    command = f"sudo python3 alexchat_client.py {names}"
-    labels = label_names({server.address: server.name or "" for server in servers}, node.names)
-    lines = [
-        f"  {command} {format_address(server.address)}  # {labels[server.address]}, {server.hops} hops"
-        for server in servers
-    ]
-    raise SetupError("\n".join(["several chat servers answer, choose one:", *lines]))
-
-
-class Lobby:
-    """The servers of the whole mesh, listed as they come and go, until the person has chosen one."""
-
-    def __init__(self, node: Node, console: Console) -> None:
-        self._node = node
-        self._console = console
-        self._numbers: Dict[bytes, int] = {}  # a server keeps its number
-        self._names: Dict[bytes, str] = {}  # of those that are there, as they are shown
-        self._said: Dict[bytes, str] = {}  # as they call themselves
-        self._ask_at = 0.0
-
-    def choose(self) -> bytes:
-        """Return the address chosen; an empty one where the person would rather leave."""
-        self._console.reply("chat servers (a number, a name or an address chooses one):")
-        self._console.set_prompt("server> ")
-        while True:
-            self.turn()
-            for line in self._console.take_lines():
-                if (line or "").strip() in ("exit", "/exit", "/quit", "/q"):
-                    return b""
-                chosen = self._find((line or "").strip())
-                if chosen:
-                    return chosen
-            if self._console.at_end:
-                return b""
-            left = max(self._ask_at - self._node.now(), 0.0)
-            self._console.wait(self._node, reading=True, timeout=left)
-
-    def turn(self) -> None:
-        """Show the servers that came and went, and ask all nodes now and then."""
-        present = {known.address for known in self._node.nodes()}
-        for address in self._names.keys() - present:
-            self._forget(address)
-        for answer in self._node.answers():
-            if c.PORT_CHAT in answer.ports and answer.address in present - self._names.keys():
-                self._add(answer)
-            elif c.PORT_CHAT not in answer.ports and answer.address in self._names:
-                self._forget(answer.address)
-        if self._node.now() >= self._ask_at:
-            self._ask_at = self._node.now() + c.LOBBY_SECONDS
-            self._node.ask(present)
-        for event in news(self._node):
-            if isinstance(event, MessageReceived):
-                self._console.note(told_message(event))
-
-    def _add(self, answer: Echoed) -> None:
-        if answer.address not in self._numbers and len(self._numbers) >= c.PEOPLE_MAX:
-            return
-        number = self._numbers.setdefault(answer.address, len(self._numbers) + 1)
-        self._said[answer.address] = answer.name
-        name = self._names[answer.address] = label_names(self._said, self._node.names)[answer.address]
-        where = f"{answer.hops} hop{'s' * (answer.hops != 1)}  {1000 * answer.rtt:.2f} ms"
-        self._console.reply(f"  {number}  {name:12}  {format_address(answer.address)}  {where}")
-
-    def _forget(self, address: bytes) -> None:
-        del self._said[address]
-        self._console.reply(f"  {self._numbers[address]}  {self._names.pop(address):12}  is gone")
-
-    def _find(self, text: str) -> bytes:
-        names = ((a, (str(self._numbers[a]), name, printable_name(self._said[a]))) for a, name in self._names.items())
-        found = [address for address, all_names in names if text and text in all_names]
-        with contextlib.suppress(ValueError):
-            found = [parse_address(text)]
-        if len(found) == 1 and is_unicast(found[0]) and found[0] != self._node.address:
-            return found[0]
-        if text:
-            several = "several are called" if len(found) > 1 else "no server is"
-            self._console.reply(f"{several} {printable(text)}: give a number from the list, or an address")
-        return b""
-
-
-def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
-    """Return a stream with the chat of `peer`, and where it may be calling us just now if it is no server.
-
-    A client that calls listens on PORT_CALL, not on PORT_CHAT: it must not be taken for a server.
-    """
-    listener = node.listen(c.PORT_CALL, only=peer)
-    try:
-        try:
-            stream = open_stream(node, peer, c.PORT_CHAT, "alexchat_server.py")
-            listener.close()
-            return stream, None
-        except BusyError:  # a server, then: it calls no one
-            raise
-        except ConnectionRefusedError:
-            pass
-        return open_stream(node, peer, c.PORT_CALL, "alexchat_server.py"), listener
-    except (ConnectionRefusedError, TimeoutError):
-        deadline = node.now() + c.ANSWER_SECONDS
-        while node.now() < deadline:
-            answer = listener.accept(timeout=deadline - node.now())
-            if answer is not None and answer.peer == peer:
-                return answer, None
-            if answer is not None:
-                answer.abort()
-        raise
-
-
 TYPING = """\
-typing: Enter sends; the sign before your line is a dot until the other node holds it, then a check mark.
-  `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and history work as in a shell.
-  /help lists the commands: who is here, messages to one alone, files.
-names: without --name the others see the login name."""
-JSON_EVENTS = """\
-line, joined, left, lost, restarted, back, message, delivered, not delivered, and for files
-  file offered, accepted, declined, finished, failed, as objects on stdout."""
+typing: Enter sends; the sign before your line is a dot until the nodes of all others hold it, then a check mark;
+  while some do, it says how many: 2/3. `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and
+  history work as in a shell. /help lists the commands: who is here, messages to one alone, files.
+pipes: every line of stdin goes to all others (the first waits for one to come); incoming lines go to stdout as
+  `name: text`, everything else to stderr.
+names: without --name the others see the login name.
+--json: line, joined, left, lost, gone, back, restarted, met, missed, refused, message, held (by one of several),
+  delivered, not delivered, and for files file offered, accepted, declined, finished, failed, as objects on stdout."""
 EXAMPLES = f"""\
 {TYPING}
-pipes: every line of stdin is sent, incoming lines go to stdout as `name: text`, everything else to stderr.
---json: notice, {JSON_EVENTS}
 examples:
-  sudo python3 alexchat_client.py eth0                       # the only chat server there is
-  sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01     # a server, or a client that calls this one too
+  sudo python3 alexchat_client.py eth0                       # the only room there is
+  sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01     # anybody in a room, or a client that calls this one too
   uptime | sudo python3 alexchat_client.py eth0 --linger 0   # send and go
 """
 
 
 def main() -> int:
-    """Talk to one chat server."""
-    parser = chat_parser("alexchat_client.py", "Chat with the people on an AlexChat server.", EXAMPLES)
+    """Join a room."""
+    parser = chat_parser("alexchat_client.py", "Join an AlexChat room.", EXAMPLES, linger=c.LINGER_SECONDS)
     parser.add_argument(
-        "node", metavar="NODE", nargs="?", help="the server's address or name; without it: the only server, or a list"
-    )
-    parser.add_argument(
-        "--linger",
-        type=linger_argument,
-        default=c.LINGER_SECONDS,
-        metavar="SECONDS",
-        help="after the last line of a pipe, listen until the other ends or is silent for so long (%(default)g; inf)",
+        "node", metavar="NODE", nargs="?", help="address or name of anybody in it; without it: the only room, or a list"
     )
     arguments = parser.parse_args()
     if arguments.node:
@@ -1570,14 +1927,13 @@ def main() -> int:
     check_downloads(arguments)
     with open_node(arguments) as node:
         console = open_console(arguments)
-        peer = peer_address(arguments.node, node) if arguments.node else choose_server(node, console)
+        peer = peer_address(arguments.node, node) if arguments.node else choose_room(node, console)
         if not peer:
             return 0
-        stream, listener = call(node, peer)
+        stream, callers = call(node, peer)
         with console:
             console.note(f"connected to {format_address(peer)}")
-            settings = room_settings(arguments)
-            room = ClientRoom(node, console, listener=listener, linger=arguments.linger, **settings)
+            room = open_room(node, console, arguments, callers=callers)
             room.join(stream)
             return room.run()
 

@@ -940,7 +940,8 @@ class Session:
         self._syn_at: Optional[float] = None
         self._ack_at: Optional[float] = None
         self._probe_at: Optional[float] = None
-        self._keepalive_at = now + c.KEEPALIVE
+        self.keepalive = c.KEEPALIVE  # seconds of silence before the peer is asked
+        self._keepalive_at = now + self.keepalive
         self._backoff = 0  # doublings of the probe timeout
         self._fruitless = 0  # probes since the last progress
         self._silent = 0  # probes since the peer was last heard
@@ -1182,7 +1183,7 @@ class Session:
         """Note that the peer is alive."""
         self.heard = now
         self._silent = self._keepalives = 0
-        self._keepalive_at = now + c.KEEPALIVE
+        self._keepalive_at = now + self.keepalive
         self._burst_credit = self._burst_credit + c.BURST if self._heard_since_burst else c.BURST
         self._heard_since_burst = True
         if self.sender.idle:
@@ -1369,7 +1370,7 @@ class Session:
         if self._probe_at is None:  # else the probes of the data ask already
             self._keepalives += 1
             self._push_now = True
-        interval = min(c.KEEPALIVE * 2.0**self._keepalives, c.KEEPALIVE_MAX)
+        interval = min(self.keepalive * 2.0**self._keepalives, c.KEEPALIVE_MAX)
         last_chance = self.heard + c.USER_TIMEOUT
         self._keepalive_at = min(now + interval, last_chance) if last_chance > now else now + interval
 

@@ -118,22 +118,18 @@ class Transfer:
 
 
 class Offer(NamedTuple):
-    """A file that may be fetched at the sender's node; the server sets `sender` and `address`."""
+    """A file that may be fetched at the sender's node."""
 
     token: str  # 16 hex digits, to ask for it with
     file: str
     size: int
     sha256: str
-    sender: str = ""
-    address: str = ""
 
 
 class Decline(NamedTuple):
-    """The file with this token, offered by `to`, is not wanted."""
+    """The file with this token is not wanted."""
 
     token: str
-    to: str
-    sender: str = ""
 
 
 class Outgoing(NamedTuple):

@@ -575,23 +575,23 @@ def _usable_card(name: str) -> _Card:
     if upper:
         raise SetupError(f"{shown} is a port of {upper}: use {upper}")
     if not card.flags & _IFF_UP:
-        raise SetupError(f"{shown} is down: sudo {_set_command(card, 'up')}")
+        raise SetupError(f"{shown} is down: sudo {_setcommand_line(card, 'up')}")
     if card.mtu < c.MESH_MTU_MIN:
         raise SetupError(f"{shown}: {_too_narrow(card)}")
     try:
         card.name.encode()
     except UnicodeEncodeError:
-        command = _set_command(card, f"name lan{card.number}")
+        command = _setcommand_line(card, f"name lan{card.number}")
         raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: sudo {command}") from None
     return card
 
 
 def _too_narrow(card: _Card) -> str:
     """Return what is to be said of an interface whose frames carry no stream."""
-    return f"MTU {card.mtu} is too small: sudo {_set_command(card, f'mtu {c.MESH_MTU_MIN}')} or more"
+    return f"MTU {card.mtu} is too small: sudo {_setcommand_line(card, f'mtu {c.MESH_MTU_MIN}')} or more"
 
 
-def _set_command(card: _Card, what: str) -> str:
+def _setcommand_line(card: _Card, what: str) -> str:
     """Return the command that sets something of an interface."""
     return f"{'ip link set' if _LINUX else 'ifconfig'} {quoted(card.name)} {what}"
 
@@ -1817,6 +1817,15 @@ class Stream(io.RawIOBase):
         return self._session.stalled
 
     @property
+    def heard_at(self) -> float:
+        """When the peer was last heard, by the node's clock; an idle one is asked after `keep_alive` seconds."""
+        return self._session.heard
+
+    def keep_alive(self, seconds: float) -> None:
+        """Ask an idle peer whether it is there after so long, in place of KEEPALIVE."""
+        self._session.keepalive = seconds
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will arrive or be delivered."""
         return self._session.closed is not None or bool(self.node.failure)
@@ -2094,10 +2103,10 @@ def _identity(node: Node, client: str) -> str:
     line = f"alexmesh: node {format_address(node.address)} on {', '.join(printable(link.name) for link in node.links)}"
     if not client:
         return line
-    return line + f"; reach it with: {_command(client, node.links[:1])} {format_address(node.address)}"
+    return line + f"; reach it with: {command_line(client, node.links[:1])} {format_address(node.address)}"
 
 
-def _command(script: str, links: Sequence[Link]) -> str:
+def command_line(script: str, links: Sequence[Link]) -> str:
     """Return how to start one of the scripts on these interfaces."""
     sudo = "sudo " if "SUDO_UID" in os.environ else ""
     names = quoted(",".join(link.name for link in links))
@@ -2193,7 +2202,9 @@ def _find_name(text: str, node: Node) -> bytes:
     )
     shown[c.CANDIDATES_MAX :] = ["..."] * (len(shown) > c.CANDIDATES_MAX)
     problem = f"several nodes are called {text}, choose one:" if addresses else f"no node is named {text}, but:"
-    raise SetupError(f"{problem} {', '.join(shown) or _command('send_handshake.py', node.links) + ' lists addresses'}")
+    raise SetupError(
+        f"{problem} {', '.join(shown) or command_line('send_handshake.py', node.links) + ' lists addresses'}"
+    )
 
 
 def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
@@ -2214,7 +2225,7 @@ def no_such_node(peer: bytes) -> str:
 
 def who_is_there(node: Node) -> str:
     """Return the next command for a user whose node was not found."""
-    return f"who is there: {_command('send_handshake.py', node.links)}"
+    return f"who is there: {command_line('send_handshake.py', node.links)}"
 
 
 def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None) -> str:

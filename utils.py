@@ -851,11 +851,13 @@ def is_typable(char: str) -> bool:
 
 
 class OwnLine(NamedTuple):
-    """A line of one's own: how many rows were printed before it, its text, and the sign to set before it."""
+    """A line of one's own: how many rows were printed before it, its text, the columns for its sign, and the sign."""
 
     row: int
     text: str
+    room: int
     sign: str = ""
+    is_settled: bool = False
 
 
 class Screen:
@@ -874,7 +876,7 @@ class Screen:
         self._rows = 0  # printed so far, those included
         self._bell = ""
         self._under_way: Dict[int, OwnLine] = {}
-        self._settled: List[OwnLine] = []
+        self._changed: Dict[int, OwnLine] = {}
         self._row = b""  # as painted last
 
     def show(self, text: str, *, dim: str = "") -> None:
@@ -886,15 +888,19 @@ class Screen:
         """Ring the terminal's bell with the next paint."""
         self._bell = "\a"
 
-    def show_own(self, ident: int, text: str) -> None:
-        """Print a line that is under way."""
-        self._under_way[ident] = OwnLine(self._rows, text)
-        self.show(" " + text, dim=self._signs[0])
+    def show_own(self, ident: int, text: str, *, room: int = 1) -> None:
+        """Print a line that is under way, with room for signs of so many columns."""
+        self._under_way[ident] = OwnLine(self._rows, text, room)
+        self.show(" " + text, dim=self._signs[0].ljust(room))
+
+    def progress(self, ident: int, sign: str) -> None:
+        """Set the sign of a line that is still under way."""
+        self._changed[ident] = self._under_way[ident]._replace(sign=sign)
 
     def settle(self, ident: int, *, delivered: bool) -> None:
         """Set the sign of a line that is no longer under way."""
         line = self._under_way.pop(ident)
-        self._settled.append(line._replace(sign=self._signs[1 if delivered else 2]))
+        self._changed[ident] = line._replace(sign=self._signs[1 if delivered else 2], is_settled=True)
 
     def forget_rows(self) -> None:
         """Nothing is where it was: the terminal was resized, cleared or used by somebody else."""
@@ -903,16 +909,17 @@ class Screen:
 
     def paint(self) -> bytes:
         """Return what brings the terminal up to date. A line that has left the screen is shown once more."""
-        changes = ""
-        for line in sorted(self._settled):
-            up = self._rows - line.row
+        changes, text, bottom = "", self._text, self._rows
+        for line in sorted(self._changed.values()):
+            up = bottom - line.row
             if up < self.height:
-                changes += f"\x1b[{up}A{line.sign}\r\x1b[{up}B"
-            else:
+                changes += f"\x1b[{up}A{line.sign.ljust(line.room)}\r\x1b[{up}B"
+            elif line.is_settled:
                 self.show(f"{line.sign} {line.text}")
-        text = self._bell + self._text + changes
+        again = self._text[len(text) :]
+        text = self._bell + text + changes + again
         row, row_before = self.editor.paint(), self._row
-        self._bell, self._text, self._settled, self._row = "", "", [], row
+        self._bell, self._text, self._changed, self._row = "", "", {}, row
         if not text and row == row_before:
             return b""
         return (f"\r\x1b[K{text}" if text else "").encode(self.editor.encoding, "replace") + row

@@ -32,6 +32,7 @@ class FakeStream:
         self.room = INFINITY  # bytes that `write` still takes
         self.holding = False  # the other node takes bytes and the end, but does not acknowledge them
         self.stalled = False
+        self.silent_since: Optional[float] = None
         self.has_news = True
         self.then: Callable[[], object] = tuple  # what the other does just after a look that finds nothing
         self.error: Optional[OSError] = None
@@ -45,11 +46,23 @@ class FakeStream:
     def setblocking(self, blocking: bool) -> None:
         assert not blocking
 
+    def keep_alive(self, seconds: float) -> None:
+        assert seconds > 0
+
+    @property
+    def heard_at(self) -> float:
+        return self.node.now() if self.silent_since is None else self.silent_since
+
     @property
     def delivered(self) -> int:
         if not self.holding:
             self._acknowledged = self.written
         return self._acknowledged
+
+    def _replaced(self, peer: bytes) -> "FakeStream":
+        """The same with another peer."""
+        self.peer = peer
+        return self
 
     def acknowledge(self) -> None:
         """What is held back, but for the end."""
@@ -269,6 +282,7 @@ class FakeConsole:
         self.shown: List[str] = []
         self.notes: List[str] = []
         self.own: Dict[int, Any] = {}  # the text of a line that is under way, then whether it was delivered
+        self.held: Dict[int, str] = {}  # by how many of all
         self.prompt = ""
 
     def take_lines(self) -> List[Optional[str]]:
@@ -287,8 +301,15 @@ class FakeConsole:
     def reply(self, text: str) -> None:
         self.notes.append(text)
 
-    def show_own(self, ident: int, text: str) -> None:
+    def put_back(self, lines: Iterable[Optional[str]]) -> None:
+        self.typed = [*lines, *self.typed]
+
+    def show_own(self, ident: int, text: str, *, receivers: int) -> None:
         self.own[ident] = text
+        self.held[ident] = f"0/{receivers}"
+
+    def progress(self, ident: int, held: int, receivers: int) -> None:
+        self.held[ident] = f"{held}/{receivers}"
 
     def settle(self, ident: int, text: str, *, delivered: bool) -> None:
         assert self.own[ident] == text
@@ -301,18 +322,25 @@ class FakeConsole:
 class Peer:
     """The other end of a chat, as a test moves it; without `can` a program that knows nothing but messages."""
 
-    def __init__(self, stream: FakeStream, name: str, *, can: str = "") -> None:
+    def __init__(self, stream: FakeStream, name: str, *, can: str = "", room: str = "", run: str = "") -> None:
         self.stream = stream
         self._splitter = LineSplitter(CHAT_LINE_BYTES)
-        self.say(chat.Hello(name, can))
+        self.hello: Optional[chat.Hello] = None  # of the room
+        self.listed: Dict[str, str] = {}  # what it says of who is there
+        self.say(chat.Hello(name, can, room, run))
 
     def say(self, record: chat.Record) -> None:
         self.stream.write(chat.encode_record(record))
 
     def heard(self) -> List[Optional[chat.Record]]:
-        """What has arrived since the last call."""
+        """What has arrived since the last call, but for names and lists of members."""
         data = self.stream.read(1 << 30)
-        return [chat.decode_record(line) for line in self._splitter.feed(data or b"") if line is not None]
+        records = [chat.decode_record(line) for line in self._splitter.feed(data or b"") if line is not None]
+        for record in records:
+            if isinstance(record, (chat.Hello, chat.Members)):
+                self.listed = record.members
+                self.hello = record if isinstance(record, chat.Hello) else self.hello
+        return [record for record in records if not isinstance(record, (chat.Hello, chat.Members))]
 
 
 class Obedient(Peer):
@@ -345,13 +373,14 @@ class Obedient(Peer):
 
 def main() -> int:
     """Run the client, with the chat's options."""
-    arguments = chat.chat_parser("fakes.py", "", "").parse_args(["fake0", *sys.argv[1:]])
+    arguments = chat.chat_parser("fakes.py", "", "", linger=INFINITY).parse_args(["fake0", *sys.argv[1:]])
     chat.check_downloads(arguments)
     with TickingNode(1) as node, FakeNode(2) as other:
         stream = connect(node, other)
         node.others_turn = Obedient(stream.other, "peer").obey
         with chat.open_console(arguments) as console:
-            room = chat.ClientRoom(node, console, name="me", linger=INFINITY)  # type: ignore[arg-type]
+            arguments.name = "me"
+            room = chat.open_room(node, console, arguments)  # type: ignore[arg-type]
             room.join(stream)  # type: ignore[arg-type]
             return room.run()
 

@@ -11,11 +11,9 @@ from fakes import FakeConsole, FakeNode, FakeStream, Peer, connect
 
 import alexchat_client as chat
 import constants
-from alexchat_client import CAN, ClientRoom, Say
-from alexchat_server import ServerRoom
+from alexchat_client import CAN, Room
 from alexstream_client import Decline, Offer
 from constants import PORT_CHAT, PORT_FILE
-from utils import format_address
 
 CONTENT = bytes(range(256)) * 10000
 TOKEN, DIGEST = "0123456789abcdef", hashlib.sha256(CONTENT).hexdigest()
@@ -60,12 +58,8 @@ class World:
         console: Any = FakeConsole(is_interactive=True)
         folder = os.path.join(self._folder, name)
         os.makedirs(folder, exist_ok=True)
-        settings = {"name": name, "downloads": folder}
-        room: Any
-        if self.people:
-            room = ClientRoom(node, console, **settings)  # type: ignore[arg-type]
-        else:
-            room = ServerRoom(node, console, node.listen(PORT_CHAT), **settings)  # type: ignore[arg-type]
+        is_opener = not self.people
+        room: Any = Room(node, console, name=name, downloads=folder, is_opener=is_opener)  # type: ignore[arg-type]
         self.people.append(Person(node, console, room, folder))
         for one in self.people:
             one.node.others = {other.node.address: other.node for other in self.people if other is not one}
@@ -247,7 +241,7 @@ def test_file_offered_to_nobody(world: World, file: str) -> None:
     plain.heard()
     offer(world, hub, file)
     assert hub.told[-1].startswith("NOT offered: photo.jpg")
-    assert plain.heard() == [Say("(offers photo.jpg, 2.6 MB: this program cannot take it)", 0, "hub")]
+    assert plain.heard() == []
 
 
 def test_progress_is_shown(world: World, file: str) -> None:
@@ -331,21 +325,19 @@ def test_file_resumed_by_a_new_program(world: World, file: str) -> None:
     assert again.files() == {"photo.jpg": CONTENT}
 
 
-def test_download_goes_on_when_the_room_has_ended(world: World, file: str) -> None:
-    """The server between them leaves; the file does not pass through it."""
+def test_download_goes_on_when_the_conversation_has_ended(world: World, file: str) -> None:
+    """A file has a stream of its own."""
     ann, bob = world.enter("ann"), world.enter("bob")
     stream = half(world, ann, bob, file)
-    for guest in (ann, bob):
-        guest.room.chats[0].stream.abort()
+    for person in world.people:
+        person.node.others.clear()
+    for one in list(bob.room.chats):
+        one.stream.abort()
     world.run(2)
-    assert not ann.room.chats
-    assert not ann.room.is_over()
-    assert not bob.room.is_over()
+    assert bob.room.chats == []
     stream.room = len(CONTENT)
     world.run()
     assert bob.files() == {"photo.jpg": CONTENT}
-    assert ann.room.is_over()
-    assert bob.room.is_over()
 
 
 def test_file_that_changes_after_the_offer(world: World, file: str) -> None:
@@ -386,7 +378,7 @@ class Evil:
         self.listener = self.node.listen(PORT_FILE)
         node.others = {self.node.address: self.node}
         console: Any = FakeConsole(is_interactive=True)
-        room: Any = ClientRoom(node, console, name="bob", downloads=str(tmp_path))  # type: ignore[arg-type]
+        room: Any = Room(node, console, name="bob", downloads=str(tmp_path))  # type: ignore[arg-type]
         self.bob = Person(node, console, room, str(tmp_path))
         stream = connect(node, self.node)
         room.join(stream)
@@ -429,8 +421,7 @@ def evil(tmp_path: Any) -> Iterator[Evil]:
     "fields",
     [
         {"size": -1}, {"size": 1 << 63}, {"size": 10**400}, {"token": ""}, {"token": "../../../etc/pass"},
-        {"token": "0" * 17}, {"sha256": "../x"}, {"sha256": "A" * 64}, {"sha256": DIGEST + "\n"}, {"address": "x"},
-        {"address": "ff:ff:ff:ff:ff:ff"}, {"address": "00:00:00:00:00:00"}, {"address": "02:00:00:00:00:02"},
+        {"token": "0" * 17}, {"sha256": "../x"}, {"sha256": "A" * 64}, {"sha256": DIGEST + "\n"},
     ],
 )  # fmt: skip
 def test_offer_that_makes_no_sense(evil: Evil, fields: Dict[str, Any]) -> None:
@@ -482,7 +473,8 @@ def test_many_offers_are_bounded(evil: Evil) -> None:
         evil.offer(token=format(number, "016x"))
     assert len(evil.bob.room.files.incoming) == constants.OFFERS_PER_NODE
     for number in range(1000):
-        evil.offer(token=format(number, "016x"), address=format_address(bytes((2, 0, 0, 1, number >> 8, number & 255))))
+        offered = Offer(format(number, "016x"), "x", 1, DIGEST)
+        evil.bob.room.files.take_offer(offered, "evil", bytes((2, 0, 0, 1, number >> 8, number & 255)))
     assert len(evil.bob.room.files.incoming) == constants.OFFERS_MAX
     assert sum("offers more files" in line for line in evil.bob.told) == 1
     evil.bob.type("/decline 1")
@@ -701,7 +693,7 @@ def test_fetcher_that_says_nothing(world: World, file: str) -> None:
     ann.node.listeners[PORT_FILE].arrived.extend(stream.other for stream in streams)
     world.run(1)
     assert [stream.ended for stream in streams] == [False] * constants.UPLOADS_MAX + [True]
-    ann.node.time = ann.room.next_deadline()
+    ann.node.time += constants.REQUEST_SECONDS
     world.run(1)
     assert all(stream.ended for stream in streams)
     assert "stopped" not in "".join(ann.told)
@@ -718,7 +710,7 @@ def test_own_offers_are_bounded(world: World, file: str) -> None:
 def test_decline_of_a_file_that_is_not_ours(world: World) -> None:
     ann = world.enter("ann")
     before = list(ann.told)
-    world.people[0].room.chats[0].put(Decline("f" * 16, "ann", "eve"))
+    world.people[0].room.chats[0].put(Decline("f" * 16))
     world.run()
     assert ann.told == before
 
