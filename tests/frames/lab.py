@@ -446,6 +446,11 @@ class Lab:
         if outward:
             self._filter(self.other_end[port], LOSE)
 
+    def deafen(self, port: Port, sources: Sequence[Port]) -> None:
+        """Lose what arrives at a port from these others (none: nothing)."""
+        addresses = ", ".join(source.address for source in sources)
+        self._filter(port, f"ether saddr {{ {addresses} }} {LOSE}" if sources else "")
+
     def unblock(self, port: Port) -> None:
         """Undo `block`, `lose` and `corrupt` on this cable."""
         self._filter(port, "")
