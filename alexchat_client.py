@@ -370,8 +370,6 @@ class Console:
 
 # --- What the chat says on a stream ---------------------------------------------------------------------------------
 
-_NOBODY: Dict[str, str] = {}
-
 
 class Hello(NamedTuple):
     """The first line of a member: its name, which words of CAN its program knows, its room, and whom it has there.
@@ -383,7 +381,7 @@ class Hello(NamedTuple):
     can: str = ""
     room: str = ""  # 16 hex digits, made by who opened it; empty: not in one yet
     run: str = ""
-    members: Dict[str, str] = _NOBODY  # address: name
+    members: Dict[str, str] = {}  # noqa: RUF012  address: name; nobody writes to it
 
 
 class Members(NamedTuple):
@@ -431,9 +429,8 @@ class Malformed(NamedTuple):
 Record = Union[Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline, Malformed]
 
 CAN = "private files room"  # messages for one alone, offers of files, members that call each other
-_TYPES: Dict[str, Any] = {
-    kind.__name__.lower(): kind for kind in (Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline)
-}
+# The types of lines: "type" in JSON is the name in small letters.
+_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline)
 _KEYS = {"ident": "id"}  # where JSON has another word for a field
 _FIELD_TYPES = {"ident": int, "size": int, "act": int, "lines": int, "members": dict}  # the others are text
 
@@ -452,7 +449,7 @@ def decode_record(line: bytes) -> Optional[Record]:
     fields, reason = decode_json(line)
     if not isinstance(fields.get("type"), str):
         return Malformed(reason or "not an object with a type")
-    kind = _TYPES.get(fields["type"])
+    kind: Any = next((kind for kind in _RECORDS if kind.__name__.lower() == fields["type"]), None)
     if kind is None:
         return None
     values = {field: fields.get(_KEYS.get(field, field), kind._field_defaults.get(field)) for field in kind._fields}
@@ -967,14 +964,18 @@ class Room:
             self._type(line)
         self._report_mesh()
         self._take_calls()
+        unheard = set()
         for chat in list(self.chats):
             if self.may_listen():
                 self._listen(chat)
             else:
                 chat.may_have_more = True  # what woke this turn up will not do so again
+                unheard.add(chat)
         for chat in list(self.chats):
             self._serve(chat)
-        self.chats = self.chats[1:] + self.chats[:1]  # who is listened to first may be the only one in a turn
+        # Who is listened to first may be the only one in a turn; of several programs of one address it is the first.
+        self.chats.sort(key=lambda chat: chat not in unheard)
+        self.chats = self.chats if unheard else self.chats[1:] + self.chats[:1]
         self._tend(self.node.now())
         offer = self.files.next_offer()
         if offer is not None:
@@ -1707,7 +1708,7 @@ def choose_room(node: Node, console: Console) -> bytes:
         return next(iter(places.values())).address
     if console.is_interactive:
         with console:
-            return Lobby(node, console).choose()
+            return Lobby(node, console).choose(waits=not places)
     if not places:
         raise TimeoutError(f"no room answers; to open one: {command_line('alexchat_server.py', node.links[:1])}")
     command = command_line("alexchat_client.py", node.links)
@@ -1735,20 +1736,18 @@ class Lobby:
         self._places: Dict[str, Place] = {}  # as they are shown
         self._ask_at = 0.0
 
-    def choose(self) -> bytes:
+    def choose(self, *, waits: bool) -> bytes:
         """Return the address of a member of the room chosen; an empty one where the person would rather leave.
 
-        Where there was none at first, the first one is taken.
+        `waits`: there is no room yet, and the first one is taken.
         """
         self._console.set_prompt("room> ")
-        waits = True
-        self._console.reply("waiting for a room (start alexchat_server.py somewhere); `exit` leaves")
+        waiting = "waiting for a room (start alexchat_server.py somewhere)"
+        what = waiting if waits else "a number, name or address chooses"
+        self._console.reply(f"{what}; `exit` leaves")
         try:
             while True:
                 self.turn()
-                if len(self._places) > 1 and waits:
-                    waits = False
-                    self._console.reply("several rooms: a number, a name or an address chooses one")
                 lines = self._console.take_lines()
                 for number, line in enumerate(lines, 1):
                     text = (line or "").strip()
@@ -1783,7 +1782,7 @@ class Lobby:
 
     def _show(self, places: Dict[str, Place]) -> None:
         for key in self._places.keys() - places.keys():
-            self._console.reply(f"  {self._numbers[key]}  is gone")
+            self._console.reply(f"  {self._numbers[key]}  {people_of(self._places[key])}  is gone")
         for key, place in places.items():
             before = self._places.get(key)
             if (before is None or before.people != place.people) and (

@@ -16,7 +16,7 @@ The acknowledgement leaves with the next round, or with the answer: `Node._trans
 HOW A TYPED LINE TRAVELS. `Console._read` takes the keys, `LineEditor.feed` makes them a line, `Room._say` a record of
 it, `Conversation.put` queues it and `flush` gives it to `Stream.write`; `Session.send` keeps it until it is
 acknowledged, and `Node.step` sends it as above. On the other side `Node.wait` returns to `Room.turn`,
-`Conversation.receive` reads and decodes the line, `Room.hear` shows it by `Console.show`, `Screen` paints, and
+`Conversation.receive` reads and decodes the line, `Room._hear` shows it by `Console.show`, `Screen` paints, and
 `Output.write` writes what the terminal takes.
 
 As a program this module keeps the machine visible in the mesh, reports nodes that come and go, and prints messages.

@@ -502,7 +502,7 @@ class Senders:
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"\xff\x1b[2J\r\n" * 100000])
-def test_arrival_into_a_file(tmp_path: Any, data: bytes, capsys: Any) -> None:
+def test_arrival_into_a_file(tmp_path: Any, data: bytes, capfd: Any) -> None:
     with FakeNode(1) as node:
         senders = Senders(node, str(tmp_path))
         stream = senders.add(data)
@@ -511,7 +511,7 @@ def test_arrival_into_a_file(tmp_path: Any, data: bytes, capsys: Any) -> None:
         assert stream.error is None
         assert senders.listener.closed
         assert (tmp_path / "02-00-00-00-00-02-1").read_bytes() == data
-        assert f"sent {len(data)} bytes, complete" in capsys.readouterr().err
+        assert f"sent {len(data)} bytes, complete" in capfd.readouterr().err
 
 
 def test_arrival_never_over_an_existing_file(tmp_path: Any) -> None:
@@ -534,13 +534,13 @@ def test_arrival_into_a_pipe(capfdbinary: Any) -> None:
         assert capfdbinary.readouterr().out == b"\xff\0raw\x1b"
 
 
-def test_arrival_reset(tmp_path: Any, capsys: Any) -> None:
+def test_arrival_reset(tmp_path: Any, capfd: Any) -> None:
     with FakeNode(1) as node:
         senders = Senders(node, str(tmp_path))
         stream = senders.add(b"half", finished=False)
         node.others_turn = stream.other.abort
         assert senders.server.run() == 1
-        assert "sent 4 bytes, INCOMPLETE: reset by peer" in capsys.readouterr().err
+        assert "sent 4 bytes, INCOMPLETE: reset by peer" in capfd.readouterr().err
 
 
 def test_once_takes_the_first_of_two_that_have_come(tmp_path: Any) -> None:
@@ -587,23 +587,23 @@ def test_arrivals_in_json_never_mix_with_the_bytes(tmp_path: Any, capfd: Any, in
     assert (shown.err if into_files else shown.out) == ("" if into_files else "data")
 
 
-def test_quiet_arrivals_tell_only_what_is_missing(tmp_path: Any, capsys: Any) -> None:
+def test_quiet_arrivals_tell_only_what_is_missing(tmp_path: Any, capfd: Any) -> None:
     for finished in (True, False):
         with FakeNode(1) as node:
             senders = Senders(node, str(tmp_path), quiet=True)
             stream = senders.add(b"data", finished=finished)
             node.others_turn = stream.other.abort if not finished else tuple
             assert senders.server.run() == (0 if finished else 1)
-    assert capsys.readouterr().err == "02:00:00:00:00:02 sent 4 bytes, INCOMPLETE: reset by peer\n"
+    assert capfd.readouterr().err == "02:00:00:00:00:02 sent 4 bytes, INCOMPLETE: reset by peer\n"
 
 
-def test_arrival_no_file_for_it(tmp_path: Any, capsys: Any) -> None:
+def test_arrival_no_file_for_it(tmp_path: Any, capfd: Any) -> None:
     with FakeNode(1) as node:
         senders = Senders(node, str(tmp_path / "gone"))
         stream = senders.add(b"data")
         assert senders.server.run() == 1  # nobody else is listened to with --once
         assert isinstance(stream.other.error, ConnectionResetError)
-        assert "02:00:00:00:00:02 is refused: No such file or directory" in capsys.readouterr().err
+        assert "02:00:00:00:00:02 is refused: No such file or directory" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

@@ -94,19 +94,19 @@ def test_a_room_of_three(lab: Lab, python: str, tmp_path: Any) -> None:
     ann.terminal.type("ne")
     for one in (hub, bob):
         one.terminal.expect("^ann: half a line$")
-    ann.terminal.expect("^✓ half a line$")
-    bob.terminal.expect("^✓ line 4$")
+    ann.terminal.expect("^✓ +half a line$")
+    bob.terminal.expect("^✓ +line 4$")
 
     ann.terminal.keys("Up", "Up", "Down", "Enter")
-    ann.terminal.expect(r"^✓ half a line\n(.|\n)*^✓ half a line$")
+    ann.terminal.expect(r"^✓ +half a line\n(.|\n)*^✓ +half a line$")
     ann.terminal.type("/wh\t")
-    who = ann.terminal.expect(r"^name +address +hops +round trip +last seen\n(.*\n)*?ann \(you\) .*$").group()
+    who = ann.terminal.expect(r"^name +address +hops +round trip +state\n(.*\n)*?ann \(you\) .*$").group()
     for one in (hub, bob):
-        assert re.search(rf"^\w+ +{one.address} +1 +\d+\.\d\d ms +now$", who, re.MULTILINE), who
+        assert re.search(rf"^\w+ +{one.address} +1 +\d+\.\d\d ms +here$", who, re.MULTILINE), who
 
     bob.terminal.type("/msg ann between us")
     ann.terminal.expect(r"^bob \(to you alone\): between us$")
-    bob.terminal.expect(r"^✓ \(to ann alone\) between us$")
+    bob.terminal.expect(r"^✓ +\(to ann alone\) between us$")
     ann.terminal.type("/ignore bob")
     ann.terminal.expect("^bob is ignored")
     bob.terminal.type("anybody?")
@@ -221,11 +221,12 @@ def test_two_who_call_each_other(lab: Lab, python: str) -> None:
         one.terminal.expect(f"^{other}: I am {other}$")
         one.terminal.expect("^✓ I am")
     both[0].terminal.type("/quit")
+    both[1].terminal.expect("^ann left$")
+    both[1].terminal.type("exit")
     for one, name, other in zip(both, names, names[::-1]):
         assert one.terminal.wait() == 0
         screen = one.terminal.screen()
         assert screen.count("is here") == screen.count(f"{other}: I am") == screen.count(f"✓ I am {name}") == 1
-    both[1].terminal.expect("^ann left$")
 
 
 def test_stopped_resized_and_pasted(lab: Lab, python: str) -> None:
@@ -308,10 +309,10 @@ def test_messages_that_would_act_on_the_terminal(lab: Lab, tmp_path: Any) -> Non
         eve.send(text + "\n")
     eve.close_stdin()
     assert eve.wait() == 0, str(eve)
-    hub.terminal.expect(r"^e\?v\?e left$")
+    hub.terminal.expect(r"^e\?v\?e~00:01 left$")
     for shown in (r"title \^\[\]0;pwned\^G", r"clipboard \^\[\]52;c;cHduZWQ=\^G", r"alternate \^\[\[\?1049h",
                   r"nice\^Mhub: forged", r"8 bit \\x9b2J", r"two<U\+2028>lines", r"bidi <U\+202E>evil"):  # fmt: skip
-        hub.terminal.expect(rf"^e\?v\?e: {shown}$")
+        hub.terminal.expect(rf"^e\?v\?e~00:01: {shown}$")
 
     harmless, folder = tmp_path / "harmless", tmp_path / "down"
     harmless.write_bytes(b"MZ")

@@ -301,6 +301,8 @@ def test_three_on_a_bridge_with_one_server(lab: Lab) -> None:
     ]
     for name in ("n2", "n3"):
         server.expect(f"{name}.*(joined|is here|connected)", where="err")
+    for client, other in zip(clients, ("n3", "n2")):
+        client.expect(f"{other}.*is here", where="err")
     clients[0].send("to all of you\n")
     server.expect("^n2: to all of you$")
     clients[1].expect("^n2: to all of you$")
