@@ -76,9 +76,13 @@ from node import (
     wait_for_files,
 )
 from utils import (
+    BOLD,
+    DIM,
+    RED,
     Act,
     LineEditor,
     LineSplitter,
+    Piece,
     Screen,
     TokenBucket,
     can_encode,
@@ -87,7 +91,9 @@ from utils import (
     format_address,
     format_size,
     format_table,
+    is_name,
     label_names,
+    nick_look,
     parse_unicast,
     printable,
     printable_name,
@@ -99,26 +105,42 @@ from utils import (
 
 
 class Log:
-    """A file to which lines are appended with date and time; no error of it stops anything but the log."""
+    """A file to which lines are appended with date and time; no error of it stops anything but the log.
+
+    It is looked up by its name at every line, so it may be moved away (logrotate); after an error it goes on with a
+    whole line as soon as that is possible.
+    """
 
     def __init__(self, path: str) -> None:
-        self.failure = ""  # what went wrong, once it has
+        self.failure = ""  # what goes wrong at the moment
         self._path = path
         self._descriptor = -1
+        self._is_torn = False  # the last line has no end
 
     def add(self, text: str, now: datetime) -> None:
         """Append one line."""
-        if not self._path or self.failure:
+        if not self._path:
             return
         data = f"{now:%Y-%m-%d %H:%M:%S} {text}\n".encode("utf-8", "backslashreplace")
         try:
-            if self._descriptor < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
-                self._descriptor = os.open(self._path, flags, 0o600)
+            self._open()
+            data = b"\n" * self._is_torn + data
             while data:
-                data = data[os.write(self._descriptor, data) :]
+                written = os.write(self._descriptor, data)
+                self._is_torn, data = written < len(data), data[written:]
         except OSError as error:
             self.failure = f"nothing more is logged: {self._path}: {error.strerror}"
+        else:
+            self.failure = ""
+
+    def _open(self) -> None:
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(self._path), os.fstat(self._descriptor)):
+                    return
+            self.close()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        self._descriptor = os.open(self._path, flags, 0o600)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -135,7 +157,8 @@ class Console:
     as SystemExit with 128 + the signal's number. After that, output no longer waits for its reader.
 
     `as_json`: stdout is for `show_json`, nothing is edited or painted. `is_quiet`: of the notes only errors are shown.
-    `log`: a file for all that is said here; `bell`: ring for messages; `timestamps`: show the time before a line.
+    `log`: a file for all that is said here; `bell`: ring for messages; `timestamps`: show the time before a line, which
+    None does on a `Screen`.
     """
 
     def __init__(
@@ -146,7 +169,7 @@ class Console:
         has_color: bool = True,
         log: str = "",
         bell: bool = False,
-        timestamps: bool = False,
+        timestamps: Optional[bool] = None,
         clock: Callable[[], datetime] = datetime.now,
     ) -> None:
         self.as_json = as_json
@@ -154,8 +177,9 @@ class Console:
         self._log = Log(log)
         self._bell = bell
         self._rang = datetime.min
-        self._timestamps = timestamps
         self._clock = clock
+        self._day = clock().date()
+        self.own_name = ""  # lines that have it stand out
         self.is_interactive = os.isatty(0)
         self.at_end = False  # nothing more will be typed
         self.screen: Optional[Screen] = None
@@ -163,6 +187,7 @@ class Console:
         self._lines: Deque[Optional[str]] = deque()  # typed, not taken yet; None was too long
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._undo = contextlib.ExitStack()
+        self._read_at = 0.0  # when keys last came, by the node's clock
         self._signals = -1
         self._outputs = StandardOutputs()
         self._leaving = False  # after a signal
@@ -171,6 +196,7 @@ class Console:
         if self.is_interactive and os.isatty(1) and is_smart and not as_json:
             signs = "\u00b7\u2713\u2717" if can_encode("\u00b7\u2713\u2717", encoding) else ".+!"
             self.screen = Screen(LineEditor(80, encoding=encoding), height=24, signs=signs, has_color=has_color)
+        self._timestamps = timestamps if timestamps is not None else self.screen is not None
 
     def __enter__(self) -> "Console":
         with contextlib.ExitStack() as undo:
@@ -192,12 +218,19 @@ class Console:
         """Wait for the network, a signal, typing (if `reading`), at most `timeout` seconds; write on meanwhile."""
         self._paint()
         reading = reading and not self.at_end
+        patience = self.screen.editor.patience if self.screen else None
+        if patience is not None:
+            left = max(self._read_at + patience - node.now(), 0.0)
+            timeout = left if timeout is None else min(timeout, left)
         ready = node.wait(self._signals, *[0] * reading, writing=self._outputs.waiting, timeout=timeout)
         self._outputs.flush()
         if self._signals in ready:
             self._take_signals()
         if reading and 0 in ready:
+            self._read_at = node.now()
             self._read()
+        elif self.screen and patience is not None and node.now() >= self._read_at + patience:
+            self.screen.editor.give_up()
 
     @property
     def is_full(self) -> bool:
@@ -214,8 +247,30 @@ class Console:
         """Let the next `take_lines` return these lines first."""
         self._lines.extendleft(reversed(list(lines)))
 
-    def show(self, text: str) -> None:
-        """Show a line of the talk."""
+    def show(self, name: str, text: str, *, note: str = "", is_act: bool = False) -> None:
+        """Show a line of the talk; `note`, about it, stands behind the name. `is_act`: it says what somebody does."""
+        self._ring()
+        head = f"* {name}{note} " if is_act else f"{name}{note}: "
+        whole, text = printable(text, is_whole=True), printable(text)
+        if self.screen and os.isatty(1):
+            is_for_me = note or re.search(rf"(?i)(?<!\w){re.escape(self.own_name)}(?!\w)", text)
+            look = BOLD if self.own_name and is_for_me else ""
+            who = (Piece("* " * is_act), Piece(name, nick_look(name)), Piece(note + (" " if is_act else ": ")))
+            self._show_on_screen(*who, Piece(text, look))
+        elif not self.as_json:
+            self._outputs.write_line(1, self._stamp() + head + text)
+        self._add_to_log(head + whole)
+
+    def announce(self, text: str) -> None:
+        """Show what somebody wants of the person."""
+        self._ring()
+        if self.screen and os.isatty(1):
+            self._show_on_screen(Piece("-- ", DIM), Piece(text, BOLD))
+        elif not self.as_json:
+            self._outputs.write_line(1, self._stamp() + text)
+        self._add_to_log(text)
+
+    def _ring(self) -> None:
         now = self._clock()
         if self._bell and abs(now - self._rang) >= timedelta(seconds=c.BELL_SECONDS):
             self._rang = now
@@ -223,9 +278,6 @@ class Console:
                 self.screen.ring()
             elif os.isatty(1) and not self.as_json:
                 self._outputs.write(1, b"\a")
-        if not self.as_json:
-            self._show(1, text)
-        self._add_to_log(text)
 
     def show_json(self, line: str) -> None:
         """Show an event to a program."""
@@ -234,35 +286,52 @@ class Console:
     def note(self, text: str, *, is_error: bool = False) -> None:
         """Show what is not part of the talk."""
         if is_error or not self._is_quiet:
-            self._show(2, text)
+            self._show_note(text, RED if is_error else DIM)
         self._add_to_log(text)
 
     def reply(self, text: str) -> None:
         """Show what the person has asked for: also where notes are not wanted."""
-        self.note(text, is_error=True)
-
-    def _show(self, descriptor: int, text: str) -> None:
-        stamped = self._stamp() + text
-        if self.screen and os.isatty(descriptor):
-            self.screen.show(stamped)
+        if self.screen and os.isatty(2):
+            self.screen.show(Piece(text))
         else:
-            self._outputs.write_line(descriptor, stamped)
+            self._outputs.write_line(2, text)
+        self._add_to_log(text)
+
+    def _show_note(self, text: str, look: str) -> None:
+        if self.screen and os.isatty(2):
+            self._show_on_screen(Piece("-- ", DIM), Piece(text, look))
+        else:
+            self._outputs.write_line(2, self._stamp() + text)
+
+    def _show_on_screen(self, *pieces: Piece) -> None:
+        if self.screen:
+            self._show_day(self.screen)
+            self.screen.show(Piece(self._stamp(), DIM), *pieces)
+
+    def _show_day(self, screen: Screen) -> None:
+        """Show the date where it has changed."""
+        today = self._clock().date()
+        if self._timestamps and today != self._day:
+            screen.show(Piece(f"-- {today:%A %d %B %Y}", DIM))
+        self._day = today
 
     def _add_to_log(self, text: str) -> None:
         had_failed = self._log.failure
         self._log.add(text, self._clock())
         if self._log.failure != had_failed:
-            self._show(2, self._log.failure)
+            self._show_note(self._log.failure or "it is logged again", RED)
 
     def _stamp(self) -> str:
         return f"{self._clock():%H:%M} " if self._timestamps else ""
 
-    def show_own(self, ident: int, text: str, *, receivers: int) -> None:
+    def show_own(self, ident: int, text: str, *, receivers: int, is_act: bool = False) -> None:
         """Show a line of one's own as sent; `settle` says later what became of it."""
         if self.screen:
+            self._show_day(self.screen)
             room = len(f"{receivers}/{receivers}") if receivers > 1 else 1
-            self.screen.show_own(ident, self._stamp() + printable(text), room=room)
-        self._add_to_log("> " + printable(text))
+            name = f"* {self.own_name} " if is_act else f"{self.own_name}: "
+            self.screen.show_own(ident, printable(text), name=name, clock=self._stamp(), room=room)
+        self._add_to_log("> " + printable(text, is_whole=True))
 
     def progress(self, ident: int, held: int, receivers: int) -> None:
         """Show how many hold a line of one's own by now."""
@@ -312,6 +381,8 @@ class Console:
             self._lines.append(text)
         elif act is Act.LEAVE:
             self.at_end = True
+        elif act is Act.LIST:
+            self.reply(text)
         elif act is Act.INTERRUPT:
             raise SystemExit(128 + signal.SIGINT)
         elif act is Act.CLEAR:
@@ -329,6 +400,7 @@ class Console:
         mode = termios.tcgetattr(0)
         mode[0] &= ~(termios.ICRNL | termios.IXON)
         mode[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
         termios.tcsetattr(0, termios.TCSADRAIN, mode)
         os.write(1, b"\x1b[?2004h")
         self._measure()
@@ -416,6 +488,12 @@ class Missed(NamedTuple):
     lines: int
 
 
+class Nick(NamedTuple):
+    """The sender has another name."""
+
+    name: str
+
+
 class Bye(NamedTuple):
     """The peer leaves."""
 
@@ -426,11 +504,11 @@ class Malformed(NamedTuple):
     reason: str
 
 
-Record = Union[Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline, Malformed]
+Record = Union[Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Malformed]
 
 CAN = "private files room"  # messages for one alone, offers of files, members that call each other
 # The types of lines: "type" in JSON is the name in small letters.
-_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Bye, Offer, Decline)
+_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline)
 _KEYS = {"ident": "id"}  # where JSON has another word for a field
 _FIELD_TYPES = {"ident": int, "size": int, "act": int, "lines": int, "members": dict}  # the others are text
 
@@ -687,7 +765,9 @@ class Files:
             return
         number, name = next(self._numbers), safe_file_name(offer.file)
         self.incoming[number] = Incoming(sender, address, name, offer)
-        self._console.show(f"{sender} offers {name} ({format_size(offer.size)}): /accept {number} or /decline {number}")
+        self._console.announce(
+            f"{sender} offers {name} ({format_size(offer.size)}): /accept {number} or /decline {number}"
+        )
         self._tell_of("file offered", self.incoming[number], number=number, size=offer.size)
 
     def choose(self, which: str) -> Optional[int]:
@@ -871,6 +951,9 @@ class Room:
         self._who_at = INFINITY  # when the answers to /who are shown
         self._undelivered = 0  # messages
         self._lost = 0  # members
+        console.own_name = self.own_name
+        if self.own_name != name and name:
+            console.note(f"the others see your name as {self.own_name}")
         if console.screen:
             console.screen.editor.completions = self._completions
 
@@ -1032,10 +1115,11 @@ class Room:
         """Name all as they say, with the tail of the address where a name could be mistaken for another."""
         said = {chat.peer: chat.hello.name for chat in self.members() if chat.hello is not None}
         labels = label_names({**said, self.node.address: self.name}, self.node.names)
+        self.console.own_name = self.own_name
         for chat in self.members():
             before, chat.name = chat.name, labels[chat.peer] or format_address(chat.peer)
             if before not in (chat.name, format_address(chat.peer)):
-                self.console.note(f"{before} is shown as {chat.name} now")
+                self.console.note(f"{before} is called {chat.name} now")
 
     # -- coming together
 
@@ -1214,8 +1298,11 @@ class Room:
         send, space, path = before.partition(" ")
         if send.lower() == "/send" and space:
             return [send + space + found for found in complete_path(path)]
-        start = before[: before.rfind(" ") + 1]
-        return [start + word for word in (*COMMAND_NAMES, "exit", *(chat.name for chat in self.members()))]
+        start = before[: max(map(before.rfind, " @(,;\"'")) + 1]
+        names = [chat.name for chat in self.members()]
+        if start:
+            return [start + name for name in names]
+        return [*(command.names.split()[0] for command in COMMANDS), "exit", *(name + ": " for name in names)]
 
     def _obey(self, line: str) -> None:
         name, _, rest = line.partition(" ")
@@ -1230,6 +1317,26 @@ class Room:
         rows = [(" or ".join(command.names.split()), command.usage, command.does) for command in COMMANDS]
         lines = [f"  {f'{names} {usage}'.strip():32} {does}" for names, usage, does in rows]
         self.console.reply("\n".join([*lines, "  //TEXT                           say a line that begins with /"]))
+
+    def me(self, text: str) -> None:
+        """Say what this person does."""
+        if text:
+            self._say(text, is_act=True)
+        else:
+            self.console.reply("usage: /me TEXT")
+
+    def nick(self, name: str) -> None:
+        """Take another name, and tell all."""
+        if not is_name(name):
+            self.console.reply(f"usage: /nick NAME: letters, digits and -_. and at most {c.NAME_CHARACTERS} characters")
+            return
+        self.name = name
+        for chat in self.chats:
+            if chat.can("room"):
+                chat.put(Nick(name))
+        self._name_all()
+        self.console.note(f"you are {self.own_name} now")
+        self._tend_at = self.node.now()
 
     def say(self, text: str) -> None:
         """Say what would otherwise be a command."""
@@ -1331,11 +1438,13 @@ class Room:
         rows.append((f"{self.own_name} (you)", format_address(self.node.address), "0", "-", "here"))
         self.console.reply("\n".join(format_table(rows)))
 
-    def _say(self, text: str, to: Sequence[Conversation] = ()) -> None:
-        message = Say(text, next(self._idents), to[0].name if to else "")
+    def _say(self, text: str, to: Sequence[Conversation] = (), *, is_act: bool = False) -> None:
+        message = Say(text, next(self._idents), to[0].name if to else "", int(is_act))
         line = encode_record(message)
-        if len(line) > c.CHAT_LINE_BYTES:
-            self._refuse(f"a message of {len(text)} characters: too long")
+        lines, is_long = text.count("\n") + 1, len(text) > c.SHOWN_CHARACTERS
+        if len(line) > c.CHAT_LINE_BYTES or (self.console.is_interactive and (is_long or lines > c.SHOWN_LINES)):
+            limits = f" (at most {c.SHOWN_CHARACTERS} in {c.SHOWN_LINES})" if self.console.is_interactive else ""
+            self._refuse(f"a message of {len(text)} characters in {lines} line{'s' * (lines > 1)}: too long{limits}")
             return
         audience = to or self.members()
         receipt = Receipt(message, len(audience))
@@ -1349,7 +1458,7 @@ class Room:
             self._refuse(f"too much is waiting already: {printable(text)}")
         else:
             self._receipts[message.ident] = receipt
-            self.console.show_own(message.ident, own_line(message), receivers=len(audience))
+            self.console.show_own(message.ident, own_line(message), receivers=len(audience), is_act=is_act)
 
     def _miss(self, chat: Conversation) -> None:
         """Count a message that is refused for a member that takes nothing; say so of the first."""
@@ -1441,6 +1550,10 @@ class Room:
         elif isinstance(record, Bye):
             self._note_leaving(chat)
             chat.finish()
+        elif isinstance(record, Nick) and chat.hello is not None:
+            before, chat.hello = chat.name, chat.hello._replace(name=record.name)
+            self._name_all()
+            self.tell("nick", name=chat.name, address=chat.peer, before=before)
         elif isinstance(record, Missed):
             self.console.note(f"{chat.name} said {record.lines} lines more, which were not kept until you took them")
             self.tell("missed", name=chat.name, address=chat.peer, lines=record.lines)
@@ -1454,7 +1567,7 @@ class Room:
         """Show a message."""
         if chat.peer not in self._ignored:
             alone = " (to you alone)" if message.to else ""
-            self.console.show(f"{chat.name}{alone}: {printable(message.text)}")
+            self.console.show(chat.name, message.text, note=alone, is_act=bool(message.act))
             self.tell("line", name=chat.name, address=chat.peer, text=message.text, **told_to(message))
 
     def _on_refused(self, chat: Conversation, refused: Refused) -> None:
@@ -1591,9 +1704,9 @@ def own_line(message: Say) -> str:
     return f"(to {message.to} alone) {message.text}" if message.to else message.text
 
 
-def told_to(message: Say) -> Dict[str, str]:
-    """Return the field that only a message to one alone has."""
-    return {"to": message.to} if message.to else {}
+def told_to(message: Say) -> Dict[str, Any]:
+    """Return the fields that only a message to one alone, or about an act, has."""
+    return {**({"to": message.to} if message.to else {}), **({"act": True} if message.act else {})}
 
 
 class Command(NamedTuple):
@@ -1609,6 +1722,8 @@ COMMANDS = (
     Command("/help /h /?", "", "this list", Room.help),
     Command("/who /w /names", "", "who is here, how far, in which state", Room.who),
     Command("/msg /m", "NAME TEXT", "say something to one person alone", Room.msg),
+    Command("/me", "TEXT", "say what you do: * ann waves", Room.me),
+    Command("/nick", "NAME", "take another name", Room.nick),
     Command("/ignore", "[NAME]", "hide what somebody says, or show it again", Room.ignore),
     Command("/send", "PATH", "offer a file to everybody here", Room.send),
     Command("/accept", "[NUMBER or NAME]", "fetch an offered file, or the rest of it", Room.accept),
@@ -1843,7 +1958,10 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
 def chat_parser(prog: str, description: str, epilog: str, *, linger: float) -> argparse.ArgumentParser:
     """Return a parser with what both ways into a room share."""
     parser = argument_parser(prog, description, epilog)
-    parser.add_argument("--timestamps", action="store_true", help="show the time before every line")
+    parser.add_argument(
+        "--timestamps", action="store_true", default=None, help="show the time before every line, as terminals do"
+    )
+    parser.add_argument("--no-timestamps", dest="timestamps", action="store_false", help="show no time")
     parser.add_argument("--bell", action="store_true", help="ring the terminal's bell when somebody says something")
     parser.add_argument("--log", metavar="FILE", default="", help="append the talk and all notes to a file")
     parser.add_argument("--downloads", metavar="DIR", default=".", help="where accepted files go (the current one)")

@@ -209,4 +209,6 @@ FILE_PIECE_BYTES, PIECES_PER_TURN = 64 << 10, 16
 HASH_BYTES = 1 << 20
 NAMES_TRIED = 1000
 HISTORY_MAX = 500
-SEQUENCE_MAX = 32  # characters; no key sends a longer escape sequence
+SEQUENCE_MAX, ANSWER_MAX = 128, 4096  # characters of an escape sequence that a key sends, or a terminal answers
+ESCAPE_SECONDS, PASTE_SECONDS = 0.05, 1.0  # for the rest of a sequence, or of a paste
+CLUSTER_MAX = 64  # characters that may be one to a reader

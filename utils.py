@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import unicodedata
+import zlib
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from typing import (
@@ -443,23 +444,41 @@ def decode_json(line: bytes) -> Tuple[Dict[str, Any], str]:
 
 def columns(text: str) -> int:
     """Return how many terminal columns `text` takes: marks and joiners none, East Asian wide characters two."""
-    return sum(
-        _COLUMNS.get(unicodedata.category(char), 2 if unicodedata.east_asian_width(char) in "WF" else 1)
-        for char in text
-    )
+    return sum(map(_columns, text))
 
 
-_COLUMNS = {"Mn": 0, "Me": 0, "Cf": 0}
+def _columns(char: str) -> int:
+    category = unicodedata.category(char)
+    if category in ("Mn", "Me", "Cf") or "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff":
+        return 0  # jamo that join the one before
+    # What is younger than this Python's tables is most likely an emoji
+    return 2 if unicodedata.east_asian_width(char) in "WF" or (category == "Cn" and char >= "\U0001f000") else 1
 
 
-def wrapped_rows(line: str, width: int) -> int:
-    """Return how many rows of `width` columns a terminal needs for `line`, which has no newline."""
-    rows, used = 1, 0
-    for char in line:
+def fit(text: str, width: int) -> int:
+    """Return how many characters of `text` fit into `width` columns, at least one, and no mark without its base."""
+    used = 0
+    for index, char in enumerate(text):
         used += columns(char)
-        if used > width:
-            rows, used = rows + 1, columns(char)
-    return rows
+        if used > width and index:
+            return index
+    return len(text)
+
+
+def wrap(text: str, width: int, first: int) -> List[str]:
+    """Return `text`, which has no newline, in rows of `width` columns, the first one of `first`; broken at blanks."""
+    rows: List[str] = []
+    row, room = "", first
+    for word in re.findall(r"\s*\S+|\s+$", text):
+        if row.strip() and columns(row) + columns(word) > room:
+            rows.append(row)
+            row, word, room = "", word.lstrip(), width
+        row += word
+        while columns(row) > room:
+            cut = fit(row, room)
+            rows.append(row[:cut])
+            row, room = row[cut:], width
+    return [*rows, row]
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> List[str]:
@@ -487,13 +506,13 @@ _CUT = " [...]"
 _UNSAFE_IN_FILES = "\n\"$&'*/:;<>?\\`|"
 
 
-def printable(remote: Union[bytes, str]) -> str:
+def printable(remote: Union[bytes, str], *, is_whole: bool = False) -> str:
     r"""Return text from another machine in a form that cannot act on a terminal. The only way to show such text.
 
     Bytes are decoded as UTF-8, invalid ones shown as `\xff`, trailing NULs (Ethernet padding) cut. A newline is the
     one character with an effect, and what follows it is indented. Visible characters pass, everything else is
     escaped: `^[` for the ASCII controls, `\x9b` for the 8-bit ones, `<U+202E>` for the others. More than
-    SHOWN_CHARACTERS or SHOWN_LINES are cut, and ` [...]` says so.
+    SHOWN_CHARACTERS or SHOWN_LINES are cut, and ` [...]` says so, unless it `is_whole`, for a file.
     """
     text = (remote.decode("utf-8", "backslashreplace") if isinstance(remote, bytes) else remote).rstrip("\0")
     pieces: List[str] = []
@@ -501,7 +520,7 @@ def printable(remote: Union[bytes, str]) -> str:
     for piece in _safe_pieces(text):
         room -= len(piece)
         lines -= piece == "\n"
-        if room < 0 or lines < 1:
+        if (room < 0 or lines < 1) and not is_whole:
             pieces.append(_CUT)
             break
         pieces.append(piece)
@@ -511,10 +530,11 @@ def printable(remote: Union[bytes, str]) -> str:
 def printable_name(remote: Union[bytes, str]) -> str:
     """Return a remote name for use inside a line: letters, digits and `-_.` pass, each other character becomes `?`.
 
-    At most NAME_CHARACTERS of it; empty if the name is.
+    At most NAME_CHARACTERS of it; empty if the name is. It never looks like an address.
     """
     text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
-    return "".join(char if _is_name_character(char) else "?" for char in text[: c.NAME_CHARACTERS])
+    name = "".join(char if _is_name_character(char) else "?" for char in text[: c.NAME_CHARACTERS])
+    return name.replace("-", "?") if parse_unicast(name) else name  # only this program writes addresses
 
 
 def printable_label(remote: str) -> str:
@@ -599,6 +619,7 @@ class Act(enum.Enum):
     INTERRUPT = "Ctrl-C on an empty line"
     LEAVE = "Ctrl-D on an empty line"
     SUSPEND = "Ctrl-Z"
+    LIST = "what Tab may choose from"
     CLEAR = "Ctrl-L"
 
 
@@ -611,10 +632,13 @@ class Action(NamedTuple):
 
 _TOKEN = re.compile(
     r"(?P<plain>[^\x00-\x1f\x7f]+)"
-    r"|(?P<sequence>\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-Z\\-~]|O[ -~]|[^\[O\x00-\x1f]))"
+    r"|(?P<answer>\x1b[\]P_^X][^\x07\x1b]*(?:\x07|\x1b\\))"  # of the terminal: OSC, DCS, APC, PM, SOS
+    r"|(?P<mouse>\x1b\[M[^\x1b]{3})"
+    r"|(?P<sequence>\x1b(?:\[\[.|\[[0-?]*[ -/]*[@-LN-Z\\-~]|O[ -~]|[^\[O\]P_^X\x00-\x1f]))"
     r"|(?P<broken>\x1b(?:\[\[?[0-?]*[ -/]*|O)?(?=[\x00-\x1f\x7f-\U0010ffff]))"
     r"|(?P<control>[\x00-\x1a\x1c-\x1f\x7f])"
 )
+_BEGUN = re.compile(r"\x1b(?:[\]P_^X]|\[M)")  # what may be long
 _PASTE_END = re.compile("\x1b\\[201~|\x03")  # Ctrl-C: the way out when the terminal's own mark got lost
 
 
@@ -643,6 +667,8 @@ class LineEditor:
         self._recalled = 0  # index into the history; its length = the line being written
         self._draft = ""
         self._actions = self._make_actions()
+        self._found: List[str] = []  # what Tab may choose from
+        self._chosen = -1
 
     # -- keys in
 
@@ -654,15 +680,28 @@ class LineEditor:
             pass
         return actions
 
+    @property
+    def patience(self) -> Optional[float]:
+        """How many seconds to wait for more input before `give_up`; None: for ever."""
+        return c.PASTE_SECONDS if self._pasting else c.ESCAPE_SECONDS if self._keys else None
+
+    def give_up(self) -> None:
+        """Nothing more came: a lone Esc is none of a sequence, and the end of a paste got lost."""
+        pasted, self._keys = "".join([*self._pasted, self._keys]) if self._pasting else "", ""
+        self._pasting, self._pasted = False, []
+        self._insert(pasted)
+
     def _feed_token(self, actions: List[Action]) -> bool:
         """Act on the next key or run of characters; return False when it is not complete yet."""
         token = _TOKEN.match(self._keys)
         if token is None:
-            if len(self._keys) <= c.SEQUENCE_MAX:
+            if len(self._keys) <= (c.ANSWER_MAX if _BEGUN.match(self._keys) else c.SEQUENCE_MAX):
                 return False
             self._keys = self._keys[1:]  # no sequence: forget its escape character
             return True
         self._keys = self._keys[token.end() :]
+        if token.group() != "\t":
+            self._found = []
         if token.lastgroup == "plain":
             self._insert(token.group())
         elif token.group() in self._actions:
@@ -736,30 +775,38 @@ class LineEditor:
         self._recalled += step
         self._set([*self._history, self._draft][self._recalled])
 
-    def _complete(self) -> None:
+    def _complete(self) -> Optional[Action]:
+        """Complete as far as all candidates agree; where they do not, list them, and with the next Tab try each."""
         before = self.text[: self.cursor]
-        found = [candidate for candidate in self.completions(before) if candidate.startswith(before)]
-        if found:
-            alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(min(found), max(found)))
-            common = "".join(char for char, _ in alike)
-            self._insert(common[len(before) :] + " " * (len(found) == 1 and common[-1] != "/"))
+        if self._found:
+            self._chosen = (self._chosen + 1) % len(self._found)
+            self._replace(0, self.cursor, self._found[self._chosen])
+            return None
+        found = sorted({word for word in self.completions(before) if word.lower().startswith(before.lower())})
+        if not found:
+            return None
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(found[0].lower(), found[-1].lower()))
+        common = found[0][: sum(1 for _ in alike)] if len(found) > 1 else found[0]
+        if len(found) == 1 or len(common) > len(before):
+            self._replace(0, self.cursor, common + " " * (len(found) == 1 and common[-1] not in "/ "))
+            return None
+        self._found, self._chosen = found, -1
+        start = before.rfind(" ") + 1
+        return Action(Act.LIST, "  ".join(word[start:].rstrip() for word in found))
 
     def _move(self, index: int) -> None:
         self.cursor = index
 
     def _before(self) -> int:
-        """Return where the character before the cursor starts, with its marks."""
-        index = max(self.cursor - 1, 0)
-        while index and not columns(self.text[index]):
-            index -= 1
-        return index
+        """Return where the character before the cursor starts, with all that belongs to it."""
+        start = index = max(self.cursor - c.CLUSTER_MAX, 0)
+        while index < self.cursor:
+            start, index = index, cluster_end(self.text, index)
+        return start
 
     def _after(self) -> int:
-        """Return where the character at the cursor ends, with its marks."""
-        index = self.cursor + 1
-        while index < len(self.text) and not columns(self.text[index]):
-            index += 1
-        return min(index, len(self.text))
+        """Return where the character at the cursor ends, with all that belongs to it."""
+        return cluster_end(self.text, self.cursor)
 
     def _word_before(self) -> int:
         before = self.text[: self.cursor].rstrip()
@@ -808,7 +855,10 @@ class LineEditor:
         The cursor is placed by writing what stands before it once more, not by counting columns, so that it is right
         also where the terminal has another opinion of a character's width.
         """
-        prompt = self.prompt if columns(self.prompt) < self.width // 2 else ""
+        prompt, half = self.prompt, self.width // 2
+        if columns(prompt) >= half:
+            prompt = prompt[: fit(prompt, max(half - 3, 1))] + ".> "
+            prompt = prompt if columns(prompt) <= half else ""
         room = max(self.width - 1 - columns(prompt), 1)
         self._scroll(room)
         stop = self._reach(self._left, room)
@@ -842,6 +892,22 @@ class LineEditor:
         return start
 
 
+def cluster_end(text: str, index: int) -> int:
+    """Return where what is one character to a reader ends: with marks, joined emoji, skin tone, half of a flag."""
+    if index >= len(text):
+        return len(text)
+    is_flag = _REGIONAL.match(text, index)
+    index += 2 if is_flag else 1
+    while index < len(text):
+        if text[index - 1] != "\u200d" and columns(text[index]) and not "\U0001f3fb" <= text[index] <= "\U0001f3ff":
+            break
+        index += 1
+    return index
+
+
+_REGIONAL = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
+
+
 def is_typable(char: str) -> bool:
     """Return whether a typed character is text; what is not assigned yet may be an emoji."""
     return unicodedata.category(char)[0] != "C" or (unicodedata.category(char) == "Cn" and char < "\U000e0000")
@@ -850,27 +916,47 @@ def is_typable(char: str) -> bool:
 # --- What paints ----------------------------------------------------------------------------------------------------
 
 
+class Piece(NamedTuple):
+    """Text and how it looks: what stands between ESC [ and m, empty for plain."""
+
+    text: str
+    look: str = ""
+
+
 class OwnLine(NamedTuple):
-    """A line of one's own: how many rows were printed before it, its text, the columns for its sign, and the sign."""
+    """A line of one's own: how many rows were printed before it, what it is made of, and the sign to set in it."""
 
     row: int
+    clock: Piece
+    name: Piece
     text: str
-    room: int
+    room: int  # columns for the sign
     sign: str = ""
     is_settled: bool = False
+
+
+DIM, BOLD, RED = "2", "1", "31"
+NICK_LOOKS = ("32", "35", "36", "33", "34;1", "32;1", "35;1", "36;1")  # can be read on dark and on light
+
+
+def nick_look(name: str) -> str:
+    """Return the look of a name: always the same for the same one."""
+    return NICK_LOOKS[zlib.crc32(name.encode("utf-8", "replace")) % len(NICK_LOOKS)]
 
 
 class Screen:
     """What a terminal shows around the row being typed, without I/O: each `paint` is one write.
 
-    Lines go above the row, which is drawn again below them. A line of one's own begins with the first of `signs`
-    (sent, delivered, lost), to be replaced later. `height` is the terminal's, in rows.
+    Lines go above the row, which is drawn again below them: a head (clock, sign, name), and text that is broken at
+    blanks and indented under itself. A line of one's own has the first of `signs` (sent, delivered, lost), to be
+    replaced later. The terminal breaks no row itself, so that rows are counted right also where it has another opinion
+    of a character's width. `height` is the terminal's, in rows.
     """
 
     def __init__(self, editor: LineEditor, *, height: int, signs: str, has_color: bool = True) -> None:
         self.editor = editor
-        self._dim = "\x1b[2m{}\x1b[m" if has_color else "{}"
         self.height = height
+        self._has_color = has_color
         self._signs = signs
         self._text = ""  # to be printed with the next paint
         self._rows = 0  # printed so far, those included
@@ -879,19 +965,41 @@ class Screen:
         self._changed: Dict[int, OwnLine] = {}
         self._row = b""  # as painted last
 
-    def show(self, text: str, *, dim: str = "") -> None:
-        """Print `text` above the row, behind the dim character, if any."""
-        self._text += (self._dim.format(dim) if dim else "") + text + "\n"
-        self._rows += sum(wrapped_rows(line, self.editor.width) for line in (dim + text).split("\n"))
+    def show(self, *pieces: Piece) -> None:
+        """Print a line above the row; the last piece is its text."""
+        *head, body = pieces
+        width = max(self.editor.width - 1, 1)
+        used = sum(columns(piece.text) for piece in head)
+        indent = used if 2 * used <= width else min(4, width // 2)
+        first = width - used if width - used >= width // 4 else width - indent
+        lines = [
+            row
+            for number, part in enumerate(body.text.split("\n"))
+            for row in wrap(part, width - indent, width - indent if number else first)
+        ]
+        lead = "".join(map(self._paint_piece, head))
+        if first != width - used:  # no room for text beside it
+            lines[:0] = [""]
+        for number, line in enumerate(lines):
+            start = " " * indent if number else lead
+            self._text += (start + self._paint_piece(body._replace(text=line))).rstrip(" ") + "\n"
+        self._rows += len(lines)
+
+    def _paint_piece(self, piece: Piece) -> str:
+        return f"\x1b[{piece.look}m{piece.text}\x1b[m" if self._has_color and piece.look and piece.text else piece.text
 
     def ring(self) -> None:
         """Ring the terminal's bell with the next paint."""
         self._bell = "\a"
 
-    def show_own(self, ident: int, text: str, *, room: int = 1) -> None:
+    def show_own(self, ident: int, text: str, *, name: str = "", clock: str = "", room: int = 1) -> None:
         """Print a line that is under way, with room for signs of so many columns."""
-        self._under_way[ident] = OwnLine(self._rows, text, room)
-        self.show(" " + text, dim=self._signs[0].ljust(room))
+        line = OwnLine(self._rows, Piece(clock, DIM), Piece(name, BOLD), text, room)
+        self._under_way[ident] = line
+        self._show_own(line, Piece(self._signs[0].ljust(room) + " ", DIM))
+
+    def _show_own(self, line: OwnLine, sign: Piece) -> None:
+        self.show(line.clock, sign, line.name, Piece(line.text))
 
     def progress(self, ident: int, sign: str) -> None:
         """Set the sign of a line that is still under way."""
@@ -911,15 +1019,16 @@ class Screen:
         """Return what brings the terminal up to date. A line that has left the screen is shown once more."""
         changes, text, bottom = "", self._text, self._rows
         for line in sorted(self._changed.values()):
-            up = bottom - line.row
+            up, across = bottom - line.row, columns(line.clock.text)
             if up < self.height:
-                changes += f"\x1b[{up}A{line.sign.ljust(line.room)}\r\x1b[{up}B"
+                move = f"\x1b[{across}C" if across else ""
+                changes += f"\x1b[{up}A\r{move}{line.sign.ljust(line.room)}\r\x1b[{up}B"
             elif line.is_settled:
-                self.show(f"{line.sign} {line.text}")
+                self._show_own(line, Piece(line.sign + " "))
         again = self._text[len(text) :]
         text = self._bell + text + changes + again
         row, row_before = self.editor.paint(), self._row
         self._bell, self._text, self._changed, self._row = "", "", {}, row
         if not text and row == row_before:
             return b""
-        return (f"\r\x1b[K{text}" if text else "").encode(self.editor.encoding, "replace") + row
+        return (f"\r\x1b[K\x1b[?7l{text}\x1b[?7h" if text else "").encode(self.editor.encoding, "replace") + row

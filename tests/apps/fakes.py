@@ -18,7 +18,7 @@ import alexchat_client as chat
 from constants import CHAT_LINE_BYTES
 from node import run
 from protocol import INFINITY
-from utils import LineSplitter
+from utils import LineSplitter, printable
 
 
 class FakeStream:
@@ -289,7 +289,10 @@ class FakeConsole:
         lines, self.typed = self.typed, []
         return lines
 
-    def show(self, text: str) -> None:
+    def show(self, name: str, text: str, *, note: str = "", is_act: bool = False) -> None:
+        self.shown.append(f"* {name}{note} {printable(text)}" if is_act else f"{name}{note}: {printable(text)}")
+
+    def announce(self, text: str) -> None:
         self.shown.append(text)
 
     def show_json(self, line: str) -> None:
@@ -304,7 +307,7 @@ class FakeConsole:
     def put_back(self, lines: Iterable[Optional[str]]) -> None:
         self.typed = [*lines, *self.typed]
 
-    def show_own(self, ident: int, text: str, *, receivers: int) -> None:
+    def show_own(self, ident: int, text: str, *, receivers: int, is_act: bool = False) -> None:
         self.own[ident] = text
         self.held[ident] = f"0/{receivers}"
 

@@ -341,7 +341,7 @@ class OnTerminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
-            command or [sys.executable, FAKES],
+            command or [sys.executable, FAKES, "--no-timestamps"],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -392,15 +392,16 @@ class OnTerminal:
 
 
 HERE = "peer (02:00:00:00:00:02) is here"
+SHOWN = "-- " + HERE
 
 
 def test_terminal_typed_and_answered() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type("grüße".encode())
         terminal.expect("> grüße")
         terminal.type(b"\r")
-        terminal.expect("✓ grüße", "peer: you said grüße", ">")
+        terminal.expect("✓ me: grüße", "peer: you said grüße", ">")
         terminal.type(b"exit\r")
         assert terminal.ends() == 0
         assert terminal.raw.count(b"\x1b[?2004h") == 1
@@ -408,7 +409,7 @@ def test_terminal_typed_and_answered() -> None:
 
 def test_terminal_messages_arrive_while_typing() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"flood 200\rhalf a li\x1b[D\x1b[D")
         terminal.expect(*(f"peer: message {number}" for number in range(192, 200)), "> half a li")
         terminal.expect("> half a li")
@@ -419,42 +420,44 @@ def test_terminal_messages_arrive_while_typing() -> None:
 
 def test_terminal_delivered_later() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"hold\r")
-        terminal.expect("✓ hold", ">")
+        terminal.expect("✓ me: hold", ">")
         terminal.type(b"one\r")
-        terminal.expect("✓ hold", "· one", "peer: you said one", ">")
+        terminal.expect("✓ me: hold", "· me: one", "peer: you said one", ">")
         terminal.type(b"take\r")
-        terminal.expect("✓ one", "peer: you said one", "✓ take", ">")
+        terminal.expect("✓ me: one", "peer: you said one", "✓ me: take", ">")
 
 
 def test_terminal_link_lost() -> None:
     with OnTerminal(width=80) as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"stall\rtyping")
-        terminal.expect("✓ stall", "peer: link lost, retrying> typing")
+        terminal.expect("✓ me: stall", "peer: link lost, retrying> typing")
         terminal.type(b"\x15hold\r")
-        terminal.expect("✓ hold", "peer: link lost, retrying>")
+        terminal.expect("✓ me: hold", "peer: link lost, retrying>")
         terminal.type(b"lost words\rlose\r")
-        terminal.expect("NOT delivered to peer: lose", ">")
+        terminal.expect("-- NOT delivered to peer: lose", ">")
         terminal.type(b"exit\r")
         assert terminal.ends() == 0
-        assert "✗ lost words" in terminal.rows
-        assert "NOT delivered to peer: lost words" in terminal.rows
+        assert "✗ me: lost words" in terminal.rows
+        assert "-- NOT delivered to peer: lost words" in terminal.rows
 
 
 def test_terminal_paste() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"\x1b[200~exit\rtwo\r\x1b[201~")
         terminal.expect("> exit↵two↵")
         terminal.type(b"!\r")
-        terminal.expect("✓ exit", "    two", "    !", "peer: you said exit", "    two", "    !", ">")
+        terminal.expect(
+            "✓ me: exit", "          two", "          !", "peer: you said exit", "          two", "          !", ">"
+        )
 
 
 def test_terminal_resized() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"0123456789abcdefghij0123456789")
         terminal.expect("> 0123456789abcdefghij0123456789")
         terminal.resize(12, 10)
@@ -463,27 +466,27 @@ def test_terminal_resized() -> None:
 
 def test_terminal_resized_before_the_signal_says_so() -> None:
     """No mark is set where its line may no longer be, and the row has the new width."""
-    with OnTerminal("sh", "-c", f"trap '' WINCH; exec {sys.executable} {FAKES}") as terminal:
-        terminal.expect(HERE, ">")
+    with OnTerminal("sh", "-c", f"trap '' WINCH; exec {sys.executable} {FAKES} --no-timestamps") as terminal:
+        terminal.expect(SHOWN, ">")
         terminal.type(b"hold\r")
-        terminal.expect("✓ hold", ">")
+        terminal.expect("✓ me: hold", ">")
         terminal.type(b"one\r")
-        terminal.expect("✓ hold", "· one", "peer: you said one", ">")
+        terminal.expect("✓ me: hold", "· me: one", "peer: you said one", ">")
         terminal.resize(20, 10)
         terminal.type(b"0123456789" * 3)
         terminal.expect("> 4567890123456789")
         terminal.type(b"\x15take\r")
-        terminal.expect("· one", "peer: you said one", "✓ take", "✓ one", ">")
+        terminal.expect("· me: one", "peer: you said one", "✓ me: take", "✓ me: one", ">")
 
 
 @pytest.mark.parametrize("key", [b"\x03", b"\x03\x03"])
 def test_terminal_ctrl_c(key: bytes) -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"typed")
         terminal.expect("> typed")
         terminal.type(b"\x03")
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"\x03")
         assert terminal.ends() == 130
 
@@ -491,14 +494,14 @@ def test_terminal_ctrl_c(key: bytes) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_terminal_signal(number: signal.Signals) -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.process.send_signal(number)
         assert terminal.ends() == 128 + number
 
 
 def test_terminal_ctrl_d() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"ab\x01\x04")
         terminal.expect("> b")
         terminal.type(b"\x04\x04")
@@ -507,17 +510,19 @@ def test_terminal_ctrl_d() -> None:
 
 def test_terminal_peer_leaves() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"bye\r")
-        terminal.expect("✓ bye", "peer left", ">")
+        terminal.expect("✓ me: bye", "-- peer left", ">")
         terminal.type(b"exit\r")
         assert terminal.ends() == 0
 
 
 def test_terminal_suspended_and_continued() -> None:
     """As a job of a shell, which waits for a line while it is stopped."""
-    with OnTerminal("sh", "-mc", f"{sys.executable} {FAKES}; echo stopped; read -r line; fg; echo $?") as terminal:
-        terminal.expect(HERE, ">")
+    with OnTerminal(
+        "sh", "-mc", f"{sys.executable} {FAKES} --no-timestamps; echo stopped; read -r line; fg; echo $?"
+    ) as terminal:
+        terminal.expect(SHOWN, ">")
         terminal.type(b"half\x1a")
         terminal.expect("stopped")
         terminal.type(b"line\n")
@@ -531,7 +536,7 @@ def test_terminal_suspended_and_continued() -> None:
 
 def test_terminal_cleared() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"typed\x0c")
         terminal.expect("> typed")
         assert terminal.rows == ["> typed"]
@@ -539,7 +544,7 @@ def test_terminal_cleared() -> None:
 
 def test_terminal_tab() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"hi p\t")
         terminal.expect("> hi peer")
         terminal.type(b"\x15/ms\tpe\t")
@@ -552,7 +557,7 @@ def test_terminal_tab_completes_paths(tmp_path: Any) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with OnTerminal(width=200, HOME=str(tmp_path)) as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         for keys, row in (
             (b"/send ~/m\t", "~/my photos/"),
             (b"\t", "~/my photos/cat"),
@@ -568,7 +573,7 @@ def test_terminal_tab_completes_paths(tmp_path: Any) -> None:
 
 def test_terminal_messages_arrive_while_looking_through_the_history() -> None:
     with OnTerminal() as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"one\r")
         terminal.expect("peer: you said one", ">")
         terminal.type(b"flood 100\rdraft\x1b[A\x1b[A\x1b[D")
@@ -580,14 +585,14 @@ def test_terminal_messages_arrive_while_looking_through_the_history() -> None:
 
 def test_terminal_help() -> None:
     with OnTerminal(width=80, height=20) as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"/help\r")
         terminal.expect(
             "  /exit or /quit or /q             leave",
             "  //TEXT                           say a line that begins with /",
             ">",
         )
-        assert len(terminal.rows) == 13  # none is wrapped
+        assert len(terminal.rows) == 15  # none is wrapped
 
 
 CLOCK = r"\d\d:\d\d "
@@ -603,7 +608,7 @@ def test_terminal_timestamps_bell_and_log(tmp_path: Any) -> None:
         assert terminal.ends() == 0
         terminal.wait_for(lambda: any("said one" in row for row in terminal.rows))
         shown = [re.sub(CLOCK, "12:34 ", row) for row in terminal.rows]
-        assert "✓ 12:34 one" in shown
+        assert "12:34 ✓ me: one" in shown
         assert "12:34 peer: you said one" in shown
         assert terminal.raw.count(b"\x07") == 1  # for 51 messages in less than five seconds
     lines = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in log.read_text("utf-8").splitlines()]
@@ -616,10 +621,10 @@ def test_terminal_timestamps_bell_and_log(tmp_path: Any) -> None:
 @pytest.mark.parametrize("path", ["/dev/full", "/nowhere/log", "/"])
 def test_terminal_log_that_fails(path: str) -> None:
     """It is told once, and the chat goes on."""
-    with OnTerminal(sys.executable, FAKES, "--log", path, width=80) as terminal:
+    with OnTerminal(sys.executable, FAKES, "--no-timestamps", "--log", path, width=80) as terminal:
         terminal.wait_for(lambda: any(f"nothing more is logged: {path}: " in row for row in terminal.rows))
         terminal.type(b"one\r")
-        terminal.expect("✓ one", "peer: you said one", ">")
+        terminal.expect("✓ me: one", "peer: you said one", ">")
         assert sum("logged" in row for row in terminal.rows) == 1
 
 
@@ -662,14 +667,14 @@ def test_input_not_a_terminal() -> None:
 def test_ascii_terminal() -> None:
     """Marks in ASCII, and what the character set lacks as a question mark."""
     with OnTerminal(PYTHONIOENCODING="ascii") as terminal:
-        terminal.expect(HERE, ">")
+        terminal.expect(SHOWN, ">")
         terminal.type(b"hold\r")
-        terminal.expect("+ hold", ">")
+        terminal.expect("+ me: hold", ">")
         terminal.type(b"one\r")
-        terminal.expect(". one", "peer: you said one", ">")
+        terminal.expect(". me: one", "peer: you said one", ">")
         terminal.type(b"lose\r")
-        terminal.expect("NOT delivered to peer: lose", ">")
-        assert {"! one", "! lose"} <= set(terminal.rows)
+        terminal.expect("-- NOT delivered to peer: lose", ">")
+        assert {"! me: one", "! me: lose"} <= set(terminal.rows)
         assert max(terminal.raw) < 128
 
 

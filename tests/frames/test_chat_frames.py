@@ -55,7 +55,7 @@ def sit_down(host: Host, python: str, script: str, *arguments: str) -> Chatter:
     """Start one end of the chat at a terminal."""
     environment = ["env", "PYTHONIOENCODING=utf-8", "LC_ALL=C.UTF-8"]
     if script != "-c":
-        arguments = ("eth0", *arguments)
+        arguments = ("eth0", "--no-timestamps", *arguments)
     terminal = host.terminal([*environment, python, "-bb", script, *arguments])
     return Chatter(host, terminal, terminal.expect(f"^alexmesh: node {ADDRESS} on").group(1))
 
@@ -69,13 +69,13 @@ def room_of_three(lab: Lab, python: str, folder: str) -> Tuple[Chatter, Chatter,
     ann.terminal.expect(r"^  \d  hub +02:\S+  1 hop  \d+\.\d\d ms$")
     ann.terminal.expect(r"^  \d  other +02:\S+  1 hop  \d+\.\d\d ms$")
     other.signal(signal.SIGTERM)
-    ann.terminal.expect(r"^  \d  other +is gone$")
+    ann.terminal.expect(r"^  \d  other  is gone$")
     ann.terminal.type("hub")
-    hub.terminal.expect("^ann .* is here")
+    hub.terminal.expect("^-- ann .* is here")
     bob = sit_down(hosts[2], python, "alexchat_client.py", hub.address, "--name", "bob")
     for one in (hub, ann):
-        one.terminal.expect("^bob .* is here")
-    bob.terminal.expect("^ann .* is here")
+        one.terminal.expect("^-- bob .* is here")
+    bob.terminal.expect("^-- ann .* is here")
     return hub, ann, bob
 
 
@@ -94,11 +94,11 @@ def test_a_room_of_three(lab: Lab, python: str, tmp_path: Any) -> None:
     ann.terminal.type("ne")
     for one in (hub, bob):
         one.terminal.expect("^ann: half a line$")
-    ann.terminal.expect("^✓ +half a line$")
-    bob.terminal.expect("^✓ +line 4$")
+    ann.terminal.expect("^✓ +ann: half a line$")
+    bob.terminal.expect("^✓ +bob: line 4$")
 
     ann.terminal.keys("Up", "Up", "Down", "Enter")
-    ann.terminal.expect(r"^✓ +half a line\n(.|\n)*^✓ +half a line$")
+    ann.terminal.expect(r"^✓ +ann: half a line\n(.|\n)*^✓ +ann: half a line$")
     ann.terminal.type("/wh\t")
     who = ann.terminal.expect(r"^name +address +hops +round trip +state\n(.*\n)*?ann \(you\) .*$").group()
     for one in (hub, bob):
@@ -106,7 +106,7 @@ def test_a_room_of_three(lab: Lab, python: str, tmp_path: Any) -> None:
 
     bob.terminal.type("/msg ann between us")
     ann.terminal.expect(r"^bob \(to you alone\): between us$")
-    bob.terminal.expect(r"^✓ +\(to ann alone\) between us$")
+    bob.terminal.expect(r"^✓ bob: \(to ann alone\) between us$")
     ann.terminal.type("/ignore bob")
     ann.terminal.expect("^bob is ignored")
     bob.terminal.type("anybody?")
@@ -121,19 +121,19 @@ def test_a_room_of_three(lab: Lab, python: str, tmp_path: Any) -> None:
     photo.write_bytes(os.urandom(3000000))
     (folder / "photo.jpg").write_bytes(b"precious")
     bob.terminal.type(f"/send {photo}")
-    ann.terminal.expect(r"^bob offers photo\.jpg \(3\.0 MB\): /accept 1")
+    ann.terminal.expect(r"^-- bob offers photo\.jpg \(3\.0 MB\): /accept 1")
     ann.terminal.type("/accept")
     ann.terminal.expect(r"photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked: .*photo-1\.jpg", timeout=30)
-    bob.terminal.expect(r"^ann holds all of photo\.jpg, SHA-256 checked$")
+    bob.terminal.expect(r"^-- ann holds all of photo\.jpg, SHA-256 checked$")
     assert (folder / "photo-1.jpg").read_bytes() == photo.read_bytes()
     assert (folder / "photo.jpg").read_bytes() == b"precious"
 
     bob.terminal.type("/quit")
-    ann.terminal.expect("^bob left$")
+    ann.terminal.expect("^-- bob left$")
     assert bob.terminal.wait() == 0
     ann.terminal.keys("C-d")
     assert ann.terminal.wait() == 0
-    hub.terminal.expect("^ann left$")
+    hub.terminal.expect("^-- ann left$")
 
 
 def test_a_cable_pulled_and_a_program_started_anew(lab: Lab, python: str, tmp_path: Any) -> None:
@@ -147,10 +147,10 @@ def test_a_cable_pulled_and_a_program_started_anew(lab: Lab, python: str, tmp_pa
     ann.terminal.type("one")
     ann.terminal.expect("^hub: link lost, retrying>")
     ann.terminal.type("two")
-    ann.terminal.expect("^· two$")
+    ann.terminal.expect("^· ann: two$")
     lab.set_up(right.ports[0], True)
     hub.terminal.expect(r"^ann: one\n(.|\n)*^ann: two$", timeout=20)
-    ann.terminal.expect("^✓ two$")
+    ann.terminal.expect("^✓ ann: two$")
 
     os.kill(hub.terminal.pid, signal.SIGKILL)
     hub.terminal.wait()
@@ -161,7 +161,7 @@ def test_a_cable_pulled_and_a_program_started_anew(lab: Lab, python: str, tmp_pa
     again.terminal.expect("^ann: three$", timeout=20)
     ann.terminal.type("four")
     again.terminal.expect("^ann: four$")
-    ann.terminal.expect(r"hub .* is back\n(.|\n)*^✓ four$")
+    ann.terminal.expect(r"hub .* is back\n(.|\n)*^✓ ann: four$")
     assert re.findall("^ann: (.*)$", hub.terminal.screen(), re.MULTILINE) == ["before", "one", "two"]
     assert re.findall("^ann: (.*)$", again.terminal.screen(), re.MULTILINE) == ["three", "four"]
 
@@ -170,13 +170,13 @@ def test_a_cable_pulled_and_a_program_started_anew(lab: Lab, python: str, tmp_pa
     again.terminal.expect("^ann: link lost, retrying>")
     ann = sit_down(left, python, "alexchat_client.py", hub.address, "--name", "ann")
     ann.terminal.expect("^hub: missed$", timeout=20)
-    again.terminal.expect("^✓ missed$")
+    again.terminal.expect("^✓ hub: missed$")
 
     os.kill(again.terminal.pid, signal.SIGKILL)
     ann.terminal.type("into the void")
     ann.terminal.keys("C-c")
     assert ann.terminal.wait() == 130
-    ann.terminal.expect("^NOT delivered to hub: into the void$")
+    ann.terminal.expect("^-- NOT delivered to hub: into the void$")
 
 
 def test_a_file_goes_on_after_a_break(lab: Lab, python: str, tmp_path: Any) -> None:
@@ -188,20 +188,20 @@ def test_a_file_goes_on_after_a_break(lab: Lab, python: str, tmp_path: Any) -> N
     hub = sit_down(right, python, "alexchat_server.py", "--name", "hub")
     options = [hub.address, "--name", "ann", "--downloads", str(folder)]
     ann = sit_down(left, python, "alexchat_client.py", *options)
-    hub.terminal.expect("^ann .* is here")
+    hub.terminal.expect("^-- ann .* is here")
     hub.terminal.type(f"/send {big}")
-    ann.terminal.expect("^hub offers big file", timeout=20)
+    ann.terminal.expect("^-- hub offers big file", timeout=20)
     ann.terminal.type("/accept")
     ann.terminal.expect(r"^big file [1-9]\d? %>", timeout=20)
     os.kill(ann.terminal.pid, signal.SIGKILL)
     (part,) = folder.iterdir()
     assert 0 < part.stat().st_size < big.stat().st_size
     ann = sit_down(left, python, "alexchat_client.py", *options)
-    ann.terminal.expect("^hub .* is here")
+    ann.terminal.expect("^-- hub .* is here")
     hub.terminal.type(f"/send {big}")
-    ann.terminal.expect("^hub offers big file", timeout=20)
+    ann.terminal.expect("^-- hub offers big file", timeout=20)
     ann.terminal.type("/accept")
-    ann.terminal.expect("^big file from hub: received, 62.9 MB, SHA-256 checked", timeout=60)
+    ann.terminal.expect("^-- big file from hub: received, 62.9 MB, SHA-256 checked", timeout=60)
     assert (folder / "big file").read_bytes() == big.read_bytes()
 
 
@@ -214,19 +214,19 @@ def test_two_who_call_each_other(lab: Lab, python: str) -> None:
         for host, other, name in zip(hosts, hosts[::-1], names)
     ]
     for one, other in zip(both, names[::-1]):
-        one.terminal.expect(f"^{other} .* is here")
+        one.terminal.expect(f"^-- {other} .* is here")
     for one, name in zip(both, names):
         one.terminal.type(f"I am {name}")
     for one, other in zip(both, names[::-1]):
         one.terminal.expect(f"^{other}: I am {other}$")
-        one.terminal.expect("^✓ I am")
+        one.terminal.expect("^✓ ...: I am")
     both[0].terminal.type("/quit")
-    both[1].terminal.expect("^ann left$")
+    both[1].terminal.expect("^-- ann left$")
     both[1].terminal.type("exit")
     for one, name, other in zip(both, names, names[::-1]):
         assert one.terminal.wait() == 0
         screen = one.terminal.screen()
-        assert screen.count("is here") == screen.count(f"{other}: I am") == screen.count(f"✓ I am {name}") == 1
+        assert screen.count("is here") == screen.count(f"{other}: I am") == screen.count(f"✓ {name}: I am {name}") == 1
 
 
 def test_stopped_resized_and_pasted(lab: Lab, python: str) -> None:
@@ -234,8 +234,8 @@ def test_stopped_resized_and_pasted(lab: Lab, python: str) -> None:
     left, right = lab.line(2)
     hub = sit_down(right, python, "alexchat_server.py", "--name", "hub")
     shell = left.terminal(["env", "PYTHONIOENCODING=utf-8", "LC_ALL=C.UTF-8", "PS1=$ ", "bash", "--norc", "-i"])
-    shell.type(f"{python} -bb alexchat_client.py eth0 {hub.address} --name ann")
-    shell.expect("^hub .* is here")
+    shell.type(f"{python} -bb alexchat_client.py eth0 {hub.address} --name ann --no-timestamps")
+    shell.expect("^-- hub .* is here")
     shell.type("漢字 e\u0301 typed", enter=False)
     shell.expect("^> 漢字 é typed$|^> 漢字 e\u0301 typed$")
     shell.keys("C-z")
@@ -252,15 +252,15 @@ def test_stopped_resized_and_pasted(lab: Lab, python: str) -> None:
     shell.expect("^> 漢字 .* typed$")
     shell.keys("Enter")
     hub.terminal.expect("^ann: 漢字 .* typed$")
-    shell.expect("^✓ 漢字 .* typed$")
+    shell.expect("^✓ ann: 漢字 .* typed$")
     call(*shell._tmux, "set-buffer", "first line\nexit\nlast line\n", ";", "paste-buffer", "-p", "-t", shell._name)
     shell.expect("first line↵exit↵last line↵")
     assert "first line" not in hub.terminal.screen()
     shell.keys("Enter")
-    hub.terminal.expect("^ann: first line\n    exit\n    last line$")
+    hub.terminal.expect("^ann: first line\n         exit\n         last line$")
     shell.keys("C-c")
     shell.expect(r"\$ $")
-    hub.terminal.expect("^ann left$")
+    hub.terminal.expect("^-- ann left$")
 
 
 TITLE, CLIPBOARD, ALTERNATE = "\x1b]0;pwned\x07", "\x1b]52;c;cHduZWQ=\x07", "\x1b[?1049h"
@@ -309,7 +309,7 @@ def test_messages_that_would_act_on_the_terminal(lab: Lab, tmp_path: Any) -> Non
         eve.send(text + "\n")
     eve.close_stdin()
     assert eve.wait() == 0, str(eve)
-    hub.terminal.expect(r"^e\?v\?e~00:01 left$")
+    hub.terminal.expect(r"^-- e\?v\?e~00:01 left$")
     for shown in (r"title \^\[\]0;pwned\^G", r"clipboard \^\[\]52;c;cHduZWQ=\^G", r"alternate \^\[\[\?1049h",
                   r"nice\^Mhub: forged", r"8 bit \\x9b2J", r"two<U\+2028>lines", r"bidi <U\+202E>evil"):  # fmt: skip
         hub.terminal.expect(rf"^e\?v\?e~00:01: {shown}$")
@@ -321,9 +321,9 @@ def test_messages_that_would_act_on_the_terminal(lab: Lab, tmp_path: Any) -> Non
     hub = sit_down(right, sys.executable, "alexchat_server.py", "--name", "hub", "--downloads", str(folder))
     before = state_of(hub.terminal)
     mallory = sit_down(left, sys.executable, "-c", LIAR, "eth0", hub.address, "--name", "mallory")
-    hub.terminal.expect("^mallory .* is here")
+    hub.terminal.expect("^-- mallory .* is here")
     mallory.terminal.type(f"/send {harmless}")
-    hub.terminal.expect(r"^mallory offers photo_gpj\._\]0_pwned_exe \(2 bytes\)")
+    hub.terminal.expect(r"^-- mallory offers photo_gpj\._\]0_pwned_exe \(2 bytes\)")
     hub.terminal.type("/accept")
     hub.terminal.expect("SHA-256 checked")
     assert [path.name for path in folder.iterdir()] == ["photo_gpj._]0_pwned_exe"]

@@ -113,21 +113,32 @@ def test_no_check_mark_for_who_is_dead(lab: Lab) -> None:
     hosts = lab.bridge(3)
     alice, bob = room(hosts[:2], "alice", "bob")
     environment = ["env", "PYTHONIOENCODING=utf-8", "LC_ALL=C.UTF-8", sys.executable]
-    command = [*environment, "-c", HASTY, "alexchat_client.py", "6", "eth0", alice.address, "--name", "carol"]
+    command = [
+        *environment,
+        "-c",
+        HASTY,
+        "alexchat_client.py",
+        "6",
+        "eth0",
+        alice.address,
+        "--name",
+        "carol",
+        "--no-timestamps",
+    ]
     terminal = hosts[2].terminal(command)
-    terminal.expect("^bob .* is here$")
+    terminal.expect("^-- bob .* is here$")
     terminal.type("/msg bob before")
-    terminal.expect(r"^✓ \(to bob alone\) before$")
+    terminal.expect(r"^✓ carol: \(to bob alone\) before$")
     bob.program.signal(signal.SIGKILL)
     terminal.type("/msg bob the key")
-    terminal.expect(r"^· \(to bob alone\) the key$")
-    terminal.expect("^bob is gone: no answer")
+    terminal.expect(r"^· carol: \(to bob alone\) the key$")
+    terminal.expect("^-- bob is gone: no answer")
     terminal.type("to all")
-    terminal.expect("^1/2 to all$")
-    assert "✓ (to bob alone) the key" not in terminal.screen()
-    terminal.expect(r"^NOT delivered to bob: \(to bob alone\) the key$", timeout=30)
-    terminal.expect(r"^✗ \(to bob alone\) the key$")
-    terminal.expect("^✗   to all$")
+    terminal.expect("^1/2 carol: to all$")
+    assert "✓ carol: (to bob alone) the key" not in terminal.screen()
+    terminal.expect(r"^-- NOT delivered to bob: \(to bob alone\) the key$", timeout=30)
+    terminal.expect(r"^✗ carol: \(to bob alone\) the key$")
+    terminal.expect("^✗   carol: to all$")
     assert "the key" not in alice.program.out
 
 
@@ -310,21 +321,21 @@ def test_a_file_goes_from_node_to_node_and_offers_end_with_their_owner(lab: Lab,
     content = os.urandom(3_000_000)
     (tmp_path / "photo.jpg").write_bytes(content)
     folders = [tmp_path / name for name in ("bob", "carol")]
-    alice = hosts[0].terminal([*environment, "alexchat_server.py", "eth0", "--name", "alice"])
-    command = [*environment, "alexchat_client.py", "eth0", hosts[0].ports[0].address]
+    alice = hosts[0].terminal([*environment, "alexchat_server.py", "eth0", "--name", "alice", "--no-timestamps"])
+    command = [*environment, "alexchat_client.py", "eth0", hosts[0].ports[0].address, "--no-timestamps"]
     people = []
     for host, folder in zip(hosts[1:], folders):
         folder.mkdir()
         people.append(host.terminal([*command, "--name", folder.name, "--downloads", str(folder)]))
-        alice.expect(f"^{folder.name} .* is here$")
-    people[0].expect("^carol .* is here$")
+        alice.expect(f"^-- {folder.name} .* is here$")
+    people[0].expect("^-- carol .* is here$")
     people[0].type(f"/send {tmp_path / 'photo.jpg'}")
-    people[1].expect(r"^bob offers photo\.jpg \(3\.0 MB\): /accept 1")
-    alice.expect(r"^bob offers photo\.jpg \(3\.0 MB\): /accept 1")
+    people[1].expect(r"^-- bob offers photo\.jpg \(3\.0 MB\): /accept 1")
+    alice.expect(r"^-- bob offers photo\.jpg \(3\.0 MB\): /accept 1")
     people[1].type("/accept")
-    people[1].expect(r"^photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked: ", timeout=30)
+    people[1].expect(r"^-- photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked: ", timeout=30)
     assert (folders[1] / "photo.jpg").read_bytes() == content
     people[0].type("/quit")
-    alice.expect("^bob left$")
+    alice.expect("^-- bob left$")
     alice.type("/accept 1")
     alice.expect("^no file is offered$")

@@ -34,7 +34,7 @@ FILES = {name + ".py" for name in ALLOWED} | {"tests", "README.md", "requirement
 # `random` only names the type of a source that is handed in.
 CORE_LIBRARY: Dict[str, Set[str]] = {
     "constants": set(),
-    "utils": {"bisect", "codecs", "collections", "enum", "itertools", "json", "re", "typing", "unicodedata"},
+    "utils": {"bisect", "codecs", "collections", "enum", "itertools", "json", "re", "typing", "unicodedata", "zlib"},
     "protocol": {"collections", "enum", "heapq", "itertools", "random", "re", "struct", "typing"},
     "alexstream": {
         "bisect", "collections", "enum", "hashlib", "heapq", "itertools", "math", "operator", "random", "struct",

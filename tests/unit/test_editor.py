@@ -7,7 +7,7 @@ from typing import List, Tuple
 import pytest
 from hypothesis import given, strategies as st
 
-from utils import Act, Action, LineEditor, LineSplitter, Screen, columns
+from utils import BOLD, DIM, Act, Action, LineEditor, LineSplitter, Piece, Screen, columns, nick_look, wrap
 
 pyte = pytest.importorskip("pyte")
 
@@ -108,7 +108,7 @@ def test_typed_control_characters_of_eight_bits() -> None:
 
 def test_sequence_that_never_ends_is_typed() -> None:
     """Else everything that follows would be held back."""
-    assert editor_with("\x1b[" + "0" * 40).text == "[" + "0" * 40
+    assert editor_with("\x1b[" + "0" * 200).text == "[" + "0" * 200
 
 
 def test_submitted_history() -> None:
@@ -328,8 +328,8 @@ def test_typing_line_arrives() -> None:
     terminal = Terminal()
     terminal.editor.feed(b"half a li" + LEFT)
     assert terminal.paint() == ["> half a li"]
-    terminal.top.show("bob: hello")
-    terminal.top.show("bob: again")
+    terminal.top.show(Piece("bob: hello"))
+    terminal.top.show(Piece("bob: again"))
     assert terminal.paint() == ["bob: hello", "bob: again", "> half a li"]
     assert terminal.screen.cursor.x == 10
 
@@ -337,10 +337,10 @@ def test_typing_line_arrives() -> None:
 def test_painted_nothing_new() -> None:
     """No bytes where nothing has changed; the same line twice is something new."""
     terminal = Terminal()
-    terminal.top.show("again")
+    terminal.top.show(Piece("again"))
     assert terminal.paint() == ["again", ">"]
     assert terminal.top.paint() == b""
-    terminal.top.show("again")
+    terminal.top.show(Piece("again"))
     assert terminal.paint() == ["again", "again", ">"]
 
 
@@ -356,12 +356,12 @@ def test_under_way_delivered() -> None:
     terminal = Terminal()
     terminal.top.show_own(1, "one")
     terminal.top.show_own(2, "two, which needs more than a single row")
-    terminal.top.show("bob: hello")
+    terminal.top.show(Piece("bob: hello"))
     first = terminal.paint()
-    assert first == [". one", ". two, which needs more than a", " single row", "bob: hello", ">"]
+    assert first == [". one", ". two, which needs more than", "  a single row", "bob: hello", ">"]
     terminal.top.settle(1, delivered=True)
     terminal.top.settle(2, delivered=False)
-    assert terminal.paint() == ["+ one", "! two, which needs more than a", " single row", "bob: hello", ">"]
+    assert terminal.paint() == ["+ one", "! two, which needs more than", "  a single row", "bob: hello", ">"]
     assert terminal.screen.cursor.x == 2
 
 
@@ -376,7 +376,7 @@ def test_under_way_delivered_after_it_left_the_screen() -> None:
     terminal = Terminal()
     terminal.top.show_own(1, "one")
     for number in range(8):
-        terminal.top.show(f"bob: {number}")
+        terminal.top.show(Piece(f"bob: {number}"))
     terminal.paint()
     terminal.top.settle(1, delivered=True)
     assert terminal.paint() == ["bob: 4", "bob: 5", "bob: 6", "bob: 7", "+ one", ">"]
@@ -391,40 +391,103 @@ def test_under_way_delivered_after_a_resize() -> None:
     assert terminal.paint() == [". one", "! one", ">"]
 
 
+def test_of_many_lines_that_are_delivered_at_once_those_that_are_seen_are_not_shown_again() -> None:
+    terminal = Terminal(height=6)
+    for number in range(8):
+        terminal.top.show_own(number, f"line {number}")
+    terminal.paint()
+    for number in range(8):
+        terminal.top.settle(number, delivered=True)
+    terminal.write(terminal.top.paint())
+    assert terminal.rows == ["+ line 0", "+ line 1", "+ line 2", ">"][-6:] or terminal.rows[-4:] == [
+        "+ line 0", "+ line 1", "+ line 2", ">",
+    ]  # fmt: skip
+
+
+def test_words_are_wrapped_and_indented_under_the_text() -> None:
+    terminal = Terminal(width=30, height=12)
+    terminal.top.show(
+        Piece("12:34 ", DIM), Piece("bob", "32"), Piece(": "), Piece("one two three four five six\nseven")
+    )
+    terminal.top.show(Piece("12:34 "), Piece("a name of over fifteen: "), Piece("and what it says in words"))
+    terminal.top.show_own(1, "mine is wrapped too, of course", name="me: ", clock="12:35 ", room=3)
+    assert terminal.paint() == [
+        "12:34 bob: one two three four", "           five six", "           seven",
+        "12:34 a name of over fifteen:", "    and what it says in words",
+        "12:35 .   me: mine is wrapped", "              too, of course", ">",
+    ]  # fmt: skip
+    terminal.top.progress(1, "1/2")
+    assert "12:35 1/2 me: mine is wrapped" in terminal.paint()
+    terminal.top.settle(1, delivered=True)
+    assert "12:35 +   me: mine is wrapped" in terminal.paint()
+
+
+def test_looks() -> None:
+    terminal = Terminal()
+    terminal.top.show(Piece("bob", nick_look("bob")), Piece(": "), Piece("hello", BOLD))
+    painted = terminal.top.paint()
+    assert f"\x1b[{nick_look('bob')}mbob\x1b[m: \x1b[1mhello\x1b[m".encode() in painted
+    plain = Screen(LineEditor(30), height=6, signs=".+!", has_color=False)
+    plain.show(Piece("bob", nick_look("bob")), Piece(": "), Piece("hello", BOLD))
+    assert b"bob: hello\n" in plain.paint()
+    assert len({nick_look(f"n{number}") for number in range(99)}) == 8
+
+
+def test_a_row_is_one_row_whatever_the_terminal_makes_of_a_character() -> None:
+    """The terminal breaks no row itself: the sign is set in the right one."""
+    terminal = Terminal(width=20, height=8)
+    terminal.top.show_own(1, "mine")
+    terminal.top.show(Piece("\u1112\u1161\u11ab" * 12))
+    terminal.top.show(Piece("\U0001fae8" * 12))
+    terminal.paint()
+    terminal.top.settle(1, delivered=True)
+    assert terminal.paint()[0] == "+ mine"
+
+
+@given(st.text(alphabet="ab  \u0301\u6f22", max_size=60), st.integers(2, 12), st.integers(1, 12))
+def test_wrapped(text: str, width: int, first: int) -> None:
+    rows = wrap(text, width, first)
+    assert "".join(rows).replace(" ", "") == text.replace(" ", "")
+    for number, row in enumerate(rows):
+        room = width if number else first
+        assert columns(row) <= max(room, 2)
+    words = text.split()
+    if all(columns(word) <= width for word in words) and first >= width:
+        assert [word for row in rows for word in row.split()] == words
+
+
 @given(st.lists(st.tuples(st.sampled_from("sod"), st.text(alphabet="ab \n", max_size=25)), max_size=25))
 def test_anything_lines_and_deliveries(steps: List[Tuple[str, str]]) -> None:
-    """Whatever is shown and delivered in between: every sign stands at its own line, and nothing else changes.
-
-    No wide characters: in the last column this emulator wraps them later than terminals do.
-    """
+    """Whatever is shown and delivered in between: every sign stands at its own line, and nothing else changes."""
     terminal = Terminal(12, 8)
-    expected: List[str] = []
-    open_lines: List[int] = []
+    rows: List[str] = []
+    open_lines: List[Tuple[int, int, str]] = []  # number, row, text
+
+    def add(lead: str, text: str) -> None:
+        room = 11 - len(lead)
+        pieces = [row for part in text.split("\n") for row in wrap(part, room, room)]
+        rows.extend((" " * len(lead) * bool(n) + lead * (not n) + row).rstrip() for n, row in enumerate(pieces))
+
     for number, (kind, text) in enumerate(steps):
         label = f"{number}{text}"
         if kind == "s":
-            terminal.top.show(label)
-            expected.append(label)
+            terminal.top.show(Piece(label))
+            add("", label)
         elif kind == "o":
-            terminal.top.show_own(len(expected), label)
-            open_lines.append(len(expected))
-            expected.append(". " + label)
+            terminal.top.show_own(number, label)
+            open_lines.append((number, len(rows), label))
+            add(". ", label)
         elif open_lines:
-            line = open_lines.pop(0)
-            done = "+" + expected[line][1:]
-            whole = Emulator(12, 200)
-            whole.write("\n".join(expected[line:]).encode())
+            line, row, label = open_lines.pop(0)
             terminal.top.settle(line, delivered=True)
-            if whole.screen.cursor.y + 1 < 8:
-                expected[line] = done
+            if len(rows) - row < 8:
+                rows[row] = "+" + rows[row][1:]
             else:
-                expected.append(done)
+                add("+ ", label)
         terminal.write(terminal.top.paint())
     terminal.write(terminal.top.paint())
-    whole = Emulator(12, 1000)
-    whole.write("".join(line + "\n" for line in expected).encode() + b">")
-    rows = whole.rows[: whole.screen.cursor.y + 1]
-    assert terminal.rows[: len(rows)] == rows[-8:]
+    expected = [*rows, ">"][-8:]
+    assert terminal.rows[: len(expected)] == expected
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
