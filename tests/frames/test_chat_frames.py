@@ -123,7 +123,7 @@ def test_a_room_of_three(lab: Lab, python: str, tmp_path: Any) -> None:
     bob.terminal.type(f"/send {photo}")
     ann.terminal.expect(r"^-- bob offers photo\.jpg \(3\.0 MB\): /accept 1")
     ann.terminal.type("/accept")
-    ann.terminal.expect(r"photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked: .*photo-1\.jpg", timeout=30)
+    ann.terminal.expect(r"photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked:\s+.*photo-1\.jpg", timeout=30)
     bob.terminal.expect(r"^-- ann holds all of photo\.jpg, SHA-256 checked$")
     assert (folder / "photo-1.jpg").read_bytes() == photo.read_bytes()
     assert (folder / "photo.jpg").read_bytes() == b"precious"

@@ -333,7 +333,7 @@ def test_a_file_goes_from_node_to_node_and_offers_end_with_their_owner(lab: Lab,
     people[1].expect(r"^-- bob offers photo\.jpg \(3\.0 MB\): /accept 1")
     alice.expect(r"^-- bob offers photo\.jpg \(3\.0 MB\): /accept 1")
     people[1].type("/accept")
-    people[1].expect(r"^-- photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked: ", timeout=30)
+    people[1].expect(r"^-- photo\.jpg from bob: received, 3\.0 MB, SHA-256 checked:", timeout=30)
     assert (folders[1] / "photo.jpg").read_bytes() == content
     people[0].type("/quit")
     alice.expect("^-- bob left$")
