@@ -189,28 +189,32 @@ class FakeNode:
         self.others: Dict[bytes, FakeNode] = {}  # whom `open` reaches
         self.listeners: Dict[int, FakeListener] = {}
         self.others_turn: Callable[[], object] = tuple  # called whenever the program looks at its node
-        self._reading, self._writing = os.pipe()
+        self._pipe: List[int] = []  # from the first `wait` on
         self._awake = False
 
     def now(self) -> float:
         return self.time
 
     def wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            os.write(self._writing, b"\0")
+        if not self._awake and self._pipe:
+            os.write(self._pipe[1], b"\0")
+        self._awake = True
 
     def aside(self, action: Callable[[], Any]) -> "FakeAside":
         self.wake()
         return FakeAside(action)
 
     def wait(self, *files: int, writing: Sequence[int] = (), timeout: Optional[float] = None) -> List[int]:
-        ready = select.select([self._reading, *files], writing, [], timeout)
+        if not self._pipe:
+            self._pipe, was_awake, self._awake = list(os.pipe()), self._awake, False
+            if was_awake:
+                self.wake()
+        ready = select.select([self._pipe[0], *files], writing, [], timeout)
         if self._awake:
             self._awake = False
-            os.read(self._reading, 1)
+            os.read(self._pipe[0], 1)
         self.others_turn()
-        return [file for file in ready[0] + ready[1] if file != self._reading]
+        return [file for file in ready[0] + ready[1] if file != self._pipe[0]]
 
     def next_event(self, *, timeout: Optional[float] = None) -> Any:
         return self.events.popleft() if self.events else None
@@ -243,8 +247,9 @@ class FakeNode:
         return self.found
 
     def close(self) -> None:
-        os.close(self._reading)
-        os.close(self._writing)
+        for end in self._pipe:
+            os.close(end)
+        self._pipe = []
 
     def __enter__(self) -> "FakeNode":
         return self

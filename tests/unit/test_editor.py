@@ -308,6 +308,109 @@ def test_ascii_terminal_paint() -> None:
     assert b"|b" in editor.paint()
 
 
+def completing(*words: str) -> LineEditor:
+    editor = LineEditor(40)
+    editor.completions = lambda before: [before[: before.rfind(" ") + 1] + word for word in words]
+    return editor
+
+
+def test_tab_completes_what_all_candidates_share_then_lists_them_then_tries_each() -> None:
+    editor = completing("alice", "alina", "bob: ")
+    assert editor.feed(b"AL\t") == []
+    assert editor.text == "ali"
+    assert editor.feed(b"\t") == [Action(Act.LIST, "alice  alina")]
+    assert editor.text == "ali"
+    for expected in ("alice", "alina", "alice"):
+        assert editor.feed(b"\t") == []
+        assert editor.text == expected
+    editor.feed(b" hi al\t")
+    assert editor.text == "alice hi ali"
+    assert editor.feed(b"\t") == [Action(Act.LIST, "alice  alina")]
+    editor.feed(b"x\t")
+    assert editor.text == "alice hi alix"
+
+
+def test_tab_with_one_candidate_or_none() -> None:
+    editor = completing("alice", "bob: ", "folder/")
+    for keys, text in ((b"B\t", "bob: "), (b"al\t", "bob: alice "), (b"f\t", "bob: alice folder/"), (b"x\t", None)):
+        editor.feed(keys)
+        assert editor.text == (text or "bob: alice folder/x")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"\x1b]11;rgb:0000/0000/0000\x07", b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\", b"\x1bP>|XTerm(379)\x1b\\",
+     b"\x1b_Gi=31;OK\x1b\\", b"\x1b[?64;1;2;4;6;9;15;16;17;18;21;22;28;29c", b"\x1b[M #!", b"\x1b^x\x1b\\"],
+)  # fmt: skip
+def test_answers_of_the_terminal_are_not_typed(answer: bytes) -> None:
+    """However they are cut."""
+    for cut in range(len(answer) + 1):
+        editor = LineEditor(40)
+        editor.feed(b"a" + answer[:cut])
+        editor.feed(answer[cut:] + b"b")
+        assert editor.text == "ab"
+
+
+def test_answer_that_never_ends_is_bounded() -> None:
+    editor = LineEditor(40)
+    for _ in range(100):
+        editor.feed(b"\x1b]" + b"x" * 1000)
+    assert len(editor._keys) <= 5100
+
+
+def test_lone_escape_ends_after_a_moment() -> None:
+    editor = LineEditor(40)
+    editor.feed(b"ab\x1b")
+    assert editor.patience == 0.05
+    editor.give_up()
+    editor.feed(b"b")  # no Alt-B
+    assert (editor.text, editor.cursor, editor.patience) == ("abb", 3, None)
+
+
+def test_paste_whose_end_got_lost_ends_after_a_moment() -> None:
+    editor = LineEditor(40)
+    editor.feed(PASTE + b"one two")
+    assert (editor.text, editor.patience) == ("", 1.0)
+    editor.give_up()
+    editor.feed(b"!")
+    assert (editor.text, editor.patience) == ("one two!", None)
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    ["a", "e\u0301", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd",
+     "\u1112\u1161\u11ab", "\u2764\ufe0f"],
+)  # fmt: skip
+def test_what_is_one_character_to_a_reader_is_one_step(cluster: str) -> None:
+    editor = editor_with(f"x{cluster}{cluster}y")
+    editor.feed(LEFT + b"\x7f")
+    assert editor.text == f"x{cluster}y"
+    editor.feed(LEFT + RIGHT + LEFT)
+    assert editor.cursor == 1
+    editor.feed(DELETE)
+    assert editor.text == "xy"
+
+
+def test_prompt_that_is_too_long_is_shortened() -> None:
+    editor = LineEditor(40)
+    editor.prompt = "a-long-file-name.tar.gz 12 %; bob carol dave: link lost> "
+    editor.feed(b"text")
+    row = shown(editor)[0]
+    assert row == "a-long-file-name..> text"
+
+
+def test_columns_as_a_table_of_the_field_has_them() -> None:
+    """But for marks that take a place of their own, of which terminals make various things, and younger symbols."""
+    wcwidth = pytest.importorskip("wcwidth")
+    other = [
+        char
+        for char in map(chr, [*range(0x20, 0xD800), *range(0xE000, 0x20000)])
+        if unicodedata.category(char) not in ("Mc", "Cn", "Cc", "Cf", "Co") and wcwidth.wcwidth(char) != columns(char)
+    ]
+    assert len(other) < 250
+    assert {unicodedata.category(char) for char in other} <= {"So", "Lo", "Mn", "Me", "No"}
+
+
 # --- the screen around the row ---------------------------------------------------------------------------------------
 
 
@@ -380,6 +483,18 @@ def test_under_way_delivered_after_it_left_the_screen() -> None:
     terminal.paint()
     terminal.top.settle(1, delivered=True)
     assert terminal.paint() == ["bob: 4", "bob: 5", "bob: 6", "bob: 7", "+ one", ">"]
+
+
+def test_under_way_held_by_some_after_it_left_the_screen() -> None:
+    terminal = Terminal()
+    terminal.top.show_own(1, "one", room=3)
+    for number in range(8):
+        terminal.top.show(Piece(f"bob: {number}"))
+    terminal.paint()
+    terminal.top.progress(1, "1/2")
+    assert terminal.top.paint() == b""
+    terminal.top.settle(1, delivered=True)
+    assert terminal.paint()[-2:] == ["+ one", ">"]
 
 
 def test_under_way_delivered_after_a_resize() -> None:
