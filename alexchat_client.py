@@ -46,8 +46,8 @@ from typing import (
 )
 
 import constants as c
-from alexstream_client import Decline, Offer, Outgoing, Upload, complete_path, hash_file, open_file
-from alexstream_server import Download, Incoming, arrivals, is_sound
+from alexstream_client import Decline, Offer, Outgoing, Upload, Withdrawn, complete_path, hash_file, open_file, unquoted
+from alexstream_server import Download, Incoming, arrivals, is_sound, part_path
 from node import (
     INFINITY,
     Aside,
@@ -504,11 +504,11 @@ class Malformed(NamedTuple):
     reason: str
 
 
-Record = Union[Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Malformed]
+Record = Union[Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Withdrawn, Malformed]
 
 CAN = "private files room"  # messages for one alone, offers of files, members that call each other
 # The types of lines: "type" in JSON is the name in small letters.
-_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline)
+_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Withdrawn)
 _KEYS = {"ident": "id"}  # where JSON has another word for a field
 _FIELD_TYPES = {"ident": int, "size": int, "act": int, "lines": int, "members": dict}  # the others are text
 
@@ -681,6 +681,11 @@ class Conversation:
 # --- Files ----------------------------------------------------------------------------------------------------------
 
 
+def shown_name(file: Outgoing) -> str:
+    """Return how to show the name of a file of ours."""
+    return printable(os.path.basename(file.path))
+
+
 class Files:
     """The files that this person offers, was offered, sends and receives."""
 
@@ -694,6 +699,7 @@ class Files:
         self._numbers = itertools.count(1)
         self._hashing: Deque[Tuple[Outgoing, Aside]] = deque()  # to be offered when their digest is known
         self._shared: Dict[str, Outgoing] = {}  # by token
+        self._wanted_by: Dict[str, Set[bytes]] = {}  # who was offered it, and has neither declined nor got it, nor left
         self._listener: Optional[Listener] = None
         self._uploads: List[Upload] = []
         self._downloads: Dict[int, Download] = {}
@@ -705,7 +711,7 @@ class Files:
         """Open a file, to be offered once it is hashed; raise OSError, ValueError."""
         if len(self._shared) + len(self._hashing) >= c.OFFERS_MAX:
             raise ValueError(f"{c.OFFERS_MAX} files are offered already")
-        file = open_file(path)
+        file = open_file(unquoted(path))
         digest = self._node.aside(functools.partial(hash_file, os.dup(file.descriptor), file.size))
         self._hashing.append((file, digest))
 
@@ -727,25 +733,48 @@ class Files:
         self._shared[token] = file._replace(sha256=digest)
         return Offer(token, os.path.basename(file.path), file.size, digest)
 
-    def path(self, token: str) -> str:
-        """Return where a file of ours is."""
+    def offered(self, token: str, addresses: Iterable[bytes]) -> str:
+        """Note who was offered a file of ours; return where it is."""
+        self._wanted_by[token] = set(addresses)
         return self._shared[token].path
 
     def forget(self, token: str) -> None:
-        """Take an offer back."""
+        """Offer a file no more."""
+        self._wanted_by.pop(token, None)
         os.close(self._shared.pop(token).descriptor)
 
-    def withdraw(self, address: bytes) -> None:
-        """Forget what a node that has left offered and this person did not accept."""
-        for number, incoming in list(self.incoming.items()):
-            if incoming.address == address and number not in self._downloads:
-                del self.incoming[number]
+    def own_token(self, which: str) -> Optional[str]:
+        """Return the token of the file of ours meant by its name or, if there is only one, nothing."""
+        tokens = [t for t, file in self._shared.items() if which in ("", os.path.basename(file.path), file.path)]
+        return tokens[0] if len(tokens) == 1 else None
 
-    def declined(self, token: str, name: str) -> None:
+    def unsend(self, token: str) -> str:
+        """Offer a file of ours no more, also to those that are fetching it; return its name."""
+        file = self._shared[token]
+        for upload in self._uploads:
+            if upload.file == file:
+                upload.stream.abort()
+                upload.is_over = True
+        self.forget(token)
+        return shown_name(file)
+
+    def withdraw(self, address: bytes, token: str = "") -> Optional[Incoming]:
+        """Forget what a node that has left offered, or one offer that it takes back; not what is on its way here."""
+        found = None
+        for number, incoming in list(self.incoming.items()):
+            is_meant = token in ("", incoming.offer.token)
+            if incoming.address == address and is_meant and number not in self._downloads:
+                found = self.incoming.pop(number)
+        for wanting in self._wanted_by.values() if not token else ():
+            wanting.discard(address)
+        return found
+
+    def declined(self, token: str, name: str, address: bytes) -> None:
         """Say that a member does not want a file of ours."""
-        if token in self._shared:
+        if address in self._wanted_by.get(token, ()):
+            self._wanted_by[token].discard(address)
             file = self._shared[token]
-            self._console.note(f"{name} does not want {printable(os.path.basename(file.path))}")
+            self._console.note(f"{name} does not want {shown_name(file)}")
             self._tell("file declined", name=name, path=file.path, sha256=file.sha256)
 
     # -- others'
@@ -772,7 +801,9 @@ class Files:
 
     def choose(self, which: str) -> Optional[int]:
         """Return the number of the offer meant by a number, a sender or, if there is only one, nothing."""
-        numbers = [n for n, incoming in self.incoming.items() if which in ("", str(n), incoming.sender)]
+        if which.isdigit() and int(which) in self.incoming:
+            return int(which)
+        numbers = [n for n, incoming in self.incoming.items() if which in ("", incoming.sender)]
         if len(numbers) == 1:
             return numbers[0]
         lines = [f"  {n}  {self.incoming[n].name} from {self.incoming[n].sender}" for n in numbers or self.incoming]
@@ -800,6 +831,8 @@ class Files:
         if number in self._downloads:
             self._downloads.pop(number).close()
         incoming = self.incoming.pop(number)
+        with contextlib.suppress(OSError):
+            os.unlink(part_path(self._folder, incoming.offer))
         return incoming.address, Decline(incoming.offer.token)
 
     # -- both
@@ -821,23 +854,40 @@ class Files:
 
     def progress(self) -> str:
         """Return how far the files have come, for the prompt."""
-        names = [f"{one.incoming.name} {one.percent}" for one in self._downloads.values()]
-        names += [f"{os.path.basename(one.file.path)} {one.percent}" for one in self._uploads if one.file]
-        return ", ".join(names)
+        names = [f"{one.incoming.name} {one.progress}" for one in self._downloads.values()]
+        uploads = [(one.file, one) for one in self._uploads if one.file is not None]
+        return ", ".join(
+            [*names, *(f"{shown_name(file)} {one.progress(now=self._node.now())}" for file, one in uploads)]
+        )
+
+    def rows(self) -> List[Tuple[str, str, str, str]]:
+        """Return a row of each file: its state, name, how far or how large it is, and who offers or takes it."""
+        rows = [("comes", d.incoming.name, d.progress, f"from {d.incoming.sender}") for d in self._downloads.values()]
+        for number, one in enumerate(self._uploads):
+            if one.file is not None:
+                state, to = "goes" if number < c.UPLOADS_MAX else "waits", f"to {format_address(one.stream.peer)}"
+                rows.append((state, shown_name(one.file), one.progress(now=self._node.now()), to))
+        for number, incoming in self.incoming.items():
+            if number not in self._downloads:
+                how = f"by {incoming.sender}: /accept {number}"
+                rows.append(("offered", incoming.name, format_size(incoming.offer.size), how))
+        for file in [*self._shared.values(), *(file for file, _ in self._hashing)]:
+            state = "offered" if file.sha256 else "is read"
+            rows += [(state, shown_name(file), format_size(file.size), "by you")]
+        return rows
 
     def turn(self, name_of: Callable[[bytes], str]) -> None:
         """Let every file go on."""
-        now = self._node.now()
-        for stream in arrivals(self._listener) if self._listener else ():
-            if len(self._uploads) < c.UPLOADS_MAX:
-                self._uploads.append(Upload(stream, now=now))
-            else:
-                stream.abort()
-        for upload in self._uploads:
-            told = upload.turn(self._shared, now=now)
-            if told and upload.file:
+        self._take_fetchers()
+        for number, upload in enumerate(self._uploads):
+            told = upload.turn(self._shared, now=self._node.now(), may_send=number < c.UPLOADS_MAX)
+            if told and upload.file is not None and upload.file in self._shared.values():
                 self._tell_of_upload(upload, upload.file, name_of(upload.stream.peer), told)
         self._uploads = [upload for upload in self._uploads if not upload.is_over]
+        taken = [upload.file for upload in self._uploads]
+        for token, wanting in list(self._wanted_by.items()):
+            if not wanting and self._shared[token] not in taken:
+                self.forget(token)
         for number, download in list(self._downloads.items()):
             told = download.turn()
             if told:
@@ -848,9 +898,26 @@ class Files:
                 del self.incoming[number]
                 self._is_full = False
 
+    def _take_fetchers(self) -> None:
+        """Take the streams of those that fetch a file; a few at once, the others wait in line."""
+        now = self._node.now()
+        for stream in arrivals(self._listener) if self._listener else ():
+            same = sum(upload.stream.peer == stream.peer for upload in self._uploads)
+            if same < c.UPLOADS_PER_NODE and len(self._uploads) < c.UPLOADS_IN_LINE:
+                self._uploads.append(Upload(stream, now=now))
+            else:
+                stream.abort()
+        if len(self._uploads) > c.UPLOADS_MAX:  # who takes nothing goes behind those that wait
+            self._uploads.sort(key=lambda upload: now >= upload.progress_at + c.UPLOAD_STALL_SECONDS)
+
     def _tell_of_upload(self, upload: Upload, file: Outgoing, name: str, told: str) -> None:
-        what = told.format(printable(os.path.basename(file.path)))
+        what = told.format(shown_name(file))
         self._console.note(f"{name} {what}", is_error=not upload.is_held)
+        token = next(token for token, shared in self._shared.items() if shared == file)
+        if upload.is_broken:
+            self.forget(token)
+        elif upload.is_held:
+            self._wanted_by[token].discard(upload.stream.peer)
         kind = "file finished" if upload.is_held else "file failed"
         reason = {} if upload.is_held else {"reason": what}
         self._tell(kind, name=name, address=upload.stream.peer, path=file.path, sha256=file.sha256, **reason)
@@ -1390,12 +1457,30 @@ class Room:
 
     def send(self, path: str) -> None:
         """Offer a file to everybody here."""
+        if not path:
+            self.console.reply("usage: /send PATH")
+            return
         try:
             self.files.send(path)
         except OSError as error:
             self.console.reply(f"{printable(path)}: {error.strerror}")
         except ValueError as error:
             self.console.reply(printable(str(error)))
+
+    def unsend(self, which: str) -> None:
+        """Take an offer back, also when the file is on its way."""
+        token = self.files.own_token(which)
+        if token is None:
+            self.console.reply("which file of yours? /files lists them")
+            return
+        for chat in self.members():
+            if chat.can("room"):
+                chat.put(Withdrawn(token))
+        self.console.note(f"{self.files.unsend(token)} is offered no more")
+
+    def list_files(self, _: str) -> None:
+        """List what is offered, on its way and in line."""
+        self.console.reply("\n".join(format_table(self.files.rows())) or "no files")
 
     def accept(self, which: str) -> None:
         """Fetch an offered file."""
@@ -1469,11 +1554,11 @@ class Room:
 
     def _offer(self, offer: Offer) -> None:
         """Tell everybody of a file of ours."""
-        takers = sum(chat.put(offer) for chat in self.members() if chat.can("files"))
+        takers = [chat.peer for chat in self.members() if chat.can("files") and chat.put(offer)]
         size = format_size(offer.size)
         if takers:
             self.console.note(f"offered {printable(offer.file)} ({size}); it goes to who accepts it")
-            path = self.files.path(offer.token)
+            path = self.files.offered(offer.token, takers)
             me = {"name": self.own_name, "address": self.node.address}
             self.tell("file offered", **me, path=path, size=offer.size, sha256=offer.sha256)
         else:
@@ -1557,11 +1642,19 @@ class Room:
         elif isinstance(record, Missed):
             self.console.note(f"{chat.name} said {record.lines} lines more, which were not kept until you took them")
             self.tell("missed", name=chat.name, address=chat.peer, lines=record.lines)
-        elif isinstance(record, Offer):
+        else:
+            self._hear_of_file(chat, record)
+
+    def _hear_of_file(self, chat: Conversation, record: Record) -> None:
+        if isinstance(record, Offer):
             if chat.peer not in self._ignored:
                 self.files.take_offer(record, chat.name, chat.peer)
         elif isinstance(record, Decline):
-            self.files.declined(record.token, chat.name)
+            self.files.declined(record.token, chat.name, chat.peer)
+        elif isinstance(record, Withdrawn):
+            incoming = self.files.withdraw(chat.peer, record.token)
+            if incoming is not None:
+                self.console.note(f"{chat.name} offers {incoming.name} no more")
 
     def _hear_line(self, chat: Conversation, message: Say) -> None:
         """Show a message."""
@@ -1726,6 +1819,8 @@ COMMANDS = (
     Command("/nick", "NAME", "take another name", Room.nick),
     Command("/ignore", "[NAME]", "hide what somebody says, or show it again", Room.ignore),
     Command("/send", "PATH", "offer a file to everybody here", Room.send),
+    Command("/unsend", "[FILE]", "take an offer back", Room.unsend),
+    Command("/files", "", "what is offered and on its way", Room.list_files),
     Command("/accept", "[NUMBER or NAME]", "fetch an offered file, or the rest of it", Room.accept),
     Command("/decline", "[NUMBER or NAME]", "do not want it, or stop it", Room.decline),
     Command("/call", "NODE", "call another room: the two become one", Room.call),

@@ -13,8 +13,10 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
+import contextlib
 import errno
 import hashlib
+import shlex
 import stat
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -32,7 +34,7 @@ from node import (
     run,
     tell_on_stderr,
 )
-from utils import LineSplitter, decode_json, is_typable
+from utils import LineSplitter, decode_json, format_rate, is_typable
 
 BLOCK_BYTES = 64 << 10
 PROGRESS_SECONDS = 1.0
@@ -132,6 +134,12 @@ class Decline(NamedTuple):
     token: str
 
 
+class Withdrawn(NamedTuple):
+    """The file with this token is offered no more."""
+
+    token: str
+
+
 class Outgoing(NamedTuple):
     """A file of ours that others may fetch."""
 
@@ -142,14 +150,24 @@ class Outgoing(NamedTuple):
 
 
 def open_file(path: str) -> Outgoing:
-    """Open a file of ours, without its digest; raise OSError, or ValueError if it is a directory or a device."""
+    """Open a file of ours, without its digest; raise OSError, or ValueError for what is no file of a known size."""
     path = os.path.expanduser(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    is_file = stat.S_ISREG(status.st_mode)
+    if not is_file or (status.st_size == 0 and os.pread(descriptor, 1, 0)):  # as those in /proc
         os.close(descriptor)
-        raise ValueError(f"{path} is not a file")
+        raise ValueError(f"{path} is not a file{' of a known size' * is_file}")
     return Outgoing(path, descriptor, status.st_size)
+
+
+def unquoted(path: str) -> str:
+    """Return a path that may be quoted for a shell, as it is dragged into a terminal; one that is there stays."""
+    if not os.path.lexists(os.path.expanduser(path)):
+        with contextlib.suppress(ValueError):
+            words = shlex.split(path)
+            return words[0] if len(words) == 1 else path
+    return path
 
 
 def complete_path(begun: str) -> List[str]:
@@ -206,9 +224,12 @@ class Upload:
         self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life
         self._splitter = LineSplitter(c.REQUEST_BYTES)
         self._piece = b""
+        self.is_broken = False  # the file is not what it was
+        self.began_at = self.progress_at = now
+        self._began_from = 0
 
-    def turn(self, shared: Dict[str, Outgoing], *, now: float) -> str:
-        """Go on as far as the stream lets; return what to tell the person. Never raises."""
+    def turn(self, shared: Dict[str, Outgoing], *, now: float, may_send: bool = True) -> str:
+        """Go on as far as the stream lets, if it `may_send` already; return what to tell the person. Never raises."""
         try:
             ended = self.stream.ended  # looked at before, or the last word could come in between
             data = self.stream.read(c.REQUEST_BYTES)
@@ -221,13 +242,17 @@ class Upload:
                     self.is_held = bool(fields.get("ok")) and self.offset == self.file.size
                     self.stream.close() if self.is_held else self.stream.abort()
                     return "holds all of {}, SHA-256 checked" if self.is_held else "got {} damaged"
-            if self.file is not None:
+            if self.file is not None and may_send:
                 self._send(self.file, now)
+            elif self.file is not None:  # waits in line
+                self.deadline, self.began_at = now + c.UPLOAD_SECONDS, now
             if data == b"" or ended or now >= self.deadline:
                 raise ConnectionAbortedError("nothing more is wanted")
         except OSError:  # of the stream, or of the file
             self.is_over = True
             self.stream.abort()
+            if self.is_broken:
+                return "could not have {}, which has become shorter"
             return "stopped taking {} at " + self.percent if self.file else ""
         return ""
 
@@ -236,24 +261,36 @@ class Upload:
         """How much of the file the stream has taken."""
         return f"{100 * self.offset // max(self.file.size, 1)} %" if self.file else ""
 
+    def progress(self, *, now: float) -> str:
+        """Return how far it is, how fast it goes and how long it will take."""
+        size = self.file.size if self.file else 0
+        return f"{self.percent}{format_rate(self.offset - self._began_from, now - self.began_at, size - self.offset)}"
+
     def _begin(self, fields: Dict[str, Any], shared: Dict[str, Outgoing], now: float) -> None:
         token, offset = fields.get("id"), fields.get("offset")
         file = shared.get(token) if isinstance(token, str) else None
         if file is None or type(offset) is not int or not 0 <= offset <= file.size:
             raise ConnectionRefusedError("no such file")
         self.file, self.offset, self.deadline = file, offset, now + c.UPLOAD_SECONDS
+        self.began_at = self.progress_at = now
+        self._began_from = offset
 
     def _send(self, file: Outgoing, now: float) -> None:
         for _ in range(c.PIECES_PER_TURN):
             if not self._piece:
-                self._piece = read_piece(file.descriptor, self.offset, min(c.FILE_PIECE_BYTES, file.size - self.offset))
+                count = min(c.FILE_PIECE_BYTES, file.size - self.offset)
+                try:
+                    self._piece = read_piece(file.descriptor, self.offset, count)
+                except OSError:
+                    self.is_broken = True
+                    raise
             if not self._piece:
                 self.stream.finish()
                 return
             taken = self.stream.write(self._piece)
             if not taken:
                 return
-            self.deadline = now + c.UPLOAD_SECONDS
+            self.deadline, self.progress_at = now + c.UPLOAD_SECONDS, now
             self.offset += taken
             self._piece = self._piece[taken:]
 

@@ -39,7 +39,7 @@ from node import (
     open_node,
     run,
 )
-from utils import encode_json, format_address, format_size, printable
+from utils import encode_json, format_address, format_rate, format_size, printable
 
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
 EXAMPLES = """\
@@ -212,6 +212,11 @@ def is_sound(offer: Offer) -> bool:
     return named is not None and 0 <= offer.size < 1 << 63
 
 
+def part_path(folder: str, offer: Offer) -> str:
+    """Return the name of the hidden file that an offered file is until it is whole."""
+    return os.path.join(folder, f".{offer.sha256[:32]}.alexchat-part")
+
+
 class Download:
     """A file on its way here: fetched from where the last try stopped, checked, and given a name that was free.
 
@@ -231,7 +236,7 @@ class Download:
         self._hasher: Optional[Aside] = None
         self._may_have_more = False  # there may be more to read
         self._lost_at = INFINITY
-        self._part = os.path.join(folder, f".{incoming.offer.sha256[:32]}.alexchat-part")
+        self._part = part_path(folder, incoming.offer)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         self._descriptor = os.open(self._part, flags, 0o600)
         try:
@@ -239,6 +244,8 @@ class Download:
             self.offset = os.fstat(self._descriptor).st_size
             if self.offset > self._size:
                 self._restart()
+            self._is_resumed = self.offset > 0  # perhaps with what another node sent
+            self._began_from, self._began_at = self.offset, node.now()
             disk = os.statvfs(folder)
             if disk.f_bavail * disk.f_frsize < self._size - self.offset:
                 raise OSError(errno.ENOSPC, "not enough room on the disk")
@@ -250,6 +257,14 @@ class Download:
     def percent(self) -> str:
         """How much of the file is here."""
         return f"{100 * self.offset // max(self._size, 1)} %"
+
+    @property
+    def progress(self) -> str:
+        """How far it is, how fast it goes and how long it will take."""
+        if self._hasher is not None:
+            return "is checked"
+        seconds = self._node.now() - self._began_at
+        return f"{self.percent}{format_rate(self.offset - self._began_from, seconds, self._size - self.offset)}"
 
     @property
     def is_busy(self) -> bool:
@@ -281,6 +296,11 @@ class Download:
         """Let go; the part stays."""
         if not self.is_over:
             self._stop()
+
+    def discard(self) -> None:
+        """Remove the part."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._part)
 
     def _call(self) -> None:
         if self._node.now() >= self.call_at:
@@ -331,6 +351,11 @@ class Download:
         if hasher.result() != self.incoming.offer.sha256:
             self._say_goodbye(ok=False)
             self._restart()
+            if self._is_resumed:  # the beginning may be another node's fault: once again, from here alone
+                self._is_resumed, self._hasher, self._stream = False, None, None
+                self.call_at, self._began_from, self._began_at = self._node.now(), 0, self._node.now()
+                return "its beginning, from an earlier try, was damaged: once more from the start"
+            self.discard()
             raise ValueError("refused: its SHA-256 is not the one that was said")
         self.path = self._place()
         self._say_goodbye(ok=True)

@@ -609,6 +609,14 @@ def format_size(size: int) -> str:
     return f"{size} bytes"
 
 
+def format_rate(count: int, seconds: float, left: int) -> str:
+    """Return how fast bytes go, and how long those left will take: `, 3.4 MB/s, 0:23 left`; empty in the beginning."""
+    if seconds < 1 or count <= 0:
+        return ""
+    wait = int(left * seconds / count)
+    return f", {format_size(int(count / seconds))}/s, {wait // 60}:{wait % 60:02d} left"
+
+
 # --- The line editor ------------------------------------------------------------------------------------------------
 
 
