@@ -862,11 +862,13 @@ class Files:
 
     def rows(self) -> List[Tuple[str, str, str, str]]:
         """Return a row of each file: its state, name, how far or how large it is, and who offers or takes it."""
-        rows = [("comes", d.incoming.name, d.progress, f"from {d.incoming.sender}") for d in self._downloads.values()]
-        for number, one in enumerate(self._uploads):
-            if one.file is not None:
-                state, to = "goes" if number < c.UPLOADS_MAX else "waits", f"to {format_address(one.stream.peer)}"
-                rows.append((state, shown_name(one.file), one.progress(now=self._node.now()), to))
+        rows = []
+        for one in self._downloads.values():
+            rows += [("comes", one.incoming.name, one.progress, f"from {one.incoming.sender}")]
+        for number, upload in enumerate(self._uploads):
+            if upload.file is not None:
+                state, to = "goes" if number < c.UPLOADS_MAX else "waits", f"to {format_address(upload.stream.peer)}"
+                rows.append((state, shown_name(upload.file), upload.progress(now=self._node.now()), to))
         for number, incoming in self.incoming.items():
             if number not in self._downloads:
                 how = f"by {incoming.sender}: /accept {number}"

@@ -245,7 +245,8 @@ class Upload:
             if self.file is not None and may_send:
                 self._send(self.file, now)
             elif self.file is not None:  # waits in line
-                self.deadline, self.began_at = now + c.UPLOAD_SECONDS, now
+                self.deadline = now + c.UPLOAD_SECONDS
+                self.began_at = self.progress_at = now
             if data == b"" or ended or now >= self.deadline:
                 raise ConnectionAbortedError("nothing more is wanted")
         except OSError:  # of the stream, or of the file

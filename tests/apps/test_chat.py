@@ -592,7 +592,7 @@ def test_terminal_help() -> None:
             "  //TEXT                           say a line that begins with /",
             ">",
         )
-        assert len(terminal.rows) == 15  # none is wrapped
+        assert len(terminal.rows) == 17  # none is wrapped
 
 
 CLOCK = r"\d\d:\d\d "

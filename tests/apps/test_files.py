@@ -686,17 +686,151 @@ def test_a_disk_that_fails_at_closing_too_ends_only_the_download(fetching: Any, 
     close(descriptor)
 
 
-def test_fetcher_that_says_nothing(world: World, file: str) -> None:
+def test_fetchers_that_say_nothing(world: World, file: str) -> None:
+    """So many of one node, so many in all, for so long."""
     ann = world.enter("ann")
     offer(world, ann, file)
-    streams = [connect(FakeNode(77), ann.node) for _ in range(constants.UPLOADS_MAX + 1)]
+    streams = [connect(FakeNode(77 + n // 10), ann.node) for n in range(200)]
     ann.node.listeners[PORT_FILE].arrived.extend(stream.other for stream in streams)
     world.run(1)
-    assert [stream.ended for stream in streams] == [False] * constants.UPLOADS_MAX + [True]
+    assert [stream.ended for stream in streams[:5]] == [False] * constants.UPLOADS_PER_NODE + [True]
+    assert sum(not stream.ended for stream in streams) == constants.UPLOADS_IN_LINE
     ann.node.time += constants.REQUEST_SECONDS
     world.run(1)
     assert all(stream.ended for stream in streams)
     assert "stopped" not in "".join(ann.told)
+
+
+def test_who_fetches_and_takes_nothing_goes_behind_those_that_wait(world: World, file: str) -> None:
+    ann = world.enter("ann")
+    offer(world, ann, file)
+    (token,) = ann.room.files._shared
+    streams = [connect(FakeNode(77 + n), ann.node) for n in range(constants.UPLOADS_MAX + 1)]
+    for stream in streams:
+        stream.other.room = 1000
+        stream.write(json.dumps({"type": "get", "id": token, "offset": 0}).encode() + b"\n")
+        ann.node.listeners[PORT_FILE].arrived.append(stream.other)
+    world.run(2)
+    assert [len(stream._arrived) for stream in streams] == [1000] * constants.UPLOADS_MAX + [0]
+    assert [row[0] for row in ann.room.files.rows()] == ["goes"] * constants.UPLOADS_MAX + ["waits", "offered"]
+    ann.node.time += constants.UPLOAD_STALL_SECONDS
+    streams[0].other.room = 1000
+    world.run(2)
+    assert len(streams[-1]._arrived) == 1000
+    assert len(streams[0]._arrived) == 2000
+
+
+def test_files_are_listed_with_rate_and_time_left_on_both_sides(world: World, file: str) -> None:
+    ann, bob = world.enter("ann"), world.enter("bob")
+    bob.type("/files")
+    bob.room.turn()
+    assert bob.told[-1] == "no files"
+    stream = half(world, ann, bob, file)
+    ann.node.time += 2
+    bob.node.time += 2
+    for person in (ann, bob):
+        person.type("/files")
+    world.run(1)
+    rate = "640.0 kB/s, 0:02 left"
+    assert bob.told[-1] == f"comes  photo.jpg  50 %, {rate}  from ann"
+    assert ann.told[-1].splitlines() == [
+        f"goes     photo.jpg  50 %, {rate}  to 02:00:00:00:00:03",
+        "offered  photo.jpg  2.6 MB                       by you",
+    ]
+    assert bob.console.prompt == f"photo.jpg 50 %, {rate}> "
+    stream.room = len(CONTENT)
+    world.run()
+    assert bob.files() == {"photo.jpg": CONTENT}
+
+
+def test_offer_is_taken_back(world: World, file: str) -> None:
+    """Also from who is fetching it; nobody else can have it then."""
+    ann, bob, eve = world.enter("ann"), world.enter("bob"), world.enter("eve")
+    half(world, ann, bob, file)
+    ann.type("/unsend nothing", "/unsend photo.jpg")
+    world.run()
+    assert "which file of yours? /files lists them" in ann.told
+    assert ann.told[-1] == "photo.jpg is offered no more"
+    assert eve.told[-1] == "ann offers photo.jpg no more"
+    assert ann.room.files._shared == {}
+    bob.node.time += constants.RESUME_SECONDS + 1
+    world.run()
+    assert not bob.room.files.is_active
+
+
+def test_offer_that_all_have_declined_or_got_is_over(world: World, file: str) -> None:
+    ann, bob, eve = world.enter("ann"), world.enter("bob"), world.enter("eve")
+    for _ in range(2 * constants.OFFERS_MAX):
+        offer(world, ann, file)
+        for person in (world.people[0], bob, eve):
+            person.type("/decline")
+        world.run()
+    assert ann.room.files._shared == {}
+    offer(world, ann, file)
+    world.people[0].type("/decline")
+    bob.type("/accept")
+    eve.room.leave()
+    world.run(30)
+    assert bob.files() == {"photo.jpg": CONTENT}
+    assert ann.room.files._shared == {}
+
+
+def test_nothing_is_left_of_what_is_declined(world: World, file: str) -> None:
+    ann, bob = world.enter("ann"), world.enter("bob")
+    half(world, ann, bob, file)
+    assert len(bob.files()) == 1
+    bob.type("/decline")
+    world.run()
+    assert bob.files() == {}
+
+
+def test_part_begun_by_another_is_no_reason_to_blame_who_sends_the_rest(world: World, file: str) -> None:
+    ann, bob = world.enter("ann"), world.enter("bob")
+    with open(os.path.join(bob.folder, f".{DIGEST[:32]}.alexchat-part"), "wb") as part:
+        part.write(b"wrong" * 1000)
+    offer(world, ann, file)
+    bob.type("/accept")
+    world.run(30)
+    assert "photo.jpg from ann: its beginning, from an earlier try, was damaged: once more from the start" in bob.told
+    assert bob.files() == {"photo.jpg": CONTENT}
+
+
+def test_file_that_has_become_shorter_is_told_once_and_offered_no_more(world: World, file: str) -> None:
+    people = [world.enter("ann"), world.enter("bob"), world.enter("eve")]
+    ann = people[0]
+    streams = [half(world, ann, people[1], file)]
+    people[2].type("/accept")
+    world.run(1)
+    os.truncate(file, 1000)
+    streams[0].room = len(CONTENT)
+    world.run(30)
+    assert sum("has become shorter" in line for line in ann.told) == 1
+    assert ann.room.files._shared == {}
+
+
+def test_file_names_as_people_give_them(world: World, tmp_path: Any) -> None:
+    """Plain, quoted, as they are dragged into a terminal; and those that are no files."""
+    ann = world.enter("ann")
+    path = tmp_path / "my photo.jpg"
+    path.write_bytes(b"x")
+    for typed in (str(path), f"'{path}'", f'"{path}"', str(path).replace(" ", "\\ ")):
+        offer(world, ann, typed)
+        assert ann.told[-1] == "offered my photo.jpg (1 bytes); it goes to who accepts it"
+    ann.type("/send", "/send /proc/cpuinfo", "/send 'my")
+    world.run()
+    assert ann.told[-3:] == [
+        "usage: /send PATH", "/proc/cpuinfo is not a file of a known size", "'my: No such file or directory",
+    ]  # fmt: skip
+
+
+def test_number_in_the_list_goes_before_a_person_called_so(world: World, file: str) -> None:
+    ann, bob = world.enter("ann"), world.enter("2")
+    offer(world, ann, file)
+    offer(world, bob, file)
+    world.people[0].type("/accept 1")
+    world.run(30)
+    assert world.people[0].files() == {"photo.jpg": CONTENT}
+    assert list(world.people[0].room.files.incoming) == [2]
 
 
 def test_own_offers_are_bounded(world: World, file: str) -> None:
