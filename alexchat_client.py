@@ -682,8 +682,8 @@ class Conversation:
 
 
 def shown_name(file: Outgoing) -> str:
-    """Return how to show the name of a file of ours."""
-    return printable(os.path.basename(file.path))
+    """Return how to show the name of a file of ours, in one row."""
+    return printable(os.path.basename(file.path)).replace("\n", " ")
 
 
 class Files:
@@ -2111,6 +2111,7 @@ def linger_argument(text: str) -> float:
     return float(text)
 
 
+HELP = "; /help lists the commands"
 TYPING = """\
 typing: Enter sends; the sign before your line is a dot until the nodes of all others hold it, then a check mark;
   while some do, it says how many: 2/3. `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and
@@ -2146,7 +2147,7 @@ def main() -> int:
             return 0
         stream, callers = call(node, peer)
         with console:
-            console.note(f"connected to {format_address(peer)}")
+            console.note(f"connected to {format_address(peer)}" + HELP * console.is_interactive)
             room = open_room(node, console, arguments, callers=callers)
             room.join(stream)
             return room.run()

@@ -9,7 +9,7 @@ if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
-from alexchat_client import TYPING, chat_parser, check_downloads, open_console, open_room
+from alexchat_client import HELP, TYPING, chat_parser, check_downloads, open_console, open_room
 from node import INFINITY, open_node, run
 
 EXAMPLES = f"""\
@@ -27,6 +27,8 @@ def main() -> int:
     arguments = parser.parse_args()
     check_downloads(arguments)
     with open_node(arguments, client="alexchat_client.py") as node, open_console(arguments) as console:
+        if console.is_interactive:
+            console.note("the room is open" + HELP)
         return open_room(node, console, arguments, is_opener=True).run()
 
 

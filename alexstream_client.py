@@ -177,7 +177,7 @@ def complete_path(begun: str) -> List[str]:
     try:
         with os.scandir(os.path.expanduser(folder) or ".") as entries:
             return [
-                folder + entry.name + "/" * entry.is_dir()
+                folder + entry.name + "/" * os.path.isdir(entry.path)  # of a link that loops `is_dir` raises
                 for entry in entries
                 if (start or entry.name[0] != ".") and entry.name.startswith(start) and all(map(is_typable, entry.name))
             ]

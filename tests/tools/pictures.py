@@ -11,6 +11,7 @@ import itertools
 import os
 import signal
 import sys
+import tempfile
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import pyte
@@ -196,7 +197,7 @@ def play_chat(lab: Lab) -> List[Pane]:
     """Two people; what one says arrives while the other is typing."""
     left, right = lab.line(2)
     address = right.ports[0].address
-    bob, alice = open_shell(right, "bob", 110, 9), open_shell(left, "alice", 110, 9)
+    bob, alice = open_shell(right, "bob", 110, 10), open_shell(left, "alice", 110, 10)
     bob.terminal.type("python3 alexchat_server.py eth0 --name bob")
     bob.terminal.expect("^alexmesh: node")
     alice.terminal.type(f"python3 alexchat_client.py eth0 {address} --name alice")
@@ -209,24 +210,39 @@ def play_chat(lab: Lab) -> List[Pane]:
     alice.terminal.expect("> This half of a line st")
     bob.terminal.type("Nothing that arrives damages what you are typing.")
     alice.terminal.expect("bob: Nothing")
-    bob.terminal.expect("✓ Nothing")
+    bob.terminal.expect("✓ bob: Nothing")
     return [alice, bob]
 
 
-def play_who(lab: Lab) -> List[Pane]:
-    """Three people in one room, one of them behind a relay; one asks who is here."""
-    left, relay, right = lab.line(3)
-    start(relay, "node.py", "--name", "relay")
-    alice = open_shell(left, "alice", 110, 14)
-    start(right, "alexchat_server.py", "--name", "bob")
-    alice.terminal.type(f"python3 alexchat_client.py eth0 {right.ports[0].address} --name alice")
-    alice.terminal.expect("bob .*is here")
-    carol = start(relay, "alexchat_client.py", right.ports[0].address, "--name", "carol")
-    alice.terminal.expect("carol .*is here")
-    carol.send("I am only one hop away from bob.\n")
-    alice.terminal.expect("carol: I am")
+def play_room(lab: Lab) -> List[Pane]:
+    """Three people in one room, one of whom is away; a file is on its way; one asks who is here."""
+    left, middle, right = lab.bridge(3)
+    photo = os.path.join(tempfile.mkdtemp(), "photo.jpg")
+    with open(photo, "wb") as file:
+        file.write(os.urandom(1 << 20) * 200)
+    alice = open_shell(left, "alice", 110, 20)
+    alice.terminal.type("python3 alexchat_server.py eth0 --name alice")
+    alice.terminal.expect("the room is open")
+    bob = start(middle, "alexchat_client.py", left.ports[0].address, "--name", "bob")
+    carol = start(right, "alexchat_client.py", left.ports[0].address, "--name", "carol")
+    for name in ("bob", "carol"):
+        alice.terminal.expect(f"{name} .*is here")
+    bob.expect("carol .*is here", where="err")
+    bob.send("good morning; there is no server in this room, is there?\n")
+    alice.terminal.expect("bob: good")
+    alice.terminal.type("No. I may go, and you two stay.")
+    alice.terminal.expect("✓   alice: No")
+    carol.send("Alice, may I have the photo?\n")
+    alice.terminal.expect("carol: Alice")
+    carol.signal(signal.SIGSTOP)
+    alice.terminal.type("/me looks for it")
+    alice.terminal.expect("1/2 .* alice looks")
+    alice.terminal.expect("carol is gone", timeout=20)
     alice.terminal.type("/who")
-    alice.terminal.expect(r"^bob\s+02:")
+    alice.terminal.expect(r"^bob\s+02:", timeout=20)
+    lab.lose(middle.ports[0], 3)  # a slow enough path to be seen
+    alice.terminal.type(f"/send {photo}")
+    alice.terminal.expect("offered photo.jpg", timeout=30)
     return [alice]
 
 
@@ -247,7 +263,7 @@ def play_dissector(lab: Lab) -> List[Pane]:
 SCENES: Dict[str, Callable[[Lab], List[Pane]]] = {
     "chat": play_chat,
     "dissector": play_dissector,
-    "who": play_who,
+    "room": play_room,
 }
 
 
