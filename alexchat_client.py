@@ -1217,7 +1217,7 @@ class Room:
         """Let somebody in that says its name; one address is one program, and one stream."""
         if chat.hello is not None:
             return
-        chat.hello, chat.listed = hello, parse_members(hello.members)
+        chat.hello, chat.listed = hello._replace(name=hello.name[: c.NAME_CHARACTERS]), parse_members(hello.members)
         twin = next((one for one in self.chats if one.peer == chat.peer and one is not chat and one.is_member), None)
         is_same = twin is not None and twin.hello is not None and twin.hello.run == hello.run  # program
         if twin is not None and is_same and not (twin.stream.stalled or twin.at_end):
@@ -1638,7 +1638,7 @@ class Room:
             self._note_leaving(chat)
             chat.finish()
         elif isinstance(record, Nick) and chat.hello is not None:
-            before, chat.hello = chat.name, chat.hello._replace(name=record.name)
+            before, chat.hello = chat.name, chat.hello._replace(name=record.name[: c.NAME_CHARACTERS])
             self._name_all()
             self.tell("nick", name=chat.name, address=chat.peer, before=before)
         elif isinstance(record, Missed):

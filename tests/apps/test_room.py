@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 import alexchat_client as chat
 import constants as c
-from alexchat_client import CAN, Ask, Bye, Hello, Members, Missed, Refused, Room, Say, encode_record
+from alexchat_client import CAN, Ask, Bye, Hello, Members, Missed, Nick, Refused, Room, Say, encode_record
 from alexstream_client import Decline, Offer
 from node import BusyError
 from protocol import INFINITY, DuplicateAddress, MessageReceived
@@ -456,6 +456,31 @@ def test_name_that_could_mislead(hub: Any, name: str, shown: str) -> None:
     peer.say(Say("hi"))
     member.turn()
     assert member.console.shown == [f"{shown}: hi"]
+
+
+def test_name_of_sixty_thousand_characters_is_passed_to_nobody(hub: Any) -> None:
+    member, ann, bob, _ = hub
+    peer = member.visit(5, "x" * 60000)
+    bob.say(Nick("y" * 60000))
+    member.turn()
+    member.wait(3)
+    ann.heard()
+    assert sorted(map(len, ann.listed.values())) == [3, 20, 20]
+    assert peer.heard() == []
+
+
+def test_another_name_is_told_to_all(three: World) -> None:
+    alice, bob, carol = three.members
+    bob.turn("/nick rob", "/nick", "/nick a b", "/me waves")
+    three.turns(3)
+    assert bob.notes()[0] == "you are rob now"
+    assert sum("usage: /nick NAME" in note for note in bob.console.notes) == 0
+    for one in (alice, carol):
+        assert one.notes() == ["bob is called rob now"]
+        assert one.console.shown == ["* rob waves"]
+    dave = three.add("dave", joins=2)
+    three.turns()
+    assert dave.names == ["alice", "carol", "rob"]
 
 
 def test_of_two_with_one_name_both_get_the_tail_of_their_address(hub: Any) -> None:
