@@ -1640,6 +1640,7 @@ class Room:
         elif isinstance(record, Nick) and chat.hello is not None:
             before, chat.hello = chat.name, chat.hello._replace(name=record.name[: c.NAME_CHARACTERS])
             self._name_all()
+            self._tend_at = self.node.now()
             self.tell("nick", name=chat.name, address=chat.peer, before=before)
         elif isinstance(record, Missed):
             self.console.note(f"{chat.name} said {record.lines} lines more, which were not kept until you took them")
