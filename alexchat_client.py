@@ -944,7 +944,7 @@ class Files:
             upload.stream.abort()
         for file in [*self._shared.values(), *(file for file, _ in self._hashing)]:
             os.close(file.descriptor)
-        self._downloads, self._uploads, self._shared = {}, [], {}
+        self._downloads, self._uploads, self._shared, self._wanted_by = {}, [], {}, {}
         self._hashing.clear()
         if self._listener is not None:
             self._listener.close()

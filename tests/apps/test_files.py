@@ -775,6 +775,17 @@ def test_offer_that_all_have_declined_or_got_is_over(world: World, file: str) ->
     assert ann.room.files._shared == {}
 
 
+def test_leaving_with_an_offer_that_nobody_waits_for(world: World, file: str) -> None:
+    ann, bob = world.enter("ann"), world.enter("bob")
+    offer(world, ann, file)
+    for person in (world.people[0], bob):
+        person.room.files.decline(1)
+    ann.room.files._wanted_by[next(iter(ann.room.files._shared))].clear()
+    ann.room.leave()
+    world.run()
+    assert ann.room.files._shared == {}
+
+
 def test_nothing_is_left_of_what_is_declined(world: World, file: str) -> None:
     ann, bob = world.enter("ann"), world.enter("bob")
     half(world, ann, bob, file)
