@@ -1343,6 +1343,8 @@ class Room:
                 with contextlib.suppress(OSError):  # too many streams
                     self.join(self.node.open(address, c.PORT_CHAT))
                     calling += 1
+            else:
+                next_at = min(next_at, now + c.RETRY_SECONDS)
         self._unreachable &= listed.keys()
         return next_at
 
@@ -1871,7 +1873,8 @@ class Survey:
             chat.flush(now=now)
             for record in chat.receive():
                 if isinstance(record, Hello):
-                    self._hellos[address] = record
+                    people = {format_address(who): name for who, name in parse_members(record.members).items()}
+                    self._hellos[address] = Hello(printable_name(record.name), "", record.room[:16], "", people)
                     chat.finish()
                     chat.flush(now=now)
             if now >= chat.opened_at + c.CALL_SECONDS or address not in self._answers:

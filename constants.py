@@ -211,5 +211,5 @@ HASH_BYTES = 1 << 20
 NAMES_TRIED = 1000
 HISTORY_MAX = 500
 SEQUENCE_MAX, ANSWER_MAX = 128, 4096  # characters of an escape sequence that a key sends, or a terminal answers
-ESCAPE_SECONDS, PASTE_SECONDS = 0.05, 1.0  # for the rest of a sequence, or of a paste
+ESCAPE_SECONDS, PASTE_SECONDS = 0.05, 1.0  # after an Esc, before it is a lone one; for the rest of what is begun
 CLUSTER_MAX = 64  # characters that may be one to a reader

@@ -691,7 +691,9 @@ class LineEditor:
     @property
     def patience(self) -> Optional[float]:
         """How many seconds to wait for more input before `give_up`; None: for ever."""
-        return c.PASTE_SECONDS if self._pasting else c.ESCAPE_SECONDS if self._keys else None
+        if self._keys == "\x1b" and not self._pasting:
+            return c.ESCAPE_SECONDS
+        return c.PASTE_SECONDS if self._keys or self._pasting else None
 
     def give_up(self) -> None:
         """Nothing more came: a lone Esc is none of a sequence, and the end of a paste got lost."""

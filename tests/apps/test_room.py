@@ -365,6 +365,26 @@ def test_lists_of_members_are_hints_where_to_call_and_no_more() -> None:
         assert sum("cannot be reached" in note for note in member.console.notes) <= c.ROOM_MAX
 
 
+def test_of_many_who_are_listed_all_are_called_in_time() -> None:
+    with FakeNode(1) as node, contextlib.ExitStack() as stack:
+        member = Member(node)
+        listed: Dict[str, str] = {}
+        for number in range(3 * c.ROOM_MAX):
+            other = stack.enter_context(FakeNode(2))
+            other.address = b"\2\0\0\0\1" + bytes([number])
+            node.others[other.address] = other
+            listed[format_address(other.address)] = "n"
+        names = list(listed)
+        for number in range(3):
+            peer = member.visit(number + 5, f"p{number}")
+            some = names[number * c.ROOM_MAX : (number + 1) * c.ROOM_MAX]
+            peer.say(Members(member.room.room, dict.fromkeys(some, "n")))
+        member.turn()
+        member.wait(9)
+        assert {call.tries for call in member.room._calls.values()} == {1}
+        assert len(member.room._calls) > c.ROOM_MAX + 5 * c.CALLS_PER_SECOND
+
+
 def test_who_cannot_be_reached_is_named_and_called_again(hub: Any) -> None:
     member, ann, _bob, _eve = hub
     ann.say(Members(member.room.room, {"02:00:00:00:00:09": "zoe"}))

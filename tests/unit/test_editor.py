@@ -365,6 +365,10 @@ def test_lone_escape_ends_after_a_moment() -> None:
     editor.give_up()
     editor.feed(b"b")  # no Alt-B
     assert (editor.text, editor.cursor) == ("abb", 3)
+    editor.feed(b"\x1b[20")  # the mark of a paste, over a slow line
+    assert editor.patience == 1.0
+    editor.feed(b"0~c")
+    assert editor.text == "abb"
     assert LineEditor(40).patience is None
 
 
