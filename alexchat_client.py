@@ -183,7 +183,6 @@ class Console:
         self.is_interactive = os.isatty(0)
         self.at_end = False  # nothing more will be typed
         self.screen: Optional[Screen] = None
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         self._lines: Deque[Optional[str]] = deque()  # typed, not taken yet; None was too long
         self._splitter = LineSplitter(c.CHAT_LINE_BYTES)
         self._undo = contextlib.ExitStack()
@@ -194,6 +193,7 @@ class Console:
         self._mode: List[Any] = []  # the terminal's, from before
         is_smart = os.environ.get("TERM", "dumb") != "dumb"
         if self.is_interactive and os.isatty(1) and is_smart and not as_json:
+            encoding = self._outputs.encoding
             signs = "\u00b7\u2713\u2717" if can_encode("\u00b7\u2713\u2717", encoding) else ".+!"
             self.screen = Screen(LineEditor(80, encoding=encoding), height=24, signs=signs, has_color=has_color)
         self._timestamps = timestamps if timestamps is not None else self.screen is not None
@@ -464,7 +464,7 @@ class Members(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Who is there? The other side's Hello says so; who asks is no member."""
+    """A question for the other side's Hello; the one that asks it does not become a member."""
 
 
 class Refused(NamedTuple):
@@ -546,6 +546,11 @@ def parse_members(said: Dict[str, Any]) -> Dict[bytes, str]:
     """Return those of the members that somebody lists which can be called, at most ROOM_MAX."""
     pairs = ((parse_unicast(address), name) for address, name in itertools.islice(said.items(), c.ROOM_MAX))
     return {address: printable_name(name) for address, name in pairs if address and isinstance(name, str)}
+
+
+def is_room(text: str) -> bool:
+    """Return whether this can be the number of a room."""
+    return re.fullmatch("[0-9a-f]{16}", text) is not None
 
 
 class Unacked(NamedTuple):
@@ -750,13 +755,13 @@ class Files:
 
     def unsend(self, token: str) -> str:
         """Offer a file of ours no more, also to those that are fetching it; return its name."""
-        file = self._shared[token]
+        name = shown_name(self._shared[token])
         for upload in self._uploads:
-            if upload.file == file:
+            if upload.token == token:
                 upload.stream.abort()
                 upload.is_over = True
         self.forget(token)
-        return shown_name(file)
+        return name
 
     def withdraw(self, address: bytes, token: str = "") -> Optional[Incoming]:
         """Forget what a node that has left offered, or one offer that it takes back; not what is on its way here."""
@@ -854,21 +859,20 @@ class Files:
 
     def progress(self) -> str:
         """Return how far the files have come, for the prompt."""
-        names = [f"{one.incoming.name} {one.progress}" for one in self._downloads.values()]
-        uploads = [(one.file, one) for one in self._uploads if one.file is not None]
-        return ", ".join(
-            [*names, *(f"{shown_name(file)} {one.progress(now=self._node.now())}" for file, one in uploads)]
-        )
+        return ", ".join(f"{name} {progress}" for _, name, progress, _ in self._under_way())
 
-    def rows(self) -> List[Tuple[str, str, str, str]]:
-        """Return a row of each file: its state, name, how far or how large it is, and who offers or takes it."""
-        rows = []
+    def _under_way(self) -> Iterator[Tuple[str, str, str, str]]:
+        """Yield the rows of what comes, goes and waits."""
         for one in self._downloads.values():
-            rows += [("comes", one.incoming.name, one.progress, f"from {one.incoming.sender}")]
+            yield "comes", one.incoming.name, one.progress, f"from {one.incoming.sender}"
         for number, upload in enumerate(self._uploads):
             if upload.file is not None:
                 state, to = "goes" if number < c.UPLOADS_MAX else "waits", f"to {format_address(upload.stream.peer)}"
-                rows.append((state, shown_name(upload.file), upload.progress(now=self._node.now()), to))
+                yield state, shown_name(upload.file), upload.progress(now=self._node.now()), to
+
+    def rows(self) -> List[Tuple[str, str, str, str]]:
+        """Return a row of each file: its state, name, how far or how large it is, and who offers or takes it."""
+        rows = [*self._under_way()]
         for number, incoming in self.incoming.items():
             if number not in self._downloads:
                 how = f"by {incoming.sender}: /accept {number}"
@@ -883,12 +887,12 @@ class Files:
         self._take_fetchers()
         for number, upload in enumerate(self._uploads):
             told = upload.turn(self._shared, now=self._node.now(), may_send=number < c.UPLOADS_MAX)
-            if told and upload.file is not None and upload.file in self._shared.values():
+            if told and upload.file is not None and upload.token in self._shared:
                 self._tell_of_upload(upload, upload.file, name_of(upload.stream.peer), told)
         self._uploads = [upload for upload in self._uploads if not upload.is_over]
-        taken = [upload.file for upload in self._uploads]
+        taken = {upload.token for upload in self._uploads}
         for token, wanting in list(self._wanted_by.items()):
-            if not wanting and self._shared[token] not in taken:
+            if not wanting and token not in taken:
                 self.forget(token)
         for number, download in list(self._downloads.items()):
             told = download.turn()
@@ -915,11 +919,10 @@ class Files:
     def _tell_of_upload(self, upload: Upload, file: Outgoing, name: str, told: str) -> None:
         what = told.format(shown_name(file))
         self._console.note(f"{name} {what}", is_error=not upload.is_held)
-        token = next(token for token, shared in self._shared.items() if shared == file)
         if upload.is_broken:
-            self.forget(token)
+            self.forget(upload.token)
         elif upload.is_held:
-            self._wanted_by[token].discard(upload.stream.peer)
+            self._wanted_by[upload.token].discard(upload.stream.peer)
         kind = "file finished" if upload.is_held else "file failed"
         reason = {} if upload.is_held else {"reason": what}
         self._tell(kind, name=name, address=upload.stream.peer, path=file.path, sha256=file.sha256, **reason)
@@ -1125,7 +1128,7 @@ class Room:
                 unheard.add(chat)
         for chat in list(self.chats):
             self._serve(chat)
-        # Who is listened to first may be the only one in a turn; of several programs of one address it is the first.
+        # The first stream may be the only one heard in a turn; the programs of one address are heard in their order.
         self.chats.sort(key=lambda chat: chat not in unheard)
         self.chats = self.chats if unheard else self.chats[1:] + self.chats[:1]
         self._tend(self.node.now())
@@ -1184,7 +1187,6 @@ class Room:
         """Name all as they say, with the tail of the address where a name could be mistaken for another."""
         said = {chat.peer: chat.hello.name for chat in self.members() if chat.hello is not None}
         labels = label_names({**said, self.node.address: self.name}, self.node.names)
-        self.console.own_name = self.own_name
         for chat in self.members():
             before, chat.name = chat.name, labels[chat.peer] or format_address(chat.peer)
             if before not in (chat.name, format_address(chat.peer)):
@@ -1196,7 +1198,7 @@ class Room:
         """Take up the talk on a new stream."""
         chat = Conversation(stream, now=self.node.now(), is_mine=is_mine)
         stream.keep_alive(c.ROOM_KEEPALIVE)
-        chat.told = (self.room, self._reached(chat))
+        chat.told = (self.room, self._reached())
         chat.put(Hello(self.name, CAN, self.room, self._run, chat.told[1]))
         self.chats.append(chat)
         self._tend_at = self.node.now()
@@ -1266,7 +1268,7 @@ class Room:
 
     def _meet(self, chat: Conversation, room: str) -> None:
         """Make this room and that of a member one, that with the lower number; of two in none the lower opens one."""
-        if not re.fullmatch("[0-9a-f]{16}", room):
+        if not is_room(room):
             if not self.room and self.node.address < chat.peer:
                 self.room = os.urandom(8).hex()
             return
@@ -1277,13 +1279,12 @@ class Room:
                 self.tell("met", name=chat.name, address=chat.peer)
         self.room = min(room, self.room or room)
 
-    def _reached(self, besides: Conversation) -> Dict[str, str]:
-        """Return whom to name to a member as others in the room: those who answer, and know rooms."""
-        others = (chat for chat in self.chats if chat.is_member and chat is not besides)
+    def _reached(self) -> Dict[str, str]:
+        """Return whom to name to others as members: those who answer, and know rooms."""
         return {
             format_address(chat.peer): chat.hello.name
-            for chat in others
-            if chat.hello is not None and chat.can("room") and not chat.is_away
+            for chat in self.chats
+            if chat.hello is not None and chat.is_member and chat.can("room") and not chat.is_away
         }
 
     def _tend(self, now: float) -> None:
@@ -1299,8 +1300,10 @@ class Room:
         waits += [chat.lost_at for chat in self._away.values()]
         waits += [chat.opened_at + c.CALL_SECONDS for chat in self.chats if chat.hello is None]
         waits.append(self._call_others(members, now))
+        all_reached = self._reached()
         for chat in members:
-            reached = self._reached(chat)
+            own = format_address(chat.peer)
+            reached = {address: name for address, name in all_reached.items() if address != own}
             if chat.told != (self.room, reached) and chat.can("room"):
                 if now >= chat.told_at + c.MEMBERS_SECONDS:
                     chat.put(Members(self.room, reached))
@@ -1402,12 +1405,17 @@ class Room:
             self.console.reply(f"usage: /nick NAME: letters, digits and -_. and at most {c.NAME_CHARACTERS} characters")
             return
         self.name = name
-        for chat in self.chats:
-            if chat.can("room"):
-                chat.put(Nick(name))
+        self.console.own_name = self.own_name
+        self._put_all(Nick(name))
         self._name_all()
         self.console.note(f"you are {self.own_name} now")
         self._tend_at = self.node.now()
+
+    def _put_all(self, record: Record) -> None:
+        """Say something to all members whose programs know rooms."""
+        for chat in self.members():
+            if chat.can("room"):
+                chat.put(record)
 
     def say(self, text: str) -> None:
         """Say what would otherwise be a command."""
@@ -1477,9 +1485,7 @@ class Room:
         if token is None:
             self.console.reply("which file of yours? /files lists them")
             return
-        for chat in self.members():
-            if chat.can("room"):
-                chat.put(Withdrawn(token))
+        self._put_all(Withdrawn(token))
         self.console.note(f"{self.files.unsend(token)} is offered no more")
 
     def list_files(self, _: str) -> None:
@@ -1847,6 +1853,13 @@ class Place(NamedTuple):
     people: Dict[bytes, str]
 
 
+class Found(NamedTuple):
+    """What a hello says: the number of a room, or the address of a program that knows none, and who is there."""
+
+    key: str
+    people: Dict[bytes, str]
+
+
 class Survey:
     """Asks whoever takes calls for the room it is in, by a stream that opens no membership."""
 
@@ -1854,7 +1867,7 @@ class Survey:
         self._node = node
         self._asking: Dict[bytes, Conversation] = {}
         self._answers: Dict[bytes, Echoed] = {}  # of the nodes, when last asked
-        self._hellos: Dict[bytes, Hello] = {}
+        self._found: Dict[bytes, Found] = {}  # by who has said hello
 
     def ask(self, answers: Iterable[Echoed]) -> None:
         """Take the answers of nodes; ask those that take calls."""
@@ -1873,31 +1886,32 @@ class Survey:
             chat.flush(now=now)
             for record in chat.receive():
                 if isinstance(record, Hello):
-                    people = {format_address(who): name for who, name in parse_members(record.members).items()}
-                    self._hellos[address] = Hello(printable_name(record.name), "", record.room[:16], "", people)
+                    others = parse_members(record.members)
+                    key = record.room if is_room(record.room) else format_address(address)
+                    self._found[address] = Found(key, {**others, address: printable_name(record.name)})
                     chat.finish()
                     chat.flush(now=now)
             if now >= chat.opened_at + c.CALL_SECONDS or address not in self._answers:
                 chat.stream.abort()
                 del self._asking[address]
-        self._hellos = {address: hello for address, hello in self._hellos.items() if address in self._answers}
+        self._found = {address: found for address, found in self._found.items() if address in self._answers}
 
     @property
     def is_complete(self) -> bool:
         """Whether all that were asked have answered."""
-        return self._hellos.keys() >= self._answers.keys()
+        return self._found.keys() >= self._answers.keys()
 
     def places(self) -> Dict[str, Place]:
         """Return the rooms, by their number; a program that has none, or has not answered yet, by its address."""
-        found: Dict[str, Place] = {}
+        places: Dict[str, Place] = {}
         for address, answer in sorted(self._answers.items(), key=lambda item: (item[1].hops, item[0])):
-            hello = self._hellos.get(address, Hello(answer.name))
-            key = hello.room if re.fullmatch("[0-9a-f]{16}", hello.room) else format_address(address)
-            place = found.setdefault(key, Place(address, answer.hops, answer.rtt, {}))
-            place.people.update({address: printable_name(hello.name)})
-            for who, name in parse_members(hello.members).items():
+            unknown = Found(format_address(address), {address: printable_name(answer.name)})
+            key, people = self._found.get(address, unknown)
+            place = places.setdefault(key, Place(address, answer.hops, answer.rtt, {}))
+            place.people[address] = people[address]
+            for who, name in people.items():
                 place.people.setdefault(who, name)
-        return found
+        return places
 
     def close(self) -> None:
         """Let go of all streams."""

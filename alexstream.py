@@ -903,6 +903,8 @@ class Session:
     The application calls `send`, `read`, `finish` and `abort`; the endpoint calls the rest.
     """
 
+    keepalive = c.KEEPALIVE  # seconds of silence before the peer is asked
+
     def __init__(
         self, endpoint: "Endpoint", peer: bytes, stream: int, port: int, *,
         opener: bool, isn: int, peer_isn: int, mtu: int, now: float,
@@ -940,7 +942,6 @@ class Session:
         self._syn_at: Optional[float] = None
         self._ack_at: Optional[float] = None
         self._probe_at: Optional[float] = None
-        self.keepalive = c.KEEPALIVE  # seconds of silence before the peer is asked
         self._keepalive_at = now + self.keepalive
         self._backoff = 0  # doublings of the probe timeout
         self._fruitless = 0  # probes since the last progress

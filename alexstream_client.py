@@ -219,6 +219,7 @@ class Upload:
         self.stream = stream
         self.is_over = False
         self.is_held = False  # the other node has all of it
+        self.token = ""  # of the file that is asked for
         self.file: Optional[Outgoing] = None
         self.offset = 0
         self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life
@@ -272,6 +273,7 @@ class Upload:
         file = shared.get(token) if isinstance(token, str) else None
         if file is None or type(offset) is not int or not 0 <= offset <= file.size:
             raise ConnectionRefusedError("no such file")
+        self.token = str(token)
         self.file, self.offset, self.deadline = file, offset, now + c.UPLOAD_SECONDS
         self.began_at = self.progress_at = now
         self._began_from = offset

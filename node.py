@@ -575,23 +575,23 @@ def _usable_card(name: str) -> _Card:
     if upper:
         raise SetupError(f"{shown} is a port of {upper}: use {upper}")
     if not card.flags & _IFF_UP:
-        raise SetupError(f"{shown} is down: sudo {_setcommand_line(card, 'up')}")
+        raise SetupError(f"{shown} is down: sudo {_set_command(card, 'up')}")
     if card.mtu < c.MESH_MTU_MIN:
         raise SetupError(f"{shown}: {_too_narrow(card)}")
     try:
         card.name.encode()
     except UnicodeEncodeError:
-        command = _setcommand_line(card, f"name lan{card.number}")
+        command = _set_command(card, f"name lan{card.number}")
         raise SetupError(f"{shown} cannot be opened, {_NOT_UTF_8}: sudo {command}") from None
     return card
 
 
 def _too_narrow(card: _Card) -> str:
     """Return what is to be said of an interface whose frames carry no stream."""
-    return f"MTU {card.mtu} is too small: sudo {_setcommand_line(card, f'mtu {c.MESH_MTU_MIN}')} or more"
+    return f"MTU {card.mtu} is too small: sudo {_set_command(card, f'mtu {c.MESH_MTU_MIN}')} or more"
 
 
-def _setcommand_line(card: _Card, what: str) -> str:
+def _set_command(card: _Card, what: str) -> str:
     """Return the command that sets something of an interface."""
     return f"{'ip link set' if _LINUX else 'ifconfig'} {quoted(card.name)} {what}"
 
@@ -855,7 +855,7 @@ class StandardOutputs:
 
     def __init__(self) -> None:
         self._outputs: Dict[int, Output] = {}  # by descriptor, from the first write on
-        self._encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        self.encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
 
     def write(self, descriptor: int, data: bytes) -> None:
         """Write what the reader takes, and keep the rest; raise OSError."""
@@ -867,7 +867,7 @@ class StandardOutputs:
 
     def write_line(self, descriptor: int, text: str) -> None:
         """Write a line of text."""
-        self.write(descriptor, (text + "\n").encode(self._encoding, "backslashreplace"))
+        self.write(descriptor, (text + "\n").encode(self.encoding, "backslashreplace"))
 
     @property
     def waiting(self) -> List[int]:

@@ -456,11 +456,11 @@ def _columns(char: str) -> int:
 
 
 def fit(text: str, width: int) -> int:
-    """Return how many characters of `text` fit into `width` columns, at least one, and no mark without its base."""
+    """Return how many characters of `text` fit into `width` columns."""
     used = 0
     for index, char in enumerate(text):
         used += columns(char)
-        if used > width and index:
+        if used > width:
             return index
     return len(text)
 
@@ -475,7 +475,7 @@ def wrap(text: str, width: int, first: int) -> List[str]:
             row, word, room = "", word.lstrip(), width
         row += word
         while columns(row) > room:
-            cut = fit(row, room)
+            cut = max(fit(row, room), 1)
             rows.append(row[:cut])
             row, room = row[cut:], width
     return [*rows, row]
@@ -535,16 +535,6 @@ def printable_name(remote: Union[bytes, str]) -> str:
     text = (remote.decode("utf-8", "replace") if isinstance(remote, bytes) else remote).rstrip("\0")
     name = "".join(char if _is_name_character(char) else "?" for char in text[: c.NAME_CHARACTERS])
     return name.replace("-", "?") if parse_unicast(name) else name  # only this program writes addresses
-
-
-def printable_label(remote: str) -> str:
-    """Return how to show what another machine calls a third: an address, or a name with an address's tail or not."""
-    try:
-        return format_address(parse_address(remote))
-    except ValueError:
-        name, tilde, tail = remote.rpartition("~")
-        has_tail = re.fullmatch("[0-9a-f]{2}:[0-9a-f]{2}", tail)
-        return printable_name(name) + tilde + tail if has_tail else printable_name(remote)
 
 
 def safe_file_name(remote: str) -> str:
@@ -867,11 +857,11 @@ class LineEditor:
         """
         prompt, half = self.prompt, self.width // 2
         if columns(prompt) >= half:
-            prompt = prompt[: fit(prompt, max(half - 3, 1))] + ".> "
+            prompt = prompt[: max(fit(prompt, half - 3), 1)] + ".> "
             prompt = prompt if columns(prompt) <= half else ""
         room = max(self.width - 1 - columns(prompt), 1)
         self._scroll(room)
-        stop = self._reach(self._left, room)
+        stop = self._left + fit(self.text[self._left :], room)
         before, after = (
             text.replace("\n", self._newline)
             for text in (self.text[self._left : self.cursor], self.text[self.cursor : stop])
@@ -893,13 +883,6 @@ class LineEditor:
             stop -= 1
             room -= columns(self.text[stop])
         return stop
-
-    def _reach(self, start: int, room: int) -> int:
-        """Return the index up to which the text from `start` on fits into `room` columns."""
-        while start < len(self.text) and columns(self.text[start]) <= room:
-            room -= columns(self.text[start])
-            start += 1
-        return start
 
 
 def cluster_end(text: str, index: int) -> int:

@@ -19,8 +19,6 @@ from node import BusyError
 from protocol import INFINITY, DuplicateAddress, MessageReceived
 from utils import format_address
 
-HEX = "0123456789abcdef"
-
 
 def address(number: int) -> bytes:
     return bytes([2, 0, 0, 0, 0, number])

@@ -286,16 +286,19 @@ def test_twenty_join_within_a_second_and_say_twenty_lines_each(lab: Lab) -> None
 EVIL = """
 import sys, alexchat_client as chat
 from utils import format_address
-plain = chat.Room._reached
-def many(self, besides):
-    wrong = dict.fromkeys(["ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", format_address(besides.peer), "x"], "nobody")
-    many.start += 60
-    numbers = range(many.start, many.start + 60)
-    made = {format_address(b"\\x02\\x77" + number.to_bytes(4, "big")): "ghost" for number in numbers}
+plain = chat.Conversation.put
+def put(self, record, line=b""):
+    if hasattr(record, "members"):
+        wrong = ["ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", format_address(self.peer), "x"]
+        made = (format_address(b"\\x02\\x77" + (count.all + n).to_bytes(4, "big")) for n in range(60))
+        record = record._replace(members=dict.fromkeys([*wrong, *made], "ghost"))
+    return plain(self, record, line)
+def count(self):
+    count.all += 60
     self._tend_at = 0.0
-    return {**wrong, **made}
-many.start = 0
-chat.Room._reached = many
+    return {str(count.all): ""}  # another list each time, so that it is sent
+count.all = 0
+chat.Conversation.put, chat.Room._reached = put, count
 sys.argv[0] = "alexchat_client.py"
 sys.exit(chat.run(chat.main))
 """

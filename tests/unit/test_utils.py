@@ -29,7 +29,6 @@ from utils import (
     parse_names,
     parse_unicast,
     printable,
-    printable_label,
     printable_name,
     safe_file_name,
     unwrap,
@@ -511,18 +510,6 @@ def test_every_code_point_in_a_name(plane: int) -> None:
             passes = chr(code) in "-_." or category[0] == "L" or category == "Nd"
             shown += "a" + (chr(code) if passes and code not in INVISIBLE and code < 0xE0000 else "?")
         assert printable_name("".join("a" + chr(code) for code in range(first, first + 8))) == shown
-
-
-@pytest.mark.parametrize(
-    ("remote", "shown"),
-    [
-        ("ann", "ann"), ("a b", "a?b"), ("", ""), ("ann~00:07", "ann~00:07"), ("a\x1b~00:07", "a?~00:07"),
-        ("ann~0007", "ann?0007"), ("ann~00:0G", "ann?00?0G"), ("a~b~00:07", "a?b~00:07"),
-        ("6A-0-0-0-0-1", "6a:00:00:00:00:01"), ("~00:07", "~00:07"),
-    ],
-)  # fmt: skip
-def test_printable_label(remote: str, shown: str) -> None:
-    assert printable_label(remote) == shown
 
 
 @pytest.mark.parametrize(
