@@ -1,15 +1,15 @@
-"""AlexChat's client, and what both ends of the chat are made of.
+"""The chat: what every member of a room is made of, and the program that joins one.
 
 Console         stdin, stdout, stderr, the terminal's mode and the signals (the line editor itself is in utils.py)
 Conversation    JSON lines over one stream, and what of them the other node holds
 Files           what is offered, sent and received (how: alexstream_client.py, alexstream_server.py)
-Room            all conversations of this program, and its one event loop; ClientRoom: a client's
-Lobby           the servers to choose from
+Room            all conversations of this program, and its one event loop
+Survey, Lobby   the rooms to choose from
 
 JSON lines are UTF-8, one object a line, at most 64 KiB: {"type": "hello", "name": ...}, {"type": "say", "id": n,
-"text": ...} (with "from" where the server passes it on), {"type": "bye"}. Unknown types and keys are ignored, and a
-program that knows only these three can talk to ours. Ours say in their hello what they can beyond that, "can": "private
-files", and only then get "to" in a say, `offer` and `decline`. The server reports others by `joined`, `left`, `notice`.
+"text": ...}, {"type": "bye"}. Unknown types and keys are ignored, and a program that knows only these three can talk to
+ours. Ours say in their hello what they can beyond that ("can") and, for the room, its number, whom they have in it and
+a number of their own; the records below are all there are.
 """
 
 import os
@@ -46,7 +46,19 @@ from typing import (
 )
 
 import constants as c
-from alexstream_client import Decline, Offer, Outgoing, Upload, Withdrawn, complete_path, hash_file, open_file, unquoted
+from alexstream_client import (
+    PROGRESS_SECONDS,
+    Decline,
+    Offer,
+    Outgoing,
+    Upload,
+    Withdrawn,
+    complete_path,
+    hash_file,
+    hash_progress,
+    open_file,
+    unquoted,
+)
 from alexstream_server import Download, Incoming, arrivals, is_sound, part_path
 from node import (
     INFINITY,
@@ -102,6 +114,9 @@ from utils import (
 )
 
 # --- The person's side ----------------------------------------------------------------------------------------------
+
+
+_RIGID = re.compile("(linux|screen|st)(-|$)")  # TERM of terminals that do not break rows anew when they become narrower
 
 
 class Log:
@@ -195,7 +210,9 @@ class Console:
         if self.is_interactive and os.isatty(1) and is_smart and not as_json:
             encoding = self._outputs.encoding
             signs = "\u00b7\u2713\u2717" if can_encode("\u00b7\u2713\u2717", encoding) else ".+!"
-            self.screen = Screen(LineEditor(80, encoding=encoding), height=24, signs=signs, has_color=has_color)
+            editor = LineEditor(80, encoding=encoding)
+            reflows = "TMUX" in os.environ or not ("XTERM_VERSION" in os.environ or _RIGID.match(os.environ["TERM"]))
+            self.screen = Screen(editor, height=24, signs=signs, has_color=has_color, reflows=reflows)
         self._timestamps = timestamps if timestamps is not None else self.screen is not None
 
     def __enter__(self) -> "Console":
@@ -416,8 +433,7 @@ class Console:
             size = os.get_terminal_size(1)
             width, height = size.columns or 80, size.lines or 24  # a serial line knows no size
             if is_moved or (width, height) != (self.screen.editor.width, self.screen.height):
-                self.screen.editor.width, self.screen.height = width, height
-                self.screen.forget_rows()
+                self.screen.resize(width, height)
 
     def _watch_signals(self, undo: contextlib.ExitStack) -> None:
         """Let signals wake `select` through a pipe; what was ignored (nohup) stays so."""
@@ -498,19 +514,26 @@ class Bye(NamedTuple):
     """The peer leaves."""
 
 
+class Queued(NamedTuple):
+    """The fetch of the file with this token waits until so many others are served."""
+
+    token: str
+    before: int
+
+
 class Malformed(NamedTuple):
     """A line that is none of these and not just unknown."""
 
     reason: str
 
 
-Record = Union[Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Withdrawn, Malformed]
+Record = Union[Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Withdrawn, Queued, Malformed]
 
 CAN = "private files room"  # messages for one alone, offers of files, members that call each other
 # The types of lines: "type" in JSON is the name in small letters.
-_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Withdrawn)
+_RECORDS = (Hello, Members, Ask, Refused, Say, Missed, Nick, Bye, Offer, Decline, Withdrawn, Queued)
 _KEYS = {"ident": "id"}  # where JSON has another word for a field
-_FIELD_TYPES = {"ident": int, "size": int, "act": int, "lines": int, "members": dict}  # the others are text
+_FIELD_TYPES = {"members": dict, **dict.fromkeys(("ident", "size", "act", "lines", "before"), int)}  # others are text
 
 
 def encode_record(record: Record) -> bytes:
@@ -694,9 +717,18 @@ def shown_name(file: Outgoing) -> str:
 class Files:
     """The files that this person offers, was offered, sends and receives."""
 
-    def __init__(self, node: Node, console: Console, folder: str, tell: Callable[..., None]) -> None:
-        """`tell`: the room's, for programs."""
+    def __init__(
+        self,
+        node: Node,
+        console: Console,
+        folder: str,
+        *,
+        tell: Callable[..., None],
+        send_to: Callable[[bytes, Record], None],
+    ) -> None:
+        """`tell`: the room's, for programs; `send_to`: the room's, for members."""
         self._tell = tell
+        self._send_to = send_to
         self.incoming: Dict[int, Incoming] = {}  # offers, by the number that /accept takes
         self._node = node
         self._console = console
@@ -804,6 +836,12 @@ class Files:
         )
         self._tell_of("file offered", self.incoming[number], number=number, size=offer.size)
 
+    def queued(self, address: bytes, queued: Queued) -> None:
+        """Note how many are served before us."""
+        for download in self._downloads.values():
+            if (download.incoming.address, download.incoming.offer.token) == (address, queued.token):
+                download.before = max(queued.before, 0)
+
     def choose(self, which: str) -> Optional[int]:
         """Return the number of the offer meant by a number, a sender or, if there is only one, nothing."""
         if which.isdigit() and int(which) in self.incoming:
@@ -855,11 +893,14 @@ class Files:
     def next_deadline(self) -> float:
         """Return when to look again even if nothing happens."""
         waiting = [one.call_at for one in self._downloads.values() if one.waits_to_call]
+        if self._hashing or any(one.is_checked for one in self._downloads.values()):
+            waiting.append(self._node.now() + PROGRESS_SECONDS)
         return min([INFINITY, *waiting, *(one.deadline for one in self._uploads)])
 
     def progress(self) -> str:
         """Return how far the files have come, for the prompt."""
-        return ", ".join(f"{name} {progress}" for _, name, progress, _ in self._under_way())
+        doing = {"is read": "is read, "}
+        return ", ".join(f"{name} {doing.get(state, '')}{how}" for state, name, how, _ in self._under_way())
 
     def _under_way(self) -> Iterator[Tuple[str, str, str, str]]:
         """Yield the rows of what comes, goes and waits."""
@@ -869,6 +910,8 @@ class Files:
             if upload.file is not None:
                 state, to = "goes" if number < c.UPLOADS_MAX else "waits", f"to {format_address(upload.stream.peer)}"
                 yield state, shown_name(upload.file), upload.progress(now=self._node.now()), to
+        for file, _ in self._hashing:
+            yield "is read", shown_name(file), hash_progress(file.descriptor, file.size), "by you"
 
     def rows(self) -> List[Tuple[str, str, str, str]]:
         """Return a row of each file: its state, name, how far or how large it is, and who offers or takes it."""
@@ -877,15 +920,17 @@ class Files:
             if number not in self._downloads:
                 how = f"by {incoming.sender}: /accept {number}"
                 rows.append(("offered", incoming.name, format_size(incoming.offer.size), how))
-        for file in [*self._shared.values(), *(file for file, _ in self._hashing)]:
-            state = "offered" if file.sha256 else "is read"
-            rows += [(state, shown_name(file), format_size(file.size), "by you")]
-        return rows
+        ours = [("offered", shown_name(file), format_size(file.size), "by you") for file in self._shared.values()]
+        return rows + ours
 
     def turn(self, name_of: Callable[[bytes], str]) -> None:
         """Let every file go on."""
         self._take_fetchers()
         for number, upload in enumerate(self._uploads):
+            before = max(number - c.UPLOADS_MAX + 1, 0)
+            if upload.file is not None and upload.before != before:
+                upload.before = before
+                self._send_to(upload.stream.peer, Queued(upload.token, before))
             told = upload.turn(self._shared, now=self._node.now(), may_send=number < c.UPLOADS_MAX)
             if told and upload.file is not None and upload.token in self._shared:
                 self._tell_of_upload(upload, upload.file, name_of(upload.stream.peer), told)
@@ -932,7 +977,7 @@ class Files:
         self._console.note(f"{incoming.name} from {incoming.sender}: {told}", is_error=not download.path)
         if download.path:
             self._tell_of("file finished", incoming, number=number, path=download.path)
-        else:
+        elif download.is_over:
             self._tell_of("file failed", incoming, number=number, reason=told)
 
     def _tell_of(self, kind: str, incoming: Incoming, **fields: object) -> None:
@@ -999,7 +1044,7 @@ class Room:
         self.console = console
         self.name = name
         self.chats: List[Conversation] = []  # all streams: of members, newcomers, duplicates
-        self.files = Files(node, console, downloads, self.tell)
+        self.files = Files(node, console, downloads, tell=self.tell, send_to=self._put_to)
         self.leave_at = INFINITY  # what is open then is left (monotonic seconds)
         self.room = os.urandom(8).hex() if is_opener else ""
         self._run = os.urandom(8).hex()
@@ -1417,6 +1462,12 @@ class Room:
             if chat.can("room"):
                 chat.put(record)
 
+    def _put_to(self, address: bytes, record: Record) -> None:
+        """Say something to the member at this address, if it is here."""
+        for chat in self.members():
+            if chat.peer == address:
+                chat.put(record)
+
     def say(self, text: str) -> None:
         """Say what would otherwise be a command."""
         if text:
@@ -1503,9 +1554,7 @@ class Room:
         number = self.files.choose(which)
         if number is not None:
             address, answer = self.files.decline(number)
-            for chat in self.members():
-                if chat.peer == address:
-                    chat.put(answer)
+            self._put_to(address, answer)
 
     def who(self, _: str) -> None:
         """Ask everybody's node for an answer, to be shown in a moment."""
@@ -1643,7 +1692,7 @@ class Room:
             self._meet(chat, record.room)
             self._tend_at = self.node.now()
         elif isinstance(record, Bye):
-            self._note_leaving(chat)
+            self._note_leaving(chat, says_so=True)
             chat.finish()
         elif isinstance(record, Nick) and chat.hello is not None:
             before, chat.hello = chat.name, chat.hello._replace(name=record.name[: c.NAME_CHARACTERS])
@@ -1666,6 +1715,8 @@ class Room:
             incoming = self.files.withdraw(chat.peer, record.token)
             if incoming is not None:
                 self.console.note(f"{chat.name} offers {incoming.name} no more")
+        elif isinstance(record, Queued):
+            self.files.queued(chat.peer, record)
 
     def _hear_line(self, chat: Conversation, message: Say) -> None:
         """Show a message."""
@@ -1690,11 +1741,12 @@ class Room:
         while chat.may_have_more:
             self._listen(chat)
 
-    def _note_leaving(self, chat: Conversation) -> None:
-        """Say once that a member has left."""
+    def _note_leaving(self, chat: Conversation, *, says_so: bool = False) -> None:
+        """Say once that a member has left; or, where this side had ended the talk first, that it is over."""
         if chat.is_member and not chat.has_left:
-            self.console.note(f"{chat.name} left")
-            self.tell("left", name=chat.name, address=chat.peer)
+            has_stayed = chat.is_finishing and not says_so
+            self.console.note(f"the talk with {chat.name} is over" if has_stayed else f"{chat.name} left")
+            self.tell("ended" if has_stayed else "left", name=chat.name, address=chat.peer)
         chat.has_left = True
 
     # -- what becomes of what was said
@@ -2137,7 +2189,7 @@ typing: Enter sends; the sign before your line is a dot until the nodes of all o
 pipes: every line of stdin goes to all others (the first waits for one to come); incoming lines go to stdout as
   `name: text`, everything else to stderr.
 names: without --name the others see the login name.
---json: line, joined, left, lost, gone, back, restarted, met, missed, refused, message, held (by one of several),
+--json: line, joined, left, ended, lost, gone, back, restarted, met, missed, refused, message, held (by one of several),
   delivered, not delivered, and for files file offered, accepted, declined, finished, failed, as objects on stdout."""
 EXAMPLES = f"""\
 {TYPING}

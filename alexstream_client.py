@@ -188,19 +188,24 @@ def complete_path(begun: str) -> List[str]:
 def hash_file(descriptor: int, size: int, *, to_disk: bool = False) -> str:
     """Return SHA-256 in hex of the first `size` bytes of an open file, which is closed; raise OSError. May take long.
 
-    `to_disk`: bring it to the disk too.
+    `to_disk`: bring it to the disk too. How far it is shows the position of the open file (`hash_progress`).
     """
     digest, offset = hashlib.sha256(), 0
     try:
         while offset < size:
             piece = read_piece(descriptor, offset, min(c.HASH_BYTES, size - offset))
-            offset += len(piece)
+            offset = os.lseek(descriptor, offset + len(piece), os.SEEK_SET)
             digest.update(piece)
         if to_disk:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
     return digest.hexdigest()
+
+
+def hash_progress(descriptor: int, size: int) -> str:
+    """Return how much of an open file, of which a duplicate is being hashed, has been read."""
+    return f"{100 * os.lseek(descriptor, 0, os.SEEK_CUR) // max(size, 1)} %"
 
 
 def read_piece(descriptor: int, offset: int, count: int) -> bytes:
@@ -220,6 +225,7 @@ class Upload:
         self.is_over = False
         self.is_held = False  # the other node has all of it
         self.token = ""  # of the file that is asked for
+        self.before = 0  # so many are served first, as the other side was told
         self.file: Optional[Outgoing] = None
         self.offset = 0
         self.deadline = now + c.REQUEST_SECONDS  # for the next sign of life

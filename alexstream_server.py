@@ -22,7 +22,7 @@ import re
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import constants as c
-from alexstream_client import Offer, hash_file
+from alexstream_client import Offer, hash_file, hash_progress
 from node import (
     INFINITY,
     Aside,
@@ -229,6 +229,7 @@ class Download:
         self.is_over = False
         self.path = ""  # of the file, once it is whole
         self.call_at = 0.0  # when to open the next stream
+        self.before = 0  # so many are served first, as the sender says
         self._node = node
         self._folder = folder
         self._size = incoming.offer.size
@@ -262,7 +263,9 @@ class Download:
     def progress(self) -> str:
         """How far it is, how fast it goes and how long it will take."""
         if self._hasher is not None:
-            return "is checked"
+            return f"is checked, {hash_progress(self._descriptor, self._size)}"
+        if self.before:
+            return f"waits, {self.before} before you"
         seconds = self._node.now() - self._began_at
         return f"{self.percent}{format_rate(self.offset - self._began_from, seconds, self._size - self.offset)}"
 
@@ -270,6 +273,11 @@ class Download:
     def is_busy(self) -> bool:
         """Whether there is something to do without the network."""
         return self._may_have_more and not self.is_over
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether it is all here, and its SHA-256 is being found out."""
+        return self._hasher is not None
 
     @property
     def waits_to_call(self) -> bool:

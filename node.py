@@ -1841,6 +1841,8 @@ class Stream(io.RawIOBase):
         if self._session.closed is not None:
             reason = self._session.closed.reason
             kind = _ERRORS.get(reason)
+            if reason == "peer restarted":  # or its reset got lost: then too it knows nothing of the stream
+                reason = "it knows nothing of this stream any more (given up, or restarted)"
             return kind(f"{format_address(self.peer)} port {self.port}: {reason}") if kind else None
         return OSError(errno.ESHUTDOWN, self.node.failure) if self.node.failure else None
 

@@ -652,6 +652,7 @@ class LineEditor:
         self.prompt = "> "
         self.text = ""
         self.cursor = 0  # index into text
+        self.column = 0  # of the cursor, as painted
         self._left = 0  # index of the first character shown
         self.completions: Callable[[str], Iterable[str]] = lambda _: ()
         self.encoding = encoding
@@ -860,14 +861,18 @@ class LineEditor:
             prompt = prompt[: max(fit(prompt, half - 3), 1)] + ".> "
             prompt = prompt if columns(prompt) <= half else ""
         room = max(self.width - 1 - columns(prompt), 1)
+        marks = room > 4 and fit(self.text, room - 1) < len(self.text)  # `<` and `>` where a part is hidden
+        room -= 2 * marks
         self._scroll(room)
         stop = self._left + fit(self.text[self._left :], room)
         before, after = (
             text.replace("\n", self._newline)
             for text in (self.text[self._left : self.cursor], self.text[self.cursor : stop])
         )
-        again = "\r" + prompt + before if after else ""
-        row = "\x1b[?7l\r" + prompt + before + after + "\x1b[K" + again + "\x1b[?7h"
+        start = prompt + "<" * (marks and self._left > 0) + before
+        self.column = columns(start)
+        after += ">" * (marks and stop < len(self.text))
+        row = "\x1b[?7l\r" + start + after + "\x1b[K" + ("\r" + start if after else "") + "\x1b[?7h"
         return row.encode(self.encoding, "replace")
 
     def _scroll(self, room: int) -> None:
@@ -946,8 +951,13 @@ class Screen:
     of a character's width. `height` is the terminal's, in rows.
     """
 
-    def __init__(self, editor: LineEditor, *, height: int, signs: str, has_color: bool = True) -> None:
+    def __init__(
+        self, editor: LineEditor, *, height: int, signs: str, has_color: bool = True, reflows: bool = True
+    ) -> None:
+        """`reflows`: a terminal that becomes narrower breaks the row being typed into several, as most do."""
         self.editor = editor
+        self._reflows = reflows
+        self._clearing = ""  # to be printed first
         self.height = height
         self._has_color = has_color
         self._signs = signs
@@ -1003,9 +1013,12 @@ class Screen:
         line = self._under_way.pop(ident)
         self._changed[ident] = line._replace(sign=self._signs[1 if delivered else 2], is_settled=True)
 
-    def forget_rows(self) -> None:
+    def resize(self, width: int, height: int) -> None:
         """Nothing is where it was: the terminal was resized, cleared or used by somebody else."""
-        self._rows += self.height
+        up = self.editor.column // width if self._reflows else 0  # to the first of the pieces of the row
+        self._clearing = f"\x1b[{up}A" * (up > 0) + "\r\x1b[J"
+        self.editor.width, self.height = width, height
+        self._rows += height
         self._row = b""
 
     def paint(self) -> bytes:
@@ -1019,9 +1032,10 @@ class Screen:
             elif line.is_settled:
                 self._show_own(line, Piece(line.sign + " "))
         again = self._text[len(text) :]
-        text = self._bell + text + changes + again
+        text, clearing = self._bell + text + changes + again, self._clearing
         row, row_before = self.editor.paint(), self._row
-        self._bell, self._text, self._changed, self._row = "", "", {}, row
+        self._clearing, self._bell, self._text, self._changed, self._row = "", "", "", {}, row
         if not text and row == row_before:
             return b""
-        return (f"\r\x1b[K\x1b[?7l{text}\x1b[?7h" if text else "").encode(self.editor.encoding, "replace") + row
+        above = f"\r\x1b[K\x1b[?7l{text}\x1b[?7h" if text else ""
+        return (clearing + above).encode(self.editor.encoding, "replace") + row

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from datetime import datetime
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import pytest
@@ -461,7 +462,7 @@ def test_terminal_resized() -> None:
         terminal.type(b"0123456789abcdefghij0123456789")
         terminal.expect("> 0123456789abcdefghij0123456789")
         terminal.resize(12, 10)
-        terminal.expect("> 23456789")
+        terminal.expect("> <456789")
 
 
 def test_terminal_resized_before_the_signal_says_so() -> None:
@@ -474,7 +475,7 @@ def test_terminal_resized_before_the_signal_says_so() -> None:
         terminal.expect("✓ me: hold", "· me: one", "peer: you said one", ">")
         terminal.resize(20, 10)
         terminal.type(b"0123456789" * 3)
-        terminal.expect("> 4567890123456789")
+        terminal.expect("> <67890123456789")
         terminal.type(b"\x15take\r")
         terminal.expect("· me: one", "peer: you said one", "✓ me: take", "✓ me: one", ">")
 
@@ -616,6 +617,51 @@ def test_terminal_timestamps_bell_and_log(tmp_path: Any) -> None:
     assert [line for line in lines if "one" in line] == ["> one", "peer: you said one"]
     assert len([line for line in lines if "message" in line]) == 50
     assert oct(log.stat().st_mode & 0o777) == "0o600"
+
+
+def test_terminal_log_that_is_moved_away_is_begun_anew(tmp_path: Any) -> None:
+    """As logrotate does it."""
+    log, moved = tmp_path / "log", tmp_path / "log.1"
+    with OnTerminal(sys.executable, FAKES, "--no-timestamps", "--log", str(log)) as terminal:
+        terminal.type(b"one\r")
+        terminal.expect("✓ me: one", "peer: you said one", ">")
+        log.rename(moved)
+        terminal.type(b"two\r")
+        terminal.expect("✓ me: two", "peer: you said two", ">")
+    assert "one" in moved.read_text("utf-8")
+    assert "two" not in moved.read_text("utf-8")
+    assert [line.partition(" ")[2].partition(" ")[2] for line in log.read_text("utf-8").splitlines()] == [
+        "> two",
+        "peer: you said two",
+    ]
+
+
+@pytest.mark.root
+def test_log_goes_on_with_a_whole_line_when_the_disk_has_room_again(tmp_path: Any) -> None:
+    subprocess.check_call(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)])
+    try:
+        log, ballast = chat.Log(str(tmp_path / "log")), tmp_path / "ballast"
+        now = datetime(2026, 1, 1)
+        log.add("one", now)
+        ballast.write_bytes(bytes(4096))
+        log.add("x" * 5000, now)
+        assert log.failure.startswith("nothing more is logged: ")
+        log.add("lost", now)
+        ballast.unlink()
+        log.add("two", now)
+        assert log.failure == ""
+        log.close()
+        lines = (tmp_path / "log").read_text().splitlines()
+        assert [line[20:24] for line in lines] == ["one", "xxxx", "two"]
+    finally:
+        subprocess.check_call(["umount", str(tmp_path)])
+
+
+def test_terminal_whose_keys_come_in_fives_is_read_key_by_key() -> None:
+    with OnTerminal("sh", "-c", f"stty min 5 time 0; exec {sys.executable} {FAKES} --no-timestamps") as terminal:
+        terminal.expect(SHOWN, ">")
+        terminal.type(b"a")
+        terminal.expect(SHOWN, "> a")
 
 
 @pytest.mark.parametrize("path", ["/dev/full", "/nowhere/log", "/"])

@@ -7,9 +7,10 @@ import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
-from fakes import FakeConsole, FakeNode, FakeStream, Peer, connect
+from fakes import FakeAside, FakeConsole, FakeNode, FakeStream, Peer, connect
 
 import alexchat_client as chat
+import alexstream_client
 import constants
 from alexchat_client import CAN, Room
 from alexstream_client import Decline, Offer
@@ -624,7 +625,8 @@ def fetching(tmp_path: Any) -> Iterator[Tuple[FakeNode, chat.Files, FakeStream]]
         other.listen(PORT_FILE)
         node.others = {other.address: other}
         console: Any = FakeConsole(is_interactive=True)
-        files = chat.Files(node, console, str(tmp_path), lambda *_, **__: None)  # type: ignore[arg-type]
+        kind: Any = chat.Files
+        files = kind(node, console, str(tmp_path), tell=lambda *_, **__: None, send_to=lambda *_: None)
         digest = hashlib.sha256(bytes(3 << 19)).hexdigest()
         files.take_offer(Offer("0" * 16, "a", 3 << 19, digest), "bob", other.address)
         files.accept(1)
@@ -720,6 +722,55 @@ def test_who_fetches_and_takes_nothing_goes_behind_those_that_wait(world: World,
     assert len(streams[0]._arrived) == 2000
 
 
+def test_who_waits_in_line_is_told_how_many_are_before(world: World, file: str) -> None:
+    ann, bob = world.enter("ann"), world.enter("bob")
+    offer(world, ann, file)
+    (token,) = ann.room.files._shared
+    streams = [connect(FakeNode(77 + n), ann.node) for n in range(constants.UPLOADS_MAX + 2)]
+    for stream in streams:
+        stream.other.room = 1000
+        stream.write(json.dumps({"type": "get", "id": token, "offset": 0}).encode() + b"\n")
+        ann.node.listeners[PORT_FILE].arrived.append(stream.other)
+    world.run(2)
+    bob.type("/accept")
+    world.run()
+    bob.type("/files")
+    world.run()
+    assert bob.told[-1] == "comes  photo.jpg  waits, 3 before you  from ann"
+    for stream in streams[:3]:
+        stream.abort()
+    world.run()
+    bob.type("/files")
+    world.run(1)
+    assert "before you" not in bob.told[-1]
+    assert bob.files() == {"photo.jpg": CONTENT}
+
+
+def test_reading_a_file_to_be_offered_is_shown(world: World, file: str, monkeypatch: Any) -> None:
+    ann = world.enter("ann")
+    monkeypatch.setattr(FakeAside, "done", False)
+    ann.type(f"/send {file}", "/files")
+    world.run(1)
+    assert ann.told[-1] == "is read  photo.jpg  100 %  by you"
+    assert ann.console.prompt == "photo.jpg is read, 100 %> "
+    assert ann.room.next_deadline() <= ann.node.time + 1
+
+
+def test_how_far_a_file_is_read_can_be_seen_from_outside(file: str, monkeypatch: Any) -> None:
+    descriptor, seen = os.open(file, os.O_RDONLY), []
+    monkeypatch.setattr(constants, "HASH_BYTES", len(CONTENT) // 2)
+    read = alexstream_client.read_piece
+
+    def look(*arguments: Any) -> bytes:
+        seen.append(alexstream_client.hash_progress(descriptor, len(CONTENT)))
+        return read(*arguments)
+
+    monkeypatch.setattr(alexstream_client, "read_piece", look)
+    assert alexstream_client.hash_file(os.dup(descriptor), len(CONTENT)) == DIGEST
+    assert seen == ["0 %", "50 %"]
+    os.close(descriptor)
+
+
 def test_files_are_listed_with_rate_and_time_left_on_both_sides(world: World, file: str) -> None:
     ann, bob = world.enter("ann"), world.enter("bob")
     bob.type("/files")
@@ -797,12 +848,14 @@ def test_nothing_is_left_of_what_is_declined(world: World, file: str) -> None:
 
 def test_part_begun_by_another_is_no_reason_to_blame_who_sends_the_rest(world: World, file: str) -> None:
     ann, bob = world.enter("ann"), world.enter("bob")
+    bob.console.as_json = True
     with open(os.path.join(bob.folder, f".{DIGEST[:32]}.alexchat-part"), "wb") as part:
         part.write(b"wrong" * 1000)
     offer(world, ann, file)
     bob.type("/accept")
     world.run(30)
     assert "photo.jpg from ann: its beginning, from an earlier try, was damaged: once more from the start" in bob.told
+    assert [event["type"] for event in bob.console.events][-3:] == ["file offered", "file accepted", "file finished"]
     assert bob.files() == {"photo.jpg": CONTENT}
 
 

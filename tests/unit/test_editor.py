@@ -263,15 +263,24 @@ def test_wide_and_marked_paint() -> None:
 
 
 def test_long_line_cursor_keys() -> None:
-    """The row scrolls sideways, and only as far as the cursor asks."""
+    """The row scrolls sideways, only as far as the cursor asks, and marks the side where something is hidden."""
     editor = editor_with("0123456789abcdefghij", width=12)
-    assert shown(editor) == ("> cdefghij", 10)
+    assert shown(editor) == ("> <efghij", 9)
     editor.feed(LEFT * 3)
-    assert shown(editor) == ("> cdefghij", 7)
+    assert shown(editor) == ("> <efghij", 6)
+    editor.feed(LEFT * 4)
+    assert shown(editor) == ("> <defghij", 3)
     editor.feed(HOME)
-    assert shown(editor) == ("> 012345678", 2)
+    assert shown(editor) == ("> 0123456>", 2)
     editor.feed(END)
-    assert shown(editor) == ("> cdefghij", 10)
+    assert shown(editor) == ("> <efghij", 9)
+
+
+def test_line_that_just_fits_has_no_marks() -> None:
+    editor = editor_with("01234567", width=12)
+    assert shown(editor) == ("> 01234567", 10)
+    editor.feed(b"8")
+    assert shown(editor) == ("> <345678", 9)
 
 
 def test_long_line_deleted_from_its_end() -> None:
@@ -279,16 +288,16 @@ def test_long_line_deleted_from_its_end() -> None:
     editor = editor_with("0123456789abcdefghij", width=12)
     editor.paint()
     editor.feed(b"\x7f" * 10)
-    assert shown(editor) == ("> 23456789", 10)
+    assert shown(editor) == ("> <456789", 9)
 
 
 def test_long_line_resize() -> None:
     editor = editor_with("0123456789abcdefghij", width=12)
-    assert shown(editor) == ("> cdefghij", 10)
+    assert shown(editor) == ("> <efghij", 9)
     editor.width = 40
     assert shown(editor) == ("> 0123456789abcdefghij", 22)
     editor.width = 8
-    assert shown(editor) == ("> ghij", 6)
+    assert shown(editor) == ("> <ij", 5)
 
 
 def test_tiny_terminal_paint() -> None:
@@ -506,9 +515,24 @@ def test_under_way_delivered_after_a_resize() -> None:
     terminal = Terminal()
     terminal.top.show_own(1, "one")
     terminal.paint()
-    terminal.top.forget_rows()
+    terminal.top.resize(30, 6)
     terminal.top.settle(1, delivered=False)
     assert terminal.paint() == [". one", "! one", ">"]
+
+
+@pytest.mark.parametrize("reflows", [True, False])
+def test_nothing_is_left_of_the_row_when_the_terminal_becomes_narrower(reflows: bool) -> None:
+    """Neither where it has broken the row into several, nor where it has cut it; and no line above is lost."""
+    before = Terminal(width=40)
+    before.editor.feed(b"a row of more than twenty columns")
+    before.paint()
+    terminal = Terminal(width=12, height=8)
+    terminal.top = Screen(before.editor, height=6, signs=".+!", reflows=reflows)
+    row = before.rows[0]
+    pieces = [row[start : start + 12] for start in range(0, len(row), 12)]
+    terminal.write(("bob: hello\n" + ("\n".join(pieces) if reflows else pieces[0])).encode())
+    terminal.top.resize(12, 8)
+    assert terminal.paint() == ["bob: hello", "> <olumns"]
 
 
 def test_of_many_lines_that_are_delivered_at_once_those_that_are_seen_are_not_shown_again() -> None:
