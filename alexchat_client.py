@@ -76,6 +76,7 @@ from node import (
     StandardOutputs,
     Stream,
     argument_parser,
+    check_folder,
     check_peer,
     command_line,
     describe_event,
@@ -84,6 +85,7 @@ from node import (
     open_node,
     open_stream,
     peer_address,
+    quoted,
     run,
     wait_for_files,
 )
@@ -2142,11 +2144,12 @@ def chat_parser(prog: str, description: str, epilog: str, *, linger: float) -> a
     return parser
 
 
-def check_downloads(arguments: argparse.Namespace) -> None:
-    """Raise SetupError if there is no place for files; opens nothing."""
-    folder = arguments.downloads
-    if not os.path.isdir(folder):
-        raise SetupError(f"--downloads {folder}: no such directory; to make it: mkdir {folder}")
+def check_folders(arguments: argparse.Namespace) -> None:
+    """Raise SetupError if there is no place for files or for the log; opens nothing."""
+    if arguments.log and os.path.isdir(arguments.log):
+        raise SetupError(f"--log {quoted(arguments.log)}: it is a directory; the log is a file")
+    for option, folder in (("--downloads", arguments.downloads), ("--log", os.path.dirname(arguments.log) or ".")):
+        check_folder(option, folder)
 
 
 def open_console(arguments: argparse.Namespace) -> Console:
@@ -2175,10 +2178,11 @@ def open_room(node: Node, console: Console, arguments: argparse.Namespace, **set
 
 
 def linger_argument(text: str) -> float:
-    """Return a number of seconds, zero and infinity among them; raise ValueError."""
-    if not float(text) >= 0:  # also for nan
-        raise ValueError(text)
-    return float(text)
+    """Return a number of seconds, zero and infinity among them; raise ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if float(text) >= 0:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to inf")
 
 
 HELP = "; /help lists the commands"
@@ -2209,7 +2213,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.node:
         check_peer(arguments.node)
-    check_downloads(arguments)
+    check_folders(arguments)
     with open_node(arguments) as node:
         console = open_console(arguments)
         peer = peer_address(arguments.node, node) if arguments.node else choose_room(node, console)

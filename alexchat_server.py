@@ -9,7 +9,7 @@ if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
-from alexchat_client import HELP, TYPING, chat_parser, check_downloads, open_console, open_room
+from alexchat_client import HELP, TYPING, chat_parser, check_folders, open_console, open_room
 from node import INFINITY, open_node, run
 
 EXAMPLES = f"""\
@@ -25,7 +25,7 @@ def main() -> int:
     """Open a room."""
     parser = chat_parser("alexchat_server.py", "Open a room where all talk to all.", EXAMPLES, linger=INFINITY)
     arguments = parser.parse_args()
-    check_downloads(arguments)
+    check_folders(arguments)
     with open_node(arguments, client="alexchat_client.py") as node, open_console(arguments) as console:
         if console.is_interactive:
             console.note("the room is open" + HELP)

@@ -33,6 +33,7 @@ from node import (
     StandardOutputs,
     Stream,
     argument_parser,
+    check_folder,
     describe_node,
     emphasis,
     json_line,
@@ -482,8 +483,8 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end after one stream")
     arguments = parser.parse_args()
     directory = arguments.output
-    if directory is not None and not os.path.isdir(directory):
-        raise SetupError(f"there is no directory {directory}: mkdir -p {directory}")
+    if directory is not None:
+        check_folder("--output", directory)
     told = StandardOutputs()
     with open_node(arguments, client="alexstream_client.py", tell=functools.partial(told.write_line, 2)) as node:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):  # root could, its user cannot

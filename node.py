@@ -218,12 +218,13 @@ class EthernetLink(Link):
         try:
             self._open()
         except ImportError:
-            raise SetupError(_SCAPY_MISSING) from None
+            raise SetupError(_scapy_missing()) from None
         except OSError as error:
             if os.geteuid() == 0:
                 hint = _NO_RAW if error.errno == errno.EPERM else ""
                 raise SetupError(f"cannot open {quoted(name)}: {error}{hint}") from None
-            raise SetupError(f"raw Ethernet needs root: sudo python3 {' '.join(map(shlex.quote, sys.argv))}") from None
+            command = start_command(" ".join(map(shlex.quote, sys.argv)), is_sudo=True)
+            raise SetupError(f"raw Ethernet needs root: {command}") from None
 
     def _open(self) -> None:
         with _quick_import():
@@ -442,9 +443,6 @@ def linux_filter(mac: bytes, *, loopback: bool) -> Sequence[Tuple[int, int, int,
     return lines
 
 
-_SCAPY_MISSING = (
-    "scapy is not installed: sudo apt install -y --no-install-recommends python3-scapy  (or: pip install scapy)"
-)
 _NO_RAW = "; this root lacks CAP_NET_RAW: outside the container, or docker run --cap-add NET_RAW"
 _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
@@ -494,6 +492,16 @@ def _receive_batch(receive: Callable[[int], bytes]) -> List[bytes]:
         if not frames:
             raise
     return frames
+
+
+def _scapy_missing() -> str:
+    """Return how to install scapy for this interpreter."""
+    import shutil
+
+    if sys.prefix == sys.base_prefix and shutil.which("apt"):
+        return "scapy is not installed: sudo apt install -y --no-install-recommends python3-scapy"
+    sudo = "sudo " * (sys.prefix == sys.base_prefix)
+    return f"scapy is not installed: {sudo}{shlex.quote(sys.executable)} -m pip install scapy"
 
 
 class _Card(NamedTuple):
@@ -562,7 +570,7 @@ _NOT_UTF_8 = "its name is not UTF-8"
 def _usable_card(name: str) -> _Card:
     """Return an interface that exists, carries Ethernet frames and is up; raise SetupError."""
     names = [known for _, known in socket.if_nameindex()]
-    here = " ".join(map(printable, names))
+    here = " ".join(printable(known) for known in names if known != name)
     try:
         number, master = _find_card(name)
         card = _ask_card(number)
@@ -1948,6 +1956,7 @@ def _forbid_new_privileges() -> None:
 
 # --- Command line ---------------------------------------------------------------------------------------------------
 
+_SUDO_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where sudo looks on Linux
 _NAMES_FILES = ("/etc/bat-hosts", "~/bat-hosts")  # where batctl looks too; of two names for one address the last holds
 
 
@@ -2029,17 +2038,27 @@ def login_name() -> str:
 
 
 def count_argument(text: str) -> int:
-    """Return a number that is not negative; raise ValueError."""
-    if int(text) < 0:
-        raise ValueError(text)
-    return int(text)
+    """Return a number that is not negative; raise ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
 
 
 def seconds_argument(text: str) -> float:
-    """Return a positive number; raise ValueError."""
-    if not 0 < float(text) < 1e6:
-        raise ValueError(text)
-    return float(text)
+    """Return a positive number; raise ArgumentTypeError."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1e6:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def check_folder(option: str, folder: str) -> None:
+    """Raise SetupError if what an option names is no directory."""
+    if not os.path.isdir(folder):
+        is_file = os.path.lexists(folder)
+        hint = "it is not a directory" if is_file else f"no such directory; to make it: mkdir -p {quoted(folder)}"
+        raise SetupError(f"{option} {quoted(folder)}: {hint}")
 
 
 def has_color(arguments: argparse.Namespace, file: TextIO) -> bool:
@@ -2110,9 +2129,21 @@ def _identity(node: Node, client: str) -> str:
 
 def command_line(script: str, links: Sequence[Link]) -> str:
     """Return how to start one of the scripts on these interfaces."""
-    sudo = "sudo " if "SUDO_UID" in os.environ else ""
+    path = shlex.quote(os.path.join(os.path.dirname(sys.argv[0]), script))
     names = quoted(",".join(link.name for link in links))
-    return f"{sudo}python3 {os.path.join(os.path.dirname(sys.argv[0]), script)} {names}"
+    return start_command(f"{path} {names}", is_sudo="SUDO_UID" in os.environ)
+
+
+def start_command(words: str, *, is_sudo: bool) -> str:
+    """Return how to start a script with this interpreter: by its path where `python3` would be another."""
+    import shutil
+
+    path = _SUDO_PATH if _LINUX and is_sudo and "SUDO_UID" not in os.environ else None
+    found = shutil.which("python3", path=path)
+    is_same = found == sys.executable or (
+        found is not None and sys.prefix == sys.base_prefix and os.path.samefile(found, sys.executable)
+    )
+    return f"{'sudo ' * is_sudo}{'python3' if is_same else shlex.quote(sys.executable)} {words}"
 
 
 def _tell_setup(node: Node, user: str) -> None:
@@ -2215,7 +2246,7 @@ def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
         return node.connect(peer, port)
     except ConnectionRefusedError as error:
         hint = "try again later" if isinstance(error, BusyError) else f"start {server} there"
-        raise type(error)(f"{format_address(peer)} says: {error}; {hint}") from None
+        raise type(error)(f"{error}; {hint}") from None
     except TimeoutError as error:
         raise TimeoutError(f"{error}; {who_is_there(node)}") from None
 

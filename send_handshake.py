@@ -193,7 +193,8 @@ def main() -> int:
         found = node.discover(arguments.wait)
         show_nodes(node, found, arguments)
     if not found:
-        print(f"nobody answered within {arguments.wait:g} s", file=sys.stderr)
+        hint = "start node.py on another machine of this Ethernet, or wait longer: --wait 5"
+        print(f"nobody answered within {arguments.wait:g} s: {hint}", file=sys.stderr)
     return 0 if found else 1
 
 

@@ -382,7 +382,7 @@ class Obedient(Peer):
 def main() -> int:
     """Run the client, with the chat's options."""
     arguments = chat.chat_parser("fakes.py", "", "", linger=INFINITY).parse_args(["fake0", *sys.argv[1:]])
-    chat.check_downloads(arguments)
+    chat.check_folders(arguments)
     with TickingNode(1) as node, FakeNode(2) as other:
         stream = connect(node, other)
         node.others_turn = Obedient(stream.other, "peer").obey

@@ -664,7 +664,7 @@ def test_terminal_whose_keys_come_in_fives_is_read_key_by_key() -> None:
         terminal.expect(SHOWN, "> a")
 
 
-@pytest.mark.parametrize("path", ["/dev/full", "/nowhere/log", "/"])
+@pytest.mark.parametrize("path", ["/dev/full", "/proc/log"])
 def test_terminal_log_that_fails(path: str) -> None:
     """It is told once, and the chat goes on."""
     with OnTerminal(sys.executable, FAKES, "--no-timestamps", "--log", path, width=80) as terminal:
@@ -685,12 +685,19 @@ def test_terminal_goes_away_while_the_output_is_a_pipe() -> None:
         assert done.wait(20) == 0
 
 
-def test_no_such_folder_for_downloads() -> None:
-    done = run_piped(b"", arguments=["--downloads", "/nowhere"])
+@pytest.mark.parametrize(
+    ("option", "path", "says"),
+    [
+        ("--downloads", "/no where", "--downloads '/no where': no such directory; to make it: mkdir -p '/no where'"),
+        ("--downloads", "/etc/passwd", "--downloads /etc/passwd: it is not a directory"),
+        ("--log", "/nowhere/log", "--log /nowhere: no such directory; to make it: mkdir -p /nowhere"),
+        ("--log", "/etc", "--log /etc: it is a directory; the log is a file"),
+    ],
+)
+def test_no_place_for_downloads_or_the_log(option: str, path: str, says: str) -> None:
+    done = run_piped(b"", arguments=[option, path])
     assert done.returncode == 2
-    assert done.stderr.decode().splitlines() == [
-        "fakes.py: --downloads /nowhere: no such directory; to make it: mkdir /nowhere"
-    ]
+    assert done.stderr.decode().splitlines() == [f"fakes.py: {says}"]
 
 
 def test_output_not_a_terminal() -> None:

@@ -63,6 +63,7 @@ from node import (
     peer_address,
     quoted,
     read_names,
+    start_command,
     wait_for_files,
 )
 from protocol import Frame, MessageReceived, NodeFound, RouteChanged, StrangeNode, encode_ethernet, encode_frame
@@ -1482,6 +1483,42 @@ def test_who_a_program_under_sudo_becomes(
         assert drop_privileges() == says
         gone = [("initgroups", "ann", 1001), ("setgid", 1001), ("setuid", 1000), ("prctl",)]
         assert calls == ([*gone, ("seteuid", 0), ("setuid", 0)] if says else [])
+
+
+@pytest.mark.parametrize(
+    ("is_sudo", "environment", "executable", "prefix", "found", "command"),
+    [
+        (True, {}, "/usr/bin/python3", "/usr", "/usr/bin/python3", "sudo python3 x.py lo"),
+        (True, {}, "/env/bin/python", "/env", "/usr/bin/python3", "sudo /env/bin/python x.py lo"),
+        (True, {}, "/my env/bin/python", "/my env", None, "sudo '/my env/bin/python' x.py lo"),
+        (True, {"SUDO_UID": "1"}, "/env/bin/python", "/env", "/usr/bin/python3", "sudo /env/bin/python x.py lo"),
+        (False, {}, "/env/bin/python3", "/env", "/env/bin/python3", "python3 x.py lo"),
+    ],
+)
+def test_printed_commands_name_the_interpreter_in_use(
+    is_sudo: bool,
+    environment: Dict[str, str],
+    executable: str,
+    prefix: str,
+    found: Optional[str],
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """sudo has a PATH of its own, which the program sees only if it runs under it."""
+    paths = []
+
+    def which(name: str, path: Optional[str]) -> Optional[str]:
+        paths.append(path)
+        return found
+
+    monkeypatch.setattr("shutil.which", which)
+    monkeypatch.setattr("os.environ", environment)
+    monkeypatch.setattr("sys.executable", executable)
+    monkeypatch.setattr("sys.prefix", prefix)
+    monkeypatch.setattr("sys.base_prefix", "/usr")
+    monkeypatch.setattr("node._LINUX", True)
+    assert start_command("x.py lo", is_sudo=is_sudo) == command
+    assert (paths[0] is None) == (not is_sudo or "SUDO_UID" in environment)
 
 
 def script(body: str, *, wrapper: Sequence[str] = (), **options: Any) -> "subprocess.Popen[str]":

@@ -102,6 +102,28 @@ def test_misuse(script: str, options: List[str], says: str, monkeypatch: Any, ca
     assert says in last
 
 
+@pytest.mark.parametrize(
+    ("script", "words", "says"),
+    [
+        ("send_handshake.py", "--count -1", "argument --count: '-1' is not a whole number from 0 on"),
+        ("send_handshake.py", "--wait 0", "argument --wait: '0' is not a number of seconds above 0"),
+        (
+            "send_message.py",
+            "node text --timeout soon",
+            "argument --timeout: 'soon' is not a number of seconds above 0",
+        ),
+        ("alexchat_client.py", "--linger -1", "argument --linger: '-1' is not a number of seconds from 0 to inf"),
+    ],
+)
+def test_numbers_out_of_range_are_told_the_range(
+    script: str, words: str, says: str, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "eth0", *words.split()])
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(script[:-3]).main()
+    assert capsys.readouterr().err.splitlines()[-1] == f"{script}: error: {says}"
+
+
 class OpenedError(Exception):
     """A program has understood its arguments."""
 

@@ -300,7 +300,7 @@ def test_names_are_found_in_the_users_file_and_in_the_mesh(text: str, number: in
         (["ann", "", "eve\x1b"], "zoe",
          "no node is named zoe, but: ann (02:00:00:00:00:02), eve?~00:04 (02:00:00:00:00:04), "
          "robert (02:00:00:00:00:03)"),
-        ([""], "zoe", "no node is named zoe, but: python3 send_handshake.py fake0 lists addresses"),
+        ([""], "zoe", " send_handshake.py fake0 lists addresses"),
         ([f"n{number}" for number in range(10, 30)], "zoe", "n19 (02:00:00:00:00:0b), n20 (02:00:00:00:00:0c), ..."),
     ],
 )  # fmt: skip
@@ -391,7 +391,7 @@ def test_transfer_told_in_json(capfd: Any, resets: bool) -> None:
     [
         (ConnectionRefusedError("refused"), "refused; start alexstream_server.py there"),
         (BusyError("busy"), "busy; try again later"),
-        (TimeoutError("no such node"), "no such node; who is there: .*python3 .*send_handshake.py fake0"),
+        (TimeoutError("no such node"), r"no such node; who is there: .*python\S* .*send_handshake.py fake0"),
     ],
 )
 def test_no_stream(run_script: Any, error: OSError, says: str) -> None:

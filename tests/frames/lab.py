@@ -571,8 +571,9 @@ def main(arguments: Sequence[str]) -> int:
         try:
             hosts = build(lab, options.topology, options.size)
             host = {each.name: each for each in lab.hosts}[options.on]
-        except (ValueError, KeyError) as problem:
-            parser.error(f"no such topology or host: {problem}")
+        except (ValueError, KeyError):
+            sizes = "a grid's size is like 4x4, that of a line, ring or bridge a number; pair and diamond have none"
+            parser.error(f"no host {options.on} in {options.topology} {options.size}: {sizes}")
         if options.relay:
             run_nodes([each for each in hosts if each is not host])
         if not command:

@@ -137,7 +137,7 @@ def chat_terminals(places: Places, *, with_address: bool) -> Tuple[Terminal, Ter
     """A server and a client on terminals, connected; the server's address."""
     server = places.right.terminal(script("alexchat_server.py", places.interface, "--name", "bob"))
     address = server.expect(f"^alexmesh: node {ADDRESS} on").group(1)
-    command = server.expect(r"python3 (alexchat_client\.py \S+( \S+)?)").group(1)
+    command = server.expect(r"python\S* (alexchat_client\.py \S+( \S+)?)").group(1)
     arguments = command.split() if with_address else command.split()[:2]
     client = places.left.terminal(script(*arguments, "--name", "alice"))
     server.expect("alice.*(joined|is here|connected)")
