@@ -439,6 +439,10 @@ class Lab:
         """Overwrite one byte, 100 into the Ethernet frame, in so many per cent of what arrives at a port (0: none)."""
         self._filter(port, f"numgen random mod 10000 < {round(percent * 100)} @ll,800,8 set 0xa5" if percent else "")
 
+    def police(self, port: Port, megabytes: int) -> None:
+        """Drop what arrives at a port beyond so many MB a second: a slow path."""
+        self._filter(port, f"limit rate over {megabytes} mbytes/second {LOSE}")
+
     def block(self, port: Port, *, inward: bool = True, outward: bool = True) -> None:
         """Cut silently, without a carrier event: what arrives at the port, what leaves it, or both."""
         if inward:

@@ -215,12 +215,9 @@ def play_chat(lab: Lab) -> List[Pane]:
 
 
 def play_room(lab: Lab) -> List[Pane]:
-    """Three people in one room, one of whom is away; a file is on its way; one asks who is here."""
+    """Three people in one room, one of whom is away; one asks who is here."""
     left, middle, right = lab.bridge(3)
-    photo = os.path.join(tempfile.mkdtemp(), "photo.jpg")
-    with open(photo, "wb") as file:
-        file.write(os.urandom(1 << 20) * 200)
-    alice = open_shell(left, "alice", 110, 20)
+    alice = open_shell(left, "alice", 110, 17)
     alice.terminal.type("python3 alexchat_server.py eth0 --name alice")
     alice.terminal.expect("the room is open")
     bob = start(middle, "alexchat_client.py", left.ports[0].address, "--name", "bob")
@@ -240,10 +237,30 @@ def play_room(lab: Lab) -> List[Pane]:
     alice.terminal.expect("carol is gone", timeout=20)
     alice.terminal.type("/who")
     alice.terminal.expect(r"^bob\s+02:", timeout=20)
-    lab.lose(middle.ports[0], 3)  # a slow enough path to be seen
-    alice.terminal.type(f"/send {photo}")
-    alice.terminal.expect("offered photo.jpg", timeout=30)
     return [alice]
+
+
+def play_file(lab: Lab) -> List[Pane]:
+    """A file on its way, over a cable that is slow enough to be watched."""
+    left, right = lab.line(2)
+    lab.police(right.ports[0], 2)
+    folder = tempfile.mkdtemp()
+    photo = os.path.join(folder, "sunset.jpg")
+    with open(photo, "wb") as file:
+        file.write(os.urandom(16 << 20))
+    alice, bob = open_shell(left, "alice", 110, 8), open_shell(right, "bob", 110, 8)
+    alice.terminal.type("python3 alexchat_server.py eth0 --name alice")
+    alice.terminal.expect("the room is open")
+    bob.terminal.type(f"python3 alexchat_client.py eth0 {left.ports[0].address} --name bob --downloads {folder}")
+    alice.terminal.expect("bob .*is here")
+    alice.terminal.type(f"/send {photo}")
+    bob.terminal.expect("alice offers sunset.jpg", timeout=30)
+    bob.terminal.type("/accept")
+    for one in (alice, bob):
+        one.terminal.expect(r"sunset.jpg [3-9]\d %.*left>", timeout=30)
+    bob.terminal.type("/files")
+    bob.terminal.expect("^comes ")
+    return [alice, bob]
 
 
 def play_dissector(lab: Lab) -> List[Pane]:
@@ -263,6 +280,7 @@ def play_dissector(lab: Lab) -> List[Pane]:
 SCENES: Dict[str, Callable[[Lab], List[Pane]]] = {
     "chat": play_chat,
     "dissector": play_dissector,
+    "file": play_file,
     "room": play_room,
 }
 
