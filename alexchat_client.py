@@ -1430,6 +1430,8 @@ class Room:
         command = next((command for command in COMMANDS if name.lower() in command.names.split()), None)
         if command is None:
             self.console.reply(f"no command {printable(name)}: /help lists them; /{printable(name)} says it")
+        elif len(rest.split()) < len(re.sub(r"\[.*\]", "", command.usage).split()):
+            self.console.reply(f"usage: {command.names.split()[0]} {command.usage}")
         else:
             command.act(self, rest.strip())
 
@@ -1441,15 +1443,12 @@ class Room:
 
     def me(self, text: str) -> None:
         """Say what this person does."""
-        if text:
-            self._say(text, is_act=True)
-        else:
-            self.console.reply("usage: /me TEXT")
+        self._say(text, is_act=True)
 
     def nick(self, name: str) -> None:
         """Take another name, and tell all."""
         if not is_name(name):
-            self.console.reply(f"usage: /nick NAME: letters, digits and -_. and at most {c.NAME_CHARACTERS} characters")
+            self.console.reply(f"a name has letters, digits and -_. and at most {c.NAME_CHARACTERS} characters")
             return
         self.name = name
         self.console.own_name = self.own_name
@@ -1472,18 +1471,13 @@ class Room:
 
     def say(self, text: str) -> None:
         """Say what would otherwise be a command."""
-        if text:
-            self._say(text)
-        else:
-            self.console.reply("usage: /say TEXT")
+        self._say(text)
 
     def msg(self, rest: str) -> None:
         """Say something to one person alone."""
         typed, _, text = rest.partition(" ")
         found, problem = self._find(typed)
-        if not text.strip():
-            self.console.reply("usage: /msg NAME TEXT")
-        elif problem:
+        if problem:
             self._refuse(problem)
         elif not found[0].can("private"):
             self._refuse(f"{found[0].name}'s program knows no messages to one alone")
@@ -1495,7 +1489,7 @@ class Room:
         known = {node.name: node.address for node in self.node.nodes() if node.name}
         address = parse_unicast(typed) or known.get(typed, b"")
         if not address or address == self.node.address:
-            self.console.reply("usage: /call ADDRESS, or the name of a node in the mesh")
+            self.console.reply(f"no other node is called {printable(typed)}: give an address, or a name in the mesh")
         elif any(chat.peer == address for chat in self.chats):
             self.console.reply(f"{self.name_of(address)} is here")
         else:
@@ -1522,9 +1516,6 @@ class Room:
 
     def send(self, path: str) -> None:
         """Offer a file to everybody here."""
-        if not path:
-            self.console.reply("usage: /send PATH")
-            return
         try:
             self.files.send(path)
         except OSError as error:

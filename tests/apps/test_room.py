@@ -279,8 +279,8 @@ def test_call_that_nobody_answers_or_that_makes_no_sense(three: World) -> None:
     alice = three.members[0]
     alice.turn("/call 02:00:00:00:00:77", "/call", "/call 02:00:00:00:00:01", "/call 02:00:00:00:00:02")
     alice.turn()
-    usage = "usage: /call ADDRESS, or the name of a node in the mesh"
-    assert alice.notes() == [usage, usage, "bob is here", "02:00:00:00:00:77 is lost: refused"]
+    own = "no other node is called 02:00:00:00:00:01: give an address, or a name in the mesh"
+    assert alice.notes() == ["usage: /call NODE", own, "bob is here", "02:00:00:00:00:77 is lost: refused"]
 
 
 @given(seed=st.integers(0, 2**32))
@@ -491,8 +491,9 @@ def test_another_name_is_told_to_all(three: World) -> None:
     alice, bob, carol = three.members
     bob.turn("/nick rob", "/nick", "/nick a b", "/me waves")
     three.turns(3)
-    assert bob.notes()[0] == "you are rob now"
-    assert sum("usage: /nick NAME" in note for note in bob.console.notes) == 0
+    said, usage, rule = bob.notes()
+    assert (said, usage) == ("you are rob now", "usage: /nick NAME")
+    assert rule.startswith("a name has letters, digits")
     for one in (alice, carol):
         assert one.notes() == ["bob is called rob now"]
         assert one.console.shown == ["* rob waves"]
@@ -1171,6 +1172,7 @@ def test_message_for_one_alone(person: Solo, typed: str) -> None:
         ("/msg", "usage: /msg NAME TEXT"),
         ("/msg bob", "usage: /msg NAME TEXT"),
         ("/say", "usage: /say TEXT"),
+        ("/me", "usage: /me TEXT"),
         ("/msg \x1bnobody hello", "NOT delivered: nobody here is called ^[nobody: /who lists all"),
     ],
 )
