@@ -2086,23 +2086,28 @@ def open_node(
     try:
         # Nothing has been read from the network until then, and no file opened.
         user = "" if arguments.keep_root else drop_privileges()
-        node.names = read_names(arguments.names)
-        if arguments.pcap:
-            capture = Capture(arguments.pcap)
-            for link in links:
-                link.record(capture)
+        _open_files(node, links, arguments)
     except SetupError:
         node.close()
         raise
-    node.shows_texts = tell is None
     if not arguments.quiet:
         print(_identity(node, client), file=sys.stderr, flush=True)
     if arguments.verbose:
         _tell_setup(node, user)
-        if tell is not None:
-            node.tell_routes()
-            node.on_event = functools.partial(_tell_event, node.names, tell)
+    node.shows_texts = tell is None
+    if tell is not None and arguments.verbose:
+        node.tell_routes()
+        node.on_event = functools.partial(_tell_event, node.names, tell)
     return node
+
+
+def _open_files(node: Node, links: Sequence[EthernetLink], arguments: argparse.Namespace) -> None:
+    """Read the user's names, and begin to record; raise SetupError."""
+    node.names = read_names(arguments.names)
+    if arguments.pcap:
+        capture = Capture(arguments.pcap)
+        for link in links:
+            link.record(capture)
 
 
 def _open_links(names: Iterable[str]) -> List[EthernetLink]:

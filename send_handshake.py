@@ -193,7 +193,7 @@ def main() -> int:
         found = node.discover(arguments.wait)
         show_nodes(node, found, arguments)
     if not found:
-        hint = "start node.py on another machine of this Ethernet, or wait longer: --wait 5"
+        hint = "start node.py at the other end, or wait longer: --wait 5"
         print(f"nobody answered within {arguments.wait:g} s: {hint}", file=sys.stderr)
     return 0 if found else 1
 
