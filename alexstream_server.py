@@ -22,7 +22,7 @@ import re
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import constants as c
-from alexstream_client import Offer, hash_file, hash_progress
+from alexstream_client import Offer, hash_file, hash_progress, widen_pipes
 from node import (
     INFINITY,
     Aside,
@@ -486,6 +486,7 @@ def main() -> int:
     if directory is not None:
         check_folder("--output", directory)
     told = StandardOutputs()
+    widen_pipes()
     with open_node(arguments, client="alexstream_client.py", tell=functools.partial(told.write_line, 2)) as node:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):  # root could, its user cannot
             raise SetupError(f"no permission to write in {directory}: choose another --output, or --keep-root")

@@ -824,8 +824,9 @@ class Output:
         self.waiting = 0  # bytes
         self._queue: Deque[bytes] = deque()
         self.file = descriptor
-        self._may_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if os.isatty(descriptor) or stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        kind = os.fstat(descriptor).st_mode
+        self._may_block = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(descriptor)
+        if self._may_block and not stat.S_ISSOCK(kind):
             # A description of our own may be non-blocking; that of stdout is shared with the shell and with others.
             with contextlib.suppress(OSError):
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC

@@ -8,6 +8,7 @@
     pair      MTU 1500 on a cable: goodput, CPU, memory, against the ceiling; beside it what --with names: TCP of the
               kernel with its offloads off, and others in Python, which get virtual environments in /var/cache
     pingpong  round trip of 64-byte messages between applications, against the same on the bare sockets
+    pipes     whole programs: `head -c N /dev/zero | alexstream_client.py` to `alexstream_server.py > /dev/null`
     lo jumbo  goodput with frames of 65535 bytes and at MTU 9000, against their own ceilings
     relays    the same through one and three relays, against as many bare recv-send loops
     start     from the start of alexstream_client.py to the first byte at the server
@@ -626,6 +627,32 @@ def run_pingpong(options: argparse.Namespace) -> Iterator[Row]:
         )
 
 
+def run_pipes(options: argparse.Namespace) -> Iterator[Row]:
+    """Whole programs through pipes."""
+    shares, rates, size = [], [], int(300e6 * options.seconds)
+    with Lab() as lab:
+        hosts = lab.line(2)
+        stream = Contender(hosts, ours("eth0"))
+        for number in range(1, options.runs + 1):
+            alone = stream.run(options.seconds).rate
+            command = f"exec {sys.executable} alexstream_server.py eth0 --once > /dev/null"
+            server = start(hosts[1], pinned(1, ["sh", "-c", command]))
+            address = server.expect(r"reach it with: .* (\S+)$", where="err", timeout=WAIT_SECONDS).group(1)
+            command = f"head -c {size} /dev/zero | exec {sys.executable} alexstream_client.py eth0 {address} - --json"
+            client = start(hosts[0], pinned(0, ["sh", "-c", command]))
+            with contextlib.closing(server), contextlib.closing(client):
+                told = client.expect(r"^(\{.*\})$", where="err", timeout=WAIT_SECONDS).group(1)
+            rates.append(size / json.loads(told)["seconds"] / 1e6)
+            shares.append(rates[-1] / alone)
+            note(f"  pass {number}: pipes {rates[-1]:.1f} MB/s, the stream alone {alone:.1f}")
+    yield Row(
+        "whole programs through pipes, of the stream alone",
+        "0.90",
+        spread(shares, ".2f"),
+        f"{spread(rates, '.0f')} MB/s",
+    )
+
+
 def run_lo(options: argparse.Namespace) -> Iterator[Row]:
     """Frames of 65535 bytes."""
     with Lab() as lab:
@@ -714,6 +741,7 @@ def run_series(options: argparse.Namespace) -> Iterator[Row]:
 RUNS: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "pair": run_pair,
     "pingpong": run_pingpong,
+    "pipes": run_pipes,
     "lo": run_lo,
     "jumbo": run_jumbo,
     "relays": run_relays,
