@@ -12,6 +12,7 @@ EVERYONE = b"\x00" * ADDRESS_BYTES  # AlexMesh `dest` of what is for every node
 ETHERNET_MTU = 1500  # what every Ethernet carries; a v1.0 node is assumed to take no more
 RECEIVE_BATCH = 64  # frames read before timers and the application get their turn
 SOCKET_BUFFER_BYTES = 16 << 20  # 14 563 full frames, windows of 39 streams; the 64 KiB default holds 57, less than one
+BPF_BUFFER_BYTES = 512 << 10  # of a BPF device: what every BSD grants
 SEND_BUFFER_BYTES = 512 << 10  # one window of a stream; more would only be delay in front of a slow card
 KEPT_BYTES = 32 << 20  # of freed memory that a process keeps, at most
 BACKLOG_FRAMES = 256  # kept while a card takes no more, drop-tail

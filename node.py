@@ -228,7 +228,6 @@ class EthernetLink(Link):
 
     def _open(self) -> None:
         with _quick_import():
-            from scapy.arch import get_if_hwaddr
             from scapy.config import conf
             from scapy.error import Scapy_Exception
 
@@ -236,15 +235,15 @@ class EthernetLink(Link):
             if _LINUX:
                 _spare_scapy_its_select()
             else:
-                self.mac = parse_address(get_if_hwaddr(self.name))
+                self._prepare_bpf()
             self._socket: Any = conf.L2socket(iface=self.name, type=c.ETHERTYPE, promisc=False)
-        except Scapy_Exception as error:
+        except (Scapy_Exception, ValueError) as error:  # ValueError: an interface that has gone meanwhile
             raise OSError(str(error)) from None
         if _LINUX and self._notices is None:
             self._subscribe()
         if isinstance(getattr(self._socket, "ins", None), socket.socket):
             self._use_packet_socket(self._socket.ins)
-        elif hasattr(self._socket, "bpf_fd"):
+        elif hasattr(self._socket, "get_blen"):
             self._use_bpf(self._socket)
         else:
             self._use_pcap(self._socket)
@@ -283,25 +282,51 @@ class EthernetLink(Link):
         sock_fprog = struct.pack("HP", len(lines), ctypes.addressof(program))
         port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, sock_fprog)
 
+    def _prepare_bpf(self) -> None:
+        """Ask for the interface's address, and for a buffer of the device that holds more than 84 full frames."""
+        from scapy.arch.bpf import supersocket
+
+        supersocket.BPF_BUFFER_LENGTH = c.BPF_BUFFER_BYTES  # type: ignore[attr-defined,unused-ignore]
+        self._ask_mac()
+
+    def _ask_mac(self) -> None:
+        from scapy.arch import get_if_hwaddr
+        from scapy.config import conf
+
+        conf.ifaces.reload()
+        self.mac = parse_address(get_if_hwaddr(self.name))
+
     def _use_bpf(self, port: Any) -> None:
-        """BSD and macOS: many frames a read, of every EtherType unless a filter is set, our own among them."""
-        from scapy.arch.bpf import consts, supersocket
-        from scapy.libs import structures
+        """BSD and macOS: many frames a read. What this machine sends comes too: from other programs it must."""
+        from scapy.arch.bpf import supersocket
 
         port.set_nonblock()
-        program = (structures.bpf_insn * len(_BPF_PROGRAM))(*(structures.bpf_insn(*line) for line in _BPF_PROGRAM))
-        fcntl.ioctl(port.bpf_fd, consts.BIOCSETF, structures.bpf_program(len(program), program))
-        length_at, alignment = supersocket.bpf_hdr.bh_caplen.offset, supersocket.BPF_ALIGNMENT
+        self._set_bpf_filter(port)
+        file, length_at, alignment = port.fileno(), supersocket.bpf_hdr.bh_caplen.offset, supersocket.BPF_ALIGNMENT
         size = port.get_blen()  # a read must be of exactly this
+
+        def send(frame: bytes) -> None:
+            if len(frame) > self.mtu + c.ETHERNET_HEADER_BYTES:  # up to 18 more would get lost without a word
+                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+            os.write(file, frame)
 
         def receive() -> List[bytes]:
             try:
-                return self._from_others(bpf_frames(os.read(port.bpf_fd, size), length_at, alignment))
+                return list(bpf_frames(os.read(file, size), length_at, alignment))
             except BlockingIOError:
                 return []
 
-        self.send = functools.partial(os.write, port.bpf_fd)
+        self.send = send
         self.receive = receive
+
+    def _set_bpf_filter(self, port: Any) -> None:
+        """Let the kernel drop what is not for this card; so most of what this program sends is never read again."""
+        from scapy.arch.bpf import consts
+        from scapy.libs import structures
+
+        lines = bpf_filter(self.mac)
+        program = (structures.bpf_insn * len(lines))(*(structures.bpf_insn(*line) for line in lines))
+        fcntl.ioctl(port.fileno(), consts.BIOCSETF, structures.bpf_program(len(program), program))
 
     def _use_pcap(self, port: Any) -> None:
         """Use libpcap (`conf.use_pcap`): works everywhere, but slowly, and frames may wait 100 ms in its buffer."""
@@ -314,16 +339,12 @@ class EthernetLink(Link):
                 raise OSError(errno.EMSGSIZE if too_long else errno.ENOBUFS, "libpcap could not send")
 
         def receive() -> List[bytes]:
-            frames = iter(lambda: port.recv_raw()[1], None)
-            return self._from_others(itertools.islice(frames, c.RECEIVE_BATCH))
+            frames = itertools.islice(iter(lambda: port.recv_raw()[1], None), c.RECEIVE_BATCH)
+            kind = c.ETHERTYPE.to_bytes(2, "big")
+            return [frame for frame in frames if frame[12:14] == kind and (frame[0] & 1 or frame[:6] == self.mac)]
 
         self.send = send
         self.receive = receive
-
-    def _from_others(self, frames: Iterable[bytes]) -> List[bytes]:
-        """Keep what is of our EtherType and was not sent from this interface."""
-        ethertype, own = c.ETHERTYPE.to_bytes(2, "big"), b"" if self.loopback else self.mac
-        return [frame for frame in frames if frame[12:14] == ethertype and frame[6:12] != own]
 
     def fileno(self) -> int:
         """Return the descriptor of the socket or device."""
@@ -370,8 +391,7 @@ class EthernetLink(Link):
     def reopen(self) -> None:
         """Hear the interface again, also one that was removed and came back under its name.
 
-        On Linux the old socket is bound anew, which takes no privilege; where that cannot be done, root opens a new
-        one, and a program that is no longer root keeps what it has: a BPF device stays with an interface that was down.
+        The old socket or device is bound anew, which takes no privilege. Only libpcap's must be opened again, by root.
         """
         port = getattr(self._socket, "ins", None)
         if isinstance(port, socket.socket):
@@ -380,6 +400,11 @@ class EthernetLink(Link):
                 port.bind((self.name, _ETH_P_ALL))
             except UnicodeEncodeError:
                 raise OSError(errno.ENODEV, _NOT_UTF_8) from None
+        elif hasattr(self._socket, "get_blen"):
+            request = _IOCTLS[_PLATFORM].set_interface
+            fcntl.ioctl(self._socket.fileno(), request, os.fsencode(self.name).ljust(request >> 16 & 0x1FFF, b"\0"))
+            self._ask_mac()
+            self._set_bpf_filter(self._socket)
         elif os.geteuid() == 0:
             self._socket.close()
             self._open()
@@ -443,10 +468,43 @@ def linux_filter(mac: bytes, *, loopback: bool) -> Sequence[Tuple[int, int, int,
     return lines
 
 
+def bpf_filter(mac: bytes) -> Sequence[Tuple[int, int, int, int]]:
+    """Return the same for a BPF device: frames of our EtherType to a group or to this card, whoever sends them."""
+    load_word, load_half, load_byte, equal, any_bit, result = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
+    return [
+        (load_half, 0, 0, 12),
+        (equal, 0, 6, c.ETHERTYPE),
+        (load_byte, 0, 0, 0),
+        (any_bit, 5, 0, 1),
+        (load_word, 0, 0, 0),
+        (equal, 0, 2, int.from_bytes(mac[:4], "big")),
+        (load_half, 0, 0, 4),
+        (equal, 1, 0, int.from_bytes(mac[4:], "big")),
+        (result, 0, 0, 0),
+        (result, 0, 0, 0x40000),
+    ]
+
+
+class _Numbers(NamedTuple):
+    """Requests of ioctl, which each system numbers in its own way; the size of their argument is part of them."""
+
+    get_flags: int  # SIOCGIFFLAGS
+    get_mtu: int  # SIOCGIFMTU
+    set_interface: int = 0  # BIOCSETIF
+
+
+# Linux: linux/sockios.h; the others: sys/sockio.h and net/bpf.h, where NetBSD's struct ifreq has 144 bytes, not 32.
+_IOCTLS = {
+    "linux": _Numbers(0x8913, 0x8921),
+    "darwin": _Numbers(0xC0206911, 0xC0206933, 0x8020426C),
+    "freebsd": _Numbers(0xC0206911, 0xC0206933, 0x8020426C),
+    "openbsd": _Numbers(0xC0206911, 0xC020697E, 0x8020426C),
+    "netbsd": _Numbers(0xC0906911, 0xC090697E, 0x8090426C),
+}
+_PLATFORM = next((name for name in _IOCTLS if sys.platform.startswith(name)), "freebsd")
 _NO_RAW = "; this root lacks CAP_NET_RAW: outside the container, or docker run --cap-add NET_RAW"
 _LINUX = sys.platform.startswith("linux")
 _IFF_UP, _IFF_BROADCAST, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x2, 0x8, 0x40
-_SIOCGIFFLAGS, _SIOCGIFMTU = (0x8913, 0x8921) if _LINUX else (0xC0206911, 0xC0206933)
 _SIOCGIFHWADDR = 0x8927  # Linux
 _ETH_P_ALL, _SO_ATTACH_FILTER = 3, 26  # Linux
 _RTM_GETLINK, _NLM_F_REQUEST, _NLMSG_ERROR = 18, 1, 2
@@ -455,8 +513,6 @@ _IFLA_INFO_SLAVE_KIND = 4
 _IFNAME_BYTES = 16  # with the NUL; an altname may be longer
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772  # the two of Linux's kinds of hardware that carry Ethernet frames
 _RUN_DIRECTORY = "/var/run/alexchat"
-# Classic BPF (code, jt, jf, k): load the EtherType; if it is ours take the whole frame, else nothing.
-_BPF_PROGRAM = ((0x28, 0, 0, 12), (0x15, 0, 1, c.ETHERTYPE), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0))
 
 
 def bpf_frames(data: bytes, length_at: int, alignment: int) -> Iterator[bytes]:
@@ -521,10 +577,11 @@ def _ask_card(number: int) -> _Card:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
 
         def ask(request: int) -> bytes:
-            return fcntl.ioctl(anything.fileno(), request, os.fsencode(name).ljust(40, b"\0"))[16:]
+            return fcntl.ioctl(anything.fileno(), request, os.fsencode(name).ljust(144, b"\0"))[16:]
 
-        flags = int.from_bytes(ask(_SIOCGIFFLAGS)[:2], sys.byteorder)
-        mtu = min(0xFFFF, int.from_bytes(ask(_SIOCGIFMTU)[:4], sys.byteorder))
+        numbers = _IOCTLS[_PLATFORM]
+        flags = int.from_bytes(ask(numbers.get_flags)[:2], sys.byteorder)
+        mtu = min(0xFFFF, int.from_bytes(ask(numbers.get_mtu)[:4], sys.byteorder))
         if not _LINUX:
             return _Card(number, name, flags, bool(flags & _IFF_BROADCAST), b"", mtu)
         hardware = ask(_SIOCGIFHWADDR)

@@ -17,4 +17,4 @@ settings.register_profile("search", QUIET, max_examples=5000)
 settings.register_profile("deep", QUIET, max_examples=20000, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-pytest_plugins = ["desk"]  # its fixtures are those of the mesh tests
+pytest_plugins = ["desk", "darwin"]  # fixtures of the mesh tests; the platform of those on real frames

@@ -1,7 +1,6 @@
 """Nodes with the real clock on links of memory: no root, no scapy, and no wait without a deadline."""
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import functools
@@ -1646,46 +1645,3 @@ def test_frames_are_found_in_what_a_bpf_device_gives(length_at: int, alignment: 
     assert list(bpf_frames(data, length_at, alignment)) == frames
     assert list(bpf_frames(b"", length_at, alignment)) == []
     assert len(list(bpf_frames(bytes(1000), length_at, alignment))) < 1000  # nonsense ends
-
-
-def test_a_bpf_device_is_read_in_whole_buffers_and_own_frames_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BSD's and macOS's socket in shape only: what scapy has of it cannot be imported on Linux."""
-    pytest.importorskip("scapy")
-
-    class Header(ctypes.Structure):
-        _fields_ = (
-            ("when", ctypes.c_uint32 * 2),
-            ("bh_caplen", ctypes.c_uint32),
-            ("bh_datalen", ctypes.c_uint32),
-            ("bh_hdrlen", ctypes.c_uint16),
-        )
-
-    filters: List[int] = []
-    platform = types.SimpleNamespace(
-        consts=types.SimpleNamespace(BIOCSETF=103), supersocket=types.SimpleNamespace(bpf_hdr=Header, BPF_ALIGNMENT=4)
-    )
-    monkeypatch.setitem(sys.modules, "scapy.arch.bpf", platform)
-    monkeypatch.setattr("fcntl.ioctl", lambda device, request, argument: filters.append(request))
-    device, network = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    port = types.SimpleNamespace(
-        bpf_fd=device.fileno(), set_nonblock=lambda: device.setblocking(False), get_blen=lambda: 4096
-    )
-    link = EthernetLink.__new__(EthernetLink)
-    link.mac, link.loopback = b"\2\0\0\0\0\1", False
-    link._use_bpf(port)
-    assert filters == [103]
-    other = b"\2\0\0\0\0\2"
-    frames = [
-        b"\xff" * 6 + source + kind + b"text" for source in (link.mac, other) for kind in (b"\x88\xb5", b"\x08\0")
-    ]
-    buffer = b""
-    for frame in frames:
-        size = len(frame).to_bytes(4, sys.byteorder)
-        buffer += bytes(8) + size + size + (18).to_bytes(2, sys.byteorder) + frame + bytes(-(18 + len(frame)) % 4)
-    network.send(buffer)
-    assert link.receive() == [frames[2]]
-    assert link.receive() == []
-    link.send(frames[0])
-    assert network.recv(2000) == frames[0]
-    device.close()
-    network.close()

@@ -1,7 +1,6 @@
 """The link to real Ethernet and nodes on it: veth pairs and `lo` in namespaces of the test's own (root, Linux)."""
 
 import contextlib
-import ctypes
 import errno
 import os
 import select
@@ -19,7 +18,7 @@ from lab import LOSE, Host, Lab, inside
 
 import node as node_module
 from constants import ETHERTYPE, NO_SLOT, SOCKET_BUFFER_BYTES
-from node import EthernetLink, LinkChanged, Node, SetupError
+from node import EthernetLink, LinkChanged, Node, SetupError, bpf_filter
 
 pytestmark = pytest.mark.root
 
@@ -233,11 +232,13 @@ def test_programs_that_start_at_once_have_different_slots(lab: Lab, tmp_path: An
     assert sorted(slots) == list(range(NO_SLOT))
 
 
-def test_the_bpf_program_lets_our_frames_pass_and_no_others(lab: Lab) -> None:
+def test_the_filter_of_a_bpf_device_takes_what_is_for_this_card_and_nothing_else(lab: Lab) -> None:
+    """The program is the same on Linux."""
     from scapy.libs.structures import bpf_insn, sock_fprog
 
     left, right = lab.line(2)
-    program = (bpf_insn * len(node_module._BPF_PROGRAM))(*(bpf_insn(*line) for line in node_module._BPF_PROGRAM))
+    lines = bpf_filter(bytes.fromhex(right.ports[0].address.replace(":", "")))
+    program = (bpf_insn * len(lines))(*(bpf_insn(*line) for line in lines))
     with inside(right.namespace):
         everything = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         everything.bind(("eth0", 3))
@@ -245,10 +246,12 @@ def test_the_bpf_program_lets_our_frames_pass_and_no_others(lab: Lab) -> None:
         attach_filter = 26
         everything.setsockopt(socket.SOL_SOCKET, attach_filter, bytes(sock_fprog(len(program), program)))
         everything.settimeout(SECONDS)
-        assert ctypes.sizeof(program) == 8 * len(program)
-        link.send(frame(link, b"foreign", ethertype=0x88B6))
-        link.send(frame(link, b"ours"))
-        assert everything.recv(2000)[14:] == b"ours"
+        own = bytes.fromhex(right.ports[0].address.replace(":", ""))
+        other, group = b"\2\0\0\0\0\x77", b"\3\0\0\0\0\1"
+        for number, dest in enumerate((own, other, BROADCAST, group, other, own)):
+            link.send(dest + link.mac + b"\x88\xb5" + bytes([number]) * 46)
+            link.send(dest + link.mac + b"\x88\xb6foreign".ljust(48))
+        assert [everything.recv(2000)[14] for _ in range(4)] == [0, 2, 3, 5]
 
 
 def test_faults_of_the_lab_reach_a_socket_that_sees_frames_before_every_filter(lab: Lab) -> None:
@@ -416,6 +419,20 @@ def test_interfaces_that_cannot_be_used_are_named_with_the_next_command(lab: Lab
     assert refused(left, "eth0") == "eth0 is down: sudo ip link set eth0 up"
     assert refused(left, "eth1") == "there is no interface 'eth1' here, but: lo eth0 tun0"
     assert refused(left, "tun0") == "tun0 is not Ethernet; the interfaces here are: lo eth0"
+
+
+@pytest.mark.parametrize("kind", ["Scapy_Exception", "ValueError"])
+def test_what_scapy_raises_at_opening_is_said_in_one_line(lab: Lab, kind: str, monkeypatch: Any) -> None:
+    """ValueError: the interface has gone since it was looked at."""
+    import scapy.error
+    from scapy.config import conf
+
+    def raise_it(**_: Any) -> None:
+        raise getattr(scapy.error, kind, ValueError)("no such thing")
+
+    host = lab.line(2)[0]
+    monkeypatch.setattr(conf, "L2socket", raise_it)
+    assert refused(host, "eth0") == "cannot open eth0: no such thing"
 
 
 def test_missing_scapy_is_said_in_one_line(lab: Lab) -> None:

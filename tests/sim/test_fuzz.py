@@ -9,7 +9,7 @@ from test_stream_machine import StreamMachine
 import alexstream
 import protocol
 
-COUNTS = {"segment": 4000, "frame": 4000, "endpoint": 1000, "router": 1000, "schedule": 400}
+COUNTS = {"segment": 4000, "frame": 4000, "endpoint": 1000, "router": 1000, "schedule": 100}
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
