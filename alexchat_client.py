@@ -48,6 +48,7 @@ from typing import (
 import constants as c
 from alexstream_client import (
     PROGRESS_SECONDS,
+    SECRECY,
     Decline,
     Offer,
     Outgoing,
@@ -58,6 +59,7 @@ from alexstream_client import (
     hash_progress,
     open_file,
     unquoted,
+    use_secret,
 )
 from alexstream_server import Download, Incoming, arrivals, is_sound, part_path
 from node import (
@@ -1199,7 +1201,7 @@ class Room:
         """Show what concerns this node; who comes and goes in the mesh does not."""
         for event in news(self.node):
             if isinstance(event, MessageReceived):
-                self.console.note(told_message(event))
+                self.console.note(told_message(event, is_secret=bool(self.node.port_bit)))
                 self.tell("message", address=event.origin, data=event.data)
             elif self._is_verbose or not isinstance(event, (ChangesOmitted, NodeFound, NodeLost)):
                 self.console.note(describe_event(event, self.node.names))
@@ -1843,9 +1845,10 @@ def news(node: Node) -> Iterator[NodeEvent]:
     return iter(lambda: node.next_event(timeout=0), None)
 
 
-def told_message(message: MessageReceived) -> str:
+def told_message(message: MessageReceived, *, is_secret: bool) -> str:
     """Return what to show of a text that came outside the chat."""
-    return f"message from {format_address(message.origin)}: {printable(message.data)}"
+    warning = "NOT SECRET, may be anybody: " * is_secret
+    return f"{warning}message from {format_address(message.origin)}: {printable(message.data)}"
 
 
 def own_line(message: Say) -> str:
@@ -1910,13 +1913,14 @@ class Survey:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._port = c.PORT_CHAT | node.port_bit
         self._asking: Dict[bytes, Conversation] = {}
         self._answers: Dict[bytes, Echoed] = {}  # of the nodes, when last asked
         self._found: Dict[bytes, Found] = {}  # by who has said hello
 
     def ask(self, answers: Iterable[Echoed]) -> None:
         """Take the answers of nodes; ask those that take calls."""
-        self._answers = {answer.address: answer for answer in answers if c.PORT_CHAT in answer.ports}
+        self._answers = {answer.address: answer for answer in answers if self._port in answer.ports}
         for address in self._answers.keys() - self._asking.keys():
             if len(self._asking) < c.ROOM_MAX:
                 with contextlib.suppress(OSError):  # too many streams
@@ -2053,7 +2057,7 @@ class Lobby:
             self._node.ask(present)
         for event in news(self._node):
             if isinstance(event, MessageReceived):
-                self._console.note(told_message(event))
+                self._console.note(told_message(event, is_secret=bool(self._node.port_bit)))
 
     def _show(self, places: Dict[str, Place]) -> None:
         for key in self._places.keys() - places.keys():
@@ -2098,9 +2102,10 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
             return stream, None
         except BusyError:  # in a room, then: it calls no one
             raise
-        except ConnectionRefusedError:
-            pass
-        return open_stream(node, peer, c.PORT_CALL, "alexchat_server.py"), listener
+        except ConnectionRefusedError as error:
+            with contextlib.suppress(ConnectionRefusedError):
+                return open_stream(node, peer, c.PORT_CALL, "alexchat_server.py"), listener
+            raise error
     except (ConnectionRefusedError, TimeoutError):
         deadline = node.now() + c.ANSWER_SECONDS
         while node.now() < deadline:
@@ -2117,7 +2122,7 @@ def call(node: Node, peer: bytes) -> Tuple[Stream, Optional[Listener]]:
 
 def chat_parser(prog: str, description: str, epilog: str, *, linger: float) -> argparse.ArgumentParser:
     """Return a parser with what both ways into a room share."""
-    parser = argument_parser(prog, description, epilog)
+    parser = argument_parser(prog, description, epilog, has_streams=True)
     parser.add_argument(
         "--timestamps", action="store_true", default=None, help="show the time before every line, as terminals do"
     )
@@ -2177,7 +2182,7 @@ def linger_argument(text: str) -> float:
 
 
 HELP = "; /help lists the commands"
-TYPING = """\
+TYPING = f"""\
 typing: Enter sends; the sign before your line is a dot until the nodes of all others hold it, then a check mark;
   while some do, it says how many: 2/3. `exit` or Ctrl-D leaves; arrows, Home, End, Ctrl-A E K U W Y L, Tab and
   history work as in a shell. /help lists the commands: who is here, messages to one alone, files.
@@ -2185,9 +2190,10 @@ pipes: every line of stdin goes to all others (the first waits for one to come);
   `name: text`, everything else to stderr.
 names: without --name the others see the login name.
 --json: line, joined, left, ended, lost, gone, back, restarted, met, missed, refused, message, held (by one of several),
-  delivered, not delivered, and for files file offered, accepted, declined, finished, failed, as objects on stdout."""
+  delivered, not delivered, and for files file offered, accepted, declined, finished, failed, as objects on stdout.
+{SECRECY}"""
 EXAMPLES = f"""\
-{TYPING}
+{TYPING}\
 examples:
   sudo python3 alexchat_client.py eth0                       # the only room there is
   sudo python3 alexchat_client.py eth0 6a:00:00:00:00:01     # anybody in a room, or a client that calls this one too
@@ -2206,6 +2212,7 @@ def main() -> int:
         check_peer(arguments.node)
     check_folders(arguments)
     with open_node(arguments) as node:
+        use_secret(node, arguments.secret, is_quiet=arguments.quiet)
         console = open_console(arguments)
         peer = peer_address(arguments.node, node) if arguments.node else choose_room(node, console)
         if not peer:

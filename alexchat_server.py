@@ -10,10 +10,11 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 from alexchat_client import HELP, TYPING, chat_parser, check_folders, open_console, open_room
+from alexstream_client import use_secret
 from node import INFINITY, open_node, run
 
 EXAMPLES = f"""\
-{TYPING}
+{TYPING}\
 At the end of stdin this program stays in the room, unless --linger says how long.
 examples:
   sudo python3 alexchat_server.py eth0
@@ -26,10 +27,12 @@ def main() -> int:
     parser = chat_parser("alexchat_server.py", "Open a room where all talk to all.", EXAMPLES, linger=INFINITY)
     arguments = parser.parse_args()
     check_folders(arguments)
-    with open_node(arguments, client="alexchat_client.py") as node, open_console(arguments) as console:
-        if console.is_interactive:
-            console.note("the room is open" + HELP)
-        return open_room(node, console, arguments, is_opener=True).run()
+    with open_node(arguments, client="alexchat_client.py") as node:
+        use_secret(node, arguments.secret, is_quiet=arguments.quiet)
+        with open_console(arguments) as console:
+            if console.is_interactive:
+                console.note("the room is open" + HELP)
+            return open_room(node, console, arguments, is_opener=True).run()
 
 
 if __name__ == "__main__":

@@ -2050,3 +2050,145 @@ class Endpoint:
         assert len(self._timers) <= 2 * len(self.sessions) + 64
         for session in self.sessions.values():
             session.check()
+
+
+# --- Inside a secret stream ------------------------------------------------------------------------------------------
+#
+# A secret stream carries TLS, in which both ends prove that they hold the secret. Inside, each first says who it is and
+# whom it means:
+#
+#     u8 1, own address 6, the other's address 6, u16 service
+#
+# which must mirror what the other says: nobody is led to another holder or service, or back to itself. Then frames:
+#
+#     u32 length, at most 64 KiB; 0: a receipt alone; 0xFFFFFFFF: the end     u64 bytes taken so far (the end is one)
+#
+# What outsiders can forge, AlexStream's acknowledgements and FIN, proves nothing any more: `delivered` is that receipt.
+
+_SECRET_HELLO = struct.Struct(">B6s6sH")
+_SECRET_FRAME = struct.Struct(">IQ")
+_SECRET_HELLO_VERSION, _END = 1, 0xFFFFFFFF
+
+
+class Channel:
+    """One end of what goes on inside a secret stream: bytes in, bytes out, no I/O. With a `fault` it is at its end."""
+
+    def __init__(self, secret: Any, *, opener: bool, own: bytes, peer: bytes, port: int) -> None:
+        """Addresses and service as the mesh says them. `secret` makes TLS over two buffers, and has its errors."""
+        self._secret = secret
+        self._in, self._out = secret.buffer(), secret.buffer()
+        self._tls = secret.wrap(self._in, self._out, opener=opener)
+        self._own_hello = _SECRET_HELLO.pack(_SECRET_HELLO_VERSION, own, peer, port)
+        self._peer_hello = _SECRET_HELLO.pack(_SECRET_HELLO_VERSION, peer, own, port)
+        self._is_shaken = False
+        self.is_verified = False  # the other end holds the secret, and means this one
+        self.fault = ""  # the first, for good
+        self._plain = bytearray()  # decrypted, not parsed
+        self._left = 0  # bytes of the frame that is being received
+        self.at_end = False  # the other end says nothing more
+        self.finished = False  # this one
+        self.written = 0  # bytes, and one for the end
+        self.delivered = 0  # as many of them as the other end's program has taken
+        self._received = self._taken = self._told = 0  # the same of what comes: here; taken by the program; said to be
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what came from the network; return what is for the application, up to a `fault` if there is one."""
+        if self.fault:
+            return b""
+        self._in.write(data)
+        try:
+            if not self._is_shaken:
+                self._tls.do_handshake()
+                self._is_shaken = True
+                self._tls.write(self._own_hello)
+            piece = b" "
+            while piece:
+                piece = self._tls.read(c.SECRET_FRAME_BYTES)
+                self._plain += piece
+            self.fault = "the end of TLS without that of the stream"
+        except self._secret.want_more:
+            pass
+        except self._secret.error as error:
+            self.fault = self._explain(error)
+        return self._parse()
+
+    def take(self) -> bytes:
+        """Return what is to go to the network."""
+        return bytes(self._out.read())
+
+    def write(self, data: bytes) -> None:
+        """Send at most SECRET_FRAME_BYTES; once verified."""
+        self._send(len(data), data)
+        self.written += len(data)
+
+    def finish(self) -> None:
+        """Send the end; once verified."""
+        self._send(_END)
+        self.written += 1
+        self.finished = True
+
+    def on_taken(self, count: int) -> None:
+        """The program has taken so many bytes, or (1) the end."""
+        self._taken += count
+
+    def acknowledge(self) -> None:
+        """Say what was taken, if that was not said yet."""
+        if self._told != self._taken and self.is_verified and not self.fault:
+            self._send(0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is to be said any more: both have ended, and each has said that it has taken all."""
+        return self.at_end and self.finished and self._told == self._received and self.delivered == self.written
+
+    def _send(self, count: int, data: bytes = b"") -> None:
+        self._told = self._taken
+        self._tls.write(_SECRET_FRAME.pack(count, self._taken) + data)
+
+    def _parse(self) -> bytes:
+        """Return the data of the frames that have been decrypted."""
+        if not self.is_verified:
+            if len(self._plain) < _SECRET_HELLO.size:
+                return b""
+            if self._plain[: _SECRET_HELLO.size] != self._peer_hello:
+                self.fault = self.fault or "holds this secret, but is another one than was called"
+                return b""
+            self.is_verified = True
+            del self._plain[: _SECRET_HELLO.size]
+        data = bytearray()
+        while self._left or len(self._plain) >= _SECRET_FRAME.size:
+            if not self._left and not self._begin_frame():
+                break
+            piece = self._plain[: self._left]
+            if self._left and not piece:
+                break
+            data += piece
+            self._received += len(piece)
+            self._left -= len(piece)
+            del self._plain[: len(piece)]
+        return bytes(data)
+
+    def _begin_frame(self) -> bool:
+        """Take the head of a frame; return whether it makes sense."""
+        count, taken = _SECRET_FRAME.unpack_from(self._plain)
+        del self._plain[: _SECRET_FRAME.size]
+        is_end = count == _END
+        if (self.at_end and count) or not self.delivered <= taken <= self.written:
+            self.fault = self.fault or "breaks the protocol"
+            return False
+        if not is_end and count > c.SECRET_FRAME_BYTES:
+            self.fault = self.fault or "breaks the protocol"
+            return False
+        self.delivered = taken
+        self.at_end = self.at_end or is_end
+        self._received += is_end
+        self._left = 0 if is_end else count
+        return True
+
+    def _explain(self, error: Any) -> str:
+        if self.is_verified:
+            return "what came was not sent by a holder of the secret"
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        if any(word in reason for word in ("certif", "unknown ca", "handshake failure", "decrypt error")):
+            return "does not hold this secret"
+        return f"is no holder of the secret, or somebody meddles ({reason})"

@@ -13,39 +13,61 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run`: Ctrl-C while modules load is no traceback
 
 import argparse
+import base64
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import shlex
 import stat
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import constants as c
 from node import (
+    INTERRUPTS,
+    Channel,
     Node,
+    NodeEvent,
     Output,
+    Session,
+    SetupError,
+    StrangerRefused,
     Stream,
     argument_parser,
     check_peer,
+    describe_event,
     json_line,
     open_node,
     open_stream,
     peer_address,
+    quoted,
     run,
     tell_on_stderr,
 )
-from utils import LineSplitter, decode_json, format_rate, is_typable
+from utils import LineSplitter, decode_json, format_address, format_rate, is_typable, printable
 
 BLOCK_BYTES = 256 << 10
 PIPE_BYTES = 1 << 20  # of the buffer of a pipe at either end; Linux gives 64 KiB
 PROGRESS_SECONDS = 1.0
 F_SETPIPE_SZ = 1031  # fcntl(2)
 
-EXAMPLES = """\
+OPENSSL = (
+    "(umask 077; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500"
+    " -subj /CN=alexchat -keyout {0} -out {0})"
+)
+SECRECY = f"""\
+--secret FILE: only programs with the same FILE are talked to, and only they can read or forge what is said. To make it:
+  {OPENSSL.format("FILE")}
+  It does not hide who talks to whom, when, how much; nor names, ports, messages, broadcasts, pings. Anybody on the LAN
+  can cut you off. Each holder can read what is said to it, and pose as any other; nobody can be put out but by a new
+  FILE. Nobody but its authors has reviewed it.
+"""
+EXAMPLES = f"""\
 Whatever the other side sends back goes to stdout. On a terminal a transfer of over a second shows its progress.
 --json: delivered or not delivered, with the bytes written and those that the other node holds, on stderr, as
   stdout is the stream's.
+{SECRECY}\
 examples:
   sudo python3 alexstream_client.py eth0 6a:00:00:00:00:01 "one line"
   sudo python3 alexstream_client.py eth0 dora - < file
@@ -120,6 +142,275 @@ class Transfer:
             megabytes = self._stream.delivered / 1e6
             rate = megabytes / (self._node.now() - self._started)
             print(f"\r{megabytes:.1f} MB delivered, {rate:.1f} MB/s\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+# --- Secret streams: what goes on inside is alexstream.Channel -------------------------------------------------------
+#
+# The secret is a private key and its self-signed certificate, in one file that all holders have.
+
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: machines without a clock are usual here
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # forward secrecy; all are of TLS 1.2 or 1.3
+
+
+class NotAHolderError(ConnectionError):
+    """The other end does not hold the secret, or what came is not what its holder sent."""
+
+
+class Secret:
+    """A key and its certificate, which all holders have: what TLS is told to do with them."""
+
+    def __init__(self, path: str) -> None:
+        """Read the file at `path`; raise OSError, ValueError for what is none, ssl.SSLError."""
+        import ssl
+
+        self.want_more, self.error = ssl.SSLWantReadError, ssl.SSLError
+        self.buffer = ssl.MemoryBIO
+        self._contexts = []
+        for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER):
+            context = ssl.SSLContext(protocol)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_flags |= _NO_CHECK_TIME
+            context.set_ciphers(_CIPHERS)
+            context.options |= ssl.OP_NO_TICKET | getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+            if hasattr(context, "num_tickets") and protocol == ssl.PROTOCOL_TLS_SERVER:
+                context.num_tickets = 0  # novm
+            context.load_cert_chain(path, password=lambda: "")
+            context.load_verify_locations(path)  # of all authorities this one alone
+            self._contexts.append(context)
+        with open(path, encoding="ascii") as file:
+            text = file.read()
+        certificate = text[text.index("-----BEGIN CERTIFICATE-----") :]
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest()
+        letters = base64.b32encode(digest).decode("ascii").lower()
+        self.fingerprint = f"{letters[:4]}-{letters[4:8]}"
+
+    def wrap(self, incoming: Any, outgoing: Any, *, opener: bool) -> Any:
+        """Return TLS over two buffers."""
+        return self._contexts[not opener].wrap_bio(incoming, outgoing, server_side=not opener)
+
+
+class SecretStream(Stream):
+    """A stream that only the holders of a secret can read, forge or open: a `Stream` in every other respect."""
+
+    def __init__(self, node: Node, session: Session, secret: Secret) -> None:
+        super().__init__(node, session)
+        self.connected = False  # until the other end has proved itself
+        own, peer = node.address, session.peer
+        self._channel = Channel(secret, opener=session.opener, own=own, peer=peer, port=self.port)
+        self._unread = bytearray()
+        self._early = b""  # written before the other end has proved itself
+        self._out = b""  # encrypted, not taken by the stream under it
+        self._written = 0
+        self._is_finishing = False
+        self._has_taken_end = False
+        self._is_let_go = False  # unproven, with its reason on the way
+        if session.opener:
+            self._pump()
+
+    # What Stream says of bytes and ends is so of what is inside
+
+    def read(self, size: int = -1) -> Optional[bytes]:
+        """Return at least one byte, at most `size` (negative: all until the end); b"" at the end."""
+        if size < 0:
+            return self.readall()
+        self._check_open()
+        if not self._unread:
+            with INTERRUPTS:
+                self._pump()
+            if self._blocking and size:
+                self._wait(lambda: self._unread or self._channel.at_end)
+        with INTERRUPTS:
+            data = bytes(self._unread[:size])
+            del self._unread[: len(data)]
+            self._channel.on_taken(len(data))
+            self._pump()
+            if not self._unread:
+                self._channel.acknowledge()
+                self._push()
+        self._step()
+        if data or not size or (self._channel.at_end and not self._unread):
+            return data
+        if self.error is not None:
+            raise self.error
+        if self.ended:
+            return b""
+        self.has_news = bool(self._unread)
+        return None
+
+    def write(self, data: Any) -> Optional[int]:
+        """Take all of `data`; after `setblocking(False)` as much as there is room for, None if there is none."""
+        view, taken = memoryview(data).cast("B"), 0
+        self._check_open()
+        while True:
+            if self.error is not None:
+                raise self.error
+            with INTERRUPTS:
+                while taken < len(view) and self._may_write:
+                    piece = bytes(view[taken : taken + c.SECRET_FRAME_BYTES])
+                    if self._channel.is_verified:
+                        self._channel.write(piece)
+                        self._push()
+                    else:
+                        self._early = piece
+                    taken += len(piece)
+                    self._written += len(piece)
+            self._step()
+            if taken == len(view):
+                return taken
+            if not self._blocking:
+                self.has_news = False
+                return taken or None
+            self._wait(lambda: self._may_write)
+
+    @property
+    def _may_write(self) -> bool:
+        waits = self._out if self._channel.is_verified else self._early
+        return not (waits or self._is_finishing or self._channel.fault)
+
+    def finish(self) -> None:
+        """Say that nothing more will be written; reading goes on. Does nothing the second time."""
+        self._is_finishing = True
+        with INTERRUPTS:
+            self._pump()
+        self._step()
+
+    @property
+    def written(self) -> int:
+        """How many bytes `write` has taken."""
+        return self._written
+
+    @property
+    def delivered(self) -> int:
+        """How many of them the peer's program has taken."""
+        return min(self._channel.delivered, self._written)
+
+    @property
+    def drained(self) -> bool:
+        """Whether the peer has taken everything that was written, and knows of the end if there is one."""
+        channel = self._channel
+        is_sent = self._is_finishing == channel.finished and not self._early
+        return is_sent and channel.delivered == channel.written and not channel.fault
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will arrive or be delivered."""
+        return bool(self._channel.fault) or super().ended
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the stream has ended because another program has the peer's address now."""
+        return not self._channel.fault and super().restarted
+
+    @property
+    def error(self) -> Optional[OSError]:
+        """Why the stream has ended; None while it is open, and after both sides have finished."""
+        if self._channel.fault:
+            return NotAHolderError(f"{format_address(self.peer)}: {self._channel.fault}".replace(": does", " does"))
+        return super().error
+
+    @property
+    def _deserted(self) -> bool:
+        return self.drained and bool(self._unread) and not self.ended
+
+    def on_event(self, event: Any) -> None:
+        """Look at the session again; for the node."""
+        self._pump()
+        super().on_event(event)
+        self.connected = self._channel.is_verified
+
+    def _pump(self) -> None:
+        """Move what has come into the channel, and what is to go out of it."""
+        channel, session = self._channel, self._session
+        while not channel.fault and len(self._unread) < c.SECRET_UNREAD_BYTES:
+            data = session.read(c.SECRET_FRAME_BYTES)
+            self._unread += channel.receive(data)
+            if not data:
+                break
+        if session.receiver.finished and not session.readable and not channel.at_end:
+            channel.fault = channel.fault or "was cut off before its end"
+        if channel.is_verified and not channel.fault:
+            if self._early:
+                channel.write(self._early)
+                self._early = b""
+            if channel.at_end and not self._unread and not self._has_taken_end:
+                self._has_taken_end = True
+                channel.on_taken(1)
+                channel.acknowledge()
+            if self._is_finishing and not channel.finished and not self._out:
+                channel.finish()
+        self._push()
+        if channel.fault:
+            self._fail()
+        elif channel.is_over and not self._out:
+            session.finish()
+
+    def _push(self) -> None:
+        """Give the stream under it what it takes."""
+        self._out += self._channel.take()
+        if self._out and self._session.sender.fin_at is None:
+            self._out = self._out[self._session.send(self._out) :]
+
+    def _fail(self) -> None:
+        """Reset the stream under it; one that is not proved yet ends, so that the other end learns why."""
+        if self._channel.is_verified:
+            self._session.abort()
+        elif self._session.sender.fin_at is None:
+            self._is_let_go = True
+            self._session.finish()
+            if not self._session.opener:
+                self.node.refuse(self.peer, self._channel.fault)
+
+    def abort(self) -> None:
+        """End the stream in both directions at once; but let the reason arrive why this end will not have it."""
+        if self._is_let_go:
+            self._is_let_go = False
+            self._step()
+        else:
+            super().abort()
+
+
+def use_secret(
+    node: Node, path: Optional[str], *, is_quiet: bool, tell: Callable[[str], object] = tell_on_stderr
+) -> None:
+    """Make all streams of the node secret, if a file is given, and say which; raise SetupError where it is none.
+
+    After privileges are dropped: the file is the user's. Who is refused is told, where nobody takes the node's events.
+    """
+    if path is None:
+        return
+    secret = _read_secret(path)
+    node.make_stream = functools.partial(SecretStream, secret=secret)
+    node.port_bit = c.PORT_SECRET
+    if not node.shows_texts and node.on_event is None:
+        node.on_event = functools.partial(_tell_refusal, tell)
+    if not is_quiet:
+        tell(f"alexmesh: secret: only holders of {printable(path)} (fingerprint {secret.fingerprint})")
+
+
+def _tell_refusal(tell: Callable[[str], object], event: NodeEvent) -> None:
+    if isinstance(event, StrangerRefused):
+        tell(describe_event(event))
+
+
+def _read_secret(path: str) -> Secret:
+    """Return the secret in a file; raise SetupError."""
+    shown = quoted(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        hint = f"; to make one: {OPENSSL.format(shown)}" if error.errno == errno.ENOENT else ""
+        raise SetupError(f"--secret {shown}: {error.strerror}{hint}") from None
+    if not stat.S_ISREG(status.st_mode) or status.st_size > c.SECRET_FILE_BYTES:
+        raise SetupError(f"--secret {shown}: not a key and a certificate; to make one: {OPENSSL.format('FILE')}")
+    if status.st_mode & 0o077:
+        raise SetupError(f"--secret {shown}: others may read it: chmod 600 {shown}")
+    try:
+        return Secret(path)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        hint = f"not a key without passphrase and its certificate ({why}); to make one: {OPENSSL.format('FILE')}"
+        raise SetupError(f"--secret {shown}: {hint}") from None
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
@@ -342,7 +633,10 @@ def send(node: Node, arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Send everything, or say what is missing."""
     parser = argument_parser(
-        "alexstream_client.py", "Send a text or stdin over one AlexStream to alexstream_server.py.", EXAMPLES
+        "alexstream_client.py",
+        "Send a text or stdin over one AlexStream to alexstream_server.py.",
+        EXAMPLES,
+        has_streams=True,
     )
     parser.add_argument("node", metavar="NODE", help="the server's address or name")
     parser.add_argument("text", metavar="TEXT", nargs="?", default="-", help="what to send; without it, or -: stdin")
@@ -350,6 +644,7 @@ def main() -> int:
     check_peer(arguments.node)
     widen_pipes()
     with open_node(arguments, tell=tell_on_stderr) as node:
+        use_secret(node, arguments.secret, is_quiet=arguments.quiet)
         send(node, arguments)
     return 0
 

@@ -22,7 +22,7 @@ import re
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import constants as c
-from alexstream_client import Offer, hash_file, hash_progress, widen_pipes
+from alexstream_client import SECRECY, Offer, hash_file, hash_progress, use_secret, widen_pipes
 from node import (
     INFINITY,
     Aside,
@@ -43,10 +43,11 @@ from node import (
 from utils import encode_json, format_address, format_rate, format_size, printable
 
 SHOWN_BYTES = 4096  # of a line that does not end; more of it is shown as further lines
-EXAMPLES = """\
+EXAMPLES = f"""\
 Into a pipe or a file go the raw bytes, exactly; a terminal shows safe text behind the sender's address.
 --json: begun, complete, incomplete or refused, of each stream; with --output on stdout, else on stderr, as stdout is
   the stream's.
+{SECRECY}\
 examples:
   sudo python3 alexstream_server.py eth0 --once > file
   sudo python3 alexstream_server.py eth0 --output incoming --json > log
@@ -478,7 +479,8 @@ class Server:
 
 def main() -> int:
     """Receive."""
-    parser = argument_parser("alexstream_server.py", "Write down what alexstream_client.py sends.", EXAMPLES)
+    what = "Write down what alexstream_client.py sends."
+    parser = argument_parser("alexstream_server.py", what, EXAMPLES, has_streams=True)
     parser.add_argument("--output", metavar="DIR", help="a new file in this directory for every stream")
     parser.add_argument("--once", action="store_true", help="end after one stream")
     arguments = parser.parse_args()
@@ -490,6 +492,7 @@ def main() -> int:
     with open_node(arguments, client="alexstream_client.py", tell=functools.partial(told.write_line, 2)) as node:
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):  # root could, its user cannot
             raise SetupError(f"no permission to write in {directory}: choose another --output, or --keep-root")
+        use_secret(node, arguments.secret, is_quiet=arguments.quiet, tell=functools.partial(told.write_line, 2))
         with node.listen(c.PORT_PIPE) as listener:
             return Server(node, listener, told, arguments).run()
 

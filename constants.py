@@ -117,6 +117,13 @@ STREAM_HEADER_BYTES = 36
 FLAG_SYN, FLAG_ACK, FLAG_FIN, FLAG_DATA, FLAG_RST, FLAG_PUSH, FLAG_INIT = 1, 2, 4, 8, 16, 32, 64
 OPTION_SEGMENT_SIZE, OPTION_SACK = 2, 5
 PORT_CHAT, PORT_PIPE, PORT_FILE, PORT_CALL = 1, 2, 3, 4
+PORT_SECRET = 0x8000  # added to the port of a service for the holders of a secret, so that plain and secret never meet
+PROOF_SECONDS = 10.0  # a caller's time to prove that it holds the secret
+UNPROVEN_MAX, UNPROVEN_PER_NODE = 64, 8  # callers at a time that have not, of one address; of more the oldest goes
+REFUSED_SECONDS = 60.0  # one line about those of one address in so long
+SECRET_FRAME_BYTES = 64 << 10  # the longest frame inside TLS
+SECRET_UNREAD_BYTES = 256 << 10  # decrypted and not read yet; then the stream under it stops taking
+SECRET_FILE_BYTES = 64 << 10  # more is no key and certificate
 
 RTO_INITIAL = 0.2  # before the first round-trip sample
 PTO_MIN, PTO_MAX = 0.02, 2.0  # a LAN peer that comes back should be heard soon

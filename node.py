@@ -72,7 +72,17 @@ from typing import (
 )
 
 import constants as c
-from alexstream import Accepted, Closed, Connected, Endpoint, Event, Session, Stalled, State
+from alexstream import (
+    Accepted,
+    Channel as Channel,
+    Closed,
+    Connected,
+    Endpoint,
+    Event,
+    Session as Session,
+    Stalled,
+    State,
+)
 from protocol import (
     INFINITY as INFINITY,
     PAYLOAD_OFFSET,
@@ -793,6 +803,13 @@ class LinkChanged(NamedTuple):
     reason: str
 
 
+class StrangerRefused(NamedTuple):
+    """A caller was not let in: it does not hold the secret of this program's streams, or said something else."""
+
+    address: bytes
+    reason: str
+
+
 class ChangesOmitted(NamedTuple):
     """So many more nodes were found or lost, or had their route changed, than are reported one by one."""
 
@@ -800,8 +817,9 @@ class ChangesOmitted(NamedTuple):
 
 
 NodeEvent = Union[
-    NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateAddress, StrangeNode, LinkChanged, ChangesOmitted
-]
+    NodeFound, NodeLost, RouteChanged, MessageReceived, DuplicateAddress, StrangeNode, LinkChanged, ChangesOmitted,
+    StrangerRefused,
+]  # fmt: skip
 
 
 _REFUSED = "send: refused size"
@@ -1159,6 +1177,10 @@ class Node:
         self._look_at = self.now() + c.HANDSHAKE_INTERVAL  # at the interfaces
         self._streams: Dict[Session, Stream] = {}
         self._listeners: Dict[int, Listener] = {}
+        self.make_stream: Callable[[Node, Session], Stream] = Stream  # in place of plain ones (`use_secret`)
+        self.port_bit = 0  # what is added to the port of each service then
+        self._unproven: Dict[Session, float] = {}  # of callers that must prove something first; until when
+        self._refused: Dict[bytes, float] = {}  # addresses of which was told, and when
         self._events: Deque[NodeEvent] = deque()
         self.on_event: Optional[Callable[[NodeEvent], None]] = None  # takes events in place of `next_event`
         self._changes = TokenBucket(c.CHANGES_PER_SECOND, c.CHANGES_AT_ONCE)
@@ -1309,6 +1331,9 @@ class Node:
             self._look_at = now + c.HANDSHAKE_INTERVAL
         for queue in self._queues:
             queue.tend(now, is_time_to_look=is_time_to_look)
+        for session in [session for session, until in self._unproven.items() if until <= now]:
+            self.refuse(session.peer, "has not proved in time that it holds this secret")
+            session.abort()
 
     def _sleep(self, reading: Sequence[int], writing: Sequence[int], now: float, wake_at: float) -> List[int]:
         """Return which files can be used, at `wake_at` none.
@@ -1342,7 +1367,9 @@ class Node:
 
     def _deadline(self) -> float:
         deadlines = [self._router.next_deadline(), self._endpoint.next_deadline()]
-        return min([self._look_at, *(at for at in deadlines if at is not None), *(p.retry_at for p in self._queues)])
+        waits = [queue.retry_at for queue in self._queues]
+        waits += self._unproven.values()
+        return min([self._look_at, *(at for at in deadlines if at is not None), *waits])
 
     def step(self) -> None:
         """Send at once what a caller has asked for. One that never waits looks for frames too, every LOOK_SECONDS."""
@@ -1411,17 +1438,42 @@ class Node:
                 session.abort()
                 return
             self._tell_mtu(session.peer, now)
-            self._streams[session] = Stream(self, session)
-            listener.arrived.append(self._streams[session])
+            self._streams[session] = self.make_stream(self, session)
+            self._unproven[session] = now + c.PROOF_SECONDS
+            same = [one for one in self._unproven if one.peer == session.peer]
+            if len(same) > c.UNPROVEN_PER_NODE or len(self._unproven) > c.UNPROVEN_MAX:
+                (same if len(same) > c.UNPROVEN_PER_NODE else list(self._unproven))[0].abort()
         elif isinstance(event, Stalled):
             self._router.hint(session.peer, now=now)
-        if session in self._streams:
-            self._streams[session].on_event(event)
+        stream = self._streams.get(session)
+        if stream is not None:
+            stream.on_event(event)
+            if stream.connected and self._unproven.pop(session, None) is not None:
+                self._admit(stream)
         if isinstance(event, Closed):
             self._forget(session)
 
+    def _admit(self, stream: "Stream") -> None:
+        """Let a listener have a stream: at once if it is a plain one, else when its caller has proved itself."""
+        listener = self._listeners.get(stream.port | self.port_bit)
+        if listener is None:
+            stream.abort()
+        else:
+            listener.arrived.append(stream)
+
+    def refuse(self, address: bytes, reason: str) -> None:
+        """Tell the application, once in a while for each address, that a caller is refused."""
+        now = self.now()
+        if now - self._refused.get(address, -INFINITY) >= c.REFUSED_SECONDS:
+            self._refused.pop(address, None)
+            self._refused[address] = now
+            if len(self._refused) > c.UNPROVEN_MAX:
+                del self._refused[next(iter(self._refused))]
+            self._add_event(StrangerRefused(address, reason))
+
     def _forget(self, session: Session) -> None:
         stream = self._streams.pop(session, None)
+        self._unproven.pop(session, None)
         listener = self._listeners.get(session.port)
         unread = session.readable > 0  # acknowledged: the peer knows that we hold it
         if stream is not None and listener is not None and stream in listener.arrived and not unread:
@@ -1482,6 +1534,7 @@ class Node:
     def listen(self, port: int, *, only: bytes = b"") -> "Listener":
         """Take streams that others, or `only` one, open to `port`; raise OSError EADDRINUSE if that is done already."""
         self._check()
+        port |= self.port_bit
         if port in self._listeners:
             raise OSError(errno.EADDRINUSE, f"this node listens on port {port} already")
         with INTERRUPTS:
@@ -1531,9 +1584,9 @@ class Node:
         self._check()
         try:
             with INTERRUPTS:
-                session = self._endpoint.connect(peer, port, now=self.now())
+                session = self._endpoint.connect(peer, port | self.port_bit, now=self.now())
                 self._tell_mtu(peer, self.now())
-                stream = self._streams[session] = Stream(self, session)
+                stream = self._streams[session] = self.make_stream(self, session)
         except RuntimeError as error:
             raise OSError(errno.EMFILE, str(error)) from None
         self.step()
@@ -1745,7 +1798,7 @@ class Stream(io.RawIOBase):
         super().__init__()
         self.node = node
         self.peer = session.peer
-        self.port = session.port
+        self.port = session.port & ~c.PORT_SECRET  # of the service
         self.connected = not session.opener  # whether the peer has answered
         self.has_news = True
         self._session = session
@@ -2049,8 +2102,20 @@ class Parser(argparse.ArgumentParser):
         return is_known or not (" " in word or self._negative_number_matcher.match(word))
 
 
-def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """Return a parser of what all scripts share: the interface, names, and how the script speaks."""
+class _Refuse(argparse.Action):
+    """An option that makes no sense here; `help`, which --help does not show, says why."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(f"argument {self.option_strings[0]}: {self.const}")
+
+
+def argument_parser(
+    prog: str, description: str, epilog: str = "", *, has_streams: bool = False
+) -> argparse.ArgumentParser:
+    """Return a parser of what all scripts share: the interface, names, and how the script speaks.
+
+    `has_streams`: what it says can be made secret.
+    """
     statuses = "exit status: 0 done, 1 failed, 2 wrong use or set-up, 130 after Ctrl-C, 143 (128 + 15) after SIGTERM"
     parser = Parser(
         prog=prog,
@@ -2079,6 +2144,12 @@ def argument_parser(prog: str, description: str, epilog: str = "") -> argparse.A
     shared.add_argument(
         "--keep-root", action="store_true", help="stay root; else, under sudo, become the user who called it"
     )
+    if has_streams:
+        what = "talk only to holders of the same FILE, encrypted (see README, Secrecy)"
+        shared.add_argument("--secret", metavar="FILE", help=what)
+    else:
+        why = "messages, broadcasts and pings are open; only the chat and the streams can be secret"
+        shared.add_argument("--secret", action=_Refuse, nargs="?", const=why, help=argparse.SUPPRESS)
     volume = shared.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="nothing on stderr but errors")
     volume.add_argument("-v", "--verbose", action="store_true", help="on stderr also what happens in the mesh")
@@ -2149,7 +2220,7 @@ def open_node(
         node.close()
         raise
     if not arguments.quiet:
-        print(_identity(node, client), file=sys.stderr, flush=True)
+        print(_identity(node, client, getattr(arguments, "secret", None)), file=sys.stderr, flush=True)
     if arguments.verbose:
         _tell_setup(node, user)
     node.shows_texts = tell is None
@@ -2183,11 +2254,12 @@ def _open_links(names: Iterable[str]) -> List[EthernetLink]:
     return links
 
 
-def _identity(node: Node, client: str) -> str:
+def _identity(node: Node, client: str, secret: Optional[str]) -> str:
     line = f"alexmesh: node {format_address(node.address)} on {', '.join(printable(link.name) for link in node.links)}"
     if not client:
         return line
-    return line + f"; reach it with: {command_line(client, node.links[:1])} {format_address(node.address)}"
+    option = f" --secret {quoted(secret)}" if secret else ""
+    return line + f"; reach it with: {command_line(client, node.links[:1])} {format_address(node.address)}{option}"
 
 
 def command_line(script: str, links: Sequence[Link]) -> str:
@@ -2309,6 +2381,9 @@ def open_stream(node: Node, peer: bytes, port: int, server: str) -> Stream:
         return node.connect(peer, port)
     except ConnectionRefusedError as error:
         hint = "try again later" if isinstance(error, BusyError) else f"start {server} there"
+        with contextlib.suppress(TimeoutError):
+            if port | (c.PORT_SECRET & ~node.port_bit) in node.echo(peer, timeout=c.ANSWER_SECONDS).ports:
+                hint = "it is open: without --secret" if node.port_bit else "it is for holders of a secret (--secret)"
         raise type(error)(f"{error}; {hint}") from None
     except TimeoutError as error:
         raise TimeoutError(f"{error}; {who_is_there(node)}") from None
@@ -2344,6 +2419,8 @@ def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None
         return f"{address} is the address of a group, so that node is ignored (v1.0 on a machine without an IP address)"
     if isinstance(event, LinkChanged):
         return f"{printable(event.name)}: {event.reason}"
+    if isinstance(event, StrangerRefused):
+        return f"REFUSED: {format_address(event.address)} {event.reason}"
     if isinstance(event, DuplicateAddress):
         return f"another node has this node's address; its Ethernet address is {format_address(event.mac)}"
     return ""
@@ -2441,6 +2518,7 @@ _KINDS = {
     DuplicateAddress: "duplicate",
     StrangeNode: "strange",
     ChangesOmitted: "more changes",
+    StrangerRefused: "refused",
 }
 
 

@@ -177,6 +177,8 @@ class FakeAside:
 class FakeNode:
     """A clock that stands still, and a pipe that wakes `select`."""
 
+    port_bit = 0
+
     def __init__(self, number: int) -> None:
         self.address = bytes([2, 0, 0, 0, 0, number])
         self.links = (FakeLink("fake0"),)
@@ -233,6 +235,9 @@ class FakeNode:
         stream = connect(self, node)
         listener.arrived.append(stream.other)
         return stream
+
+    def echo(self, dest: bytes, *, timeout: float) -> Any:
+        raise TimeoutError("no answer")
 
     def ask(self, dests: Iterable[bytes]) -> None:
         self.asked = list(dests)

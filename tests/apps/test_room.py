@@ -1297,6 +1297,8 @@ def test_linger_refused(seconds: str, monkeypatch: Any, capsys: Any) -> None:
 class Calling:
     """A node whose calls are refused, except to `open_port`; and who calls it meanwhile."""
 
+    port_bit = 0
+
     def __init__(self, *callers: bytes, open_port: int = 0, busy_port: int = 0) -> None:
         self.time = 0.0
         self.listener = Arriving(self, *callers)
@@ -1306,6 +1308,9 @@ class Calling:
 
     def now(self) -> float:
         return self.time
+
+    def echo(self, dest: bytes, *, timeout: float) -> None:
+        raise TimeoutError("no answer")
 
     def listen(self, port: int, *, only: bytes) -> "Arriving":
         assert port == c.PORT_CALL
