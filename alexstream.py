@@ -2105,7 +2105,7 @@ class Channel:
             while piece:
                 piece = self._tls.read(c.SECRET_FRAME_BYTES)
                 self._plain += piece
-            self.fault = "the end of TLS without that of the stream"
+            self.fault = "ended TLS without ending the stream"
         except self._secret.want_more:
             pass
         except self._secret.error as error:
@@ -2131,9 +2131,14 @@ class Channel:
         """The program has taken so many bytes, or (1) the end."""
         self._taken += count
 
+    @property
+    def owed(self) -> int:
+        """How much was taken and is not said yet."""
+        return self._taken - self._told
+
     def acknowledge(self) -> None:
         """Say what was taken, if that was not said yet."""
-        if self._told != self._taken and self.is_verified and not self.fault:
+        if self.owed and self.is_verified and not self.fault:
             self._send(0)
 
     @property
@@ -2187,7 +2192,7 @@ class Channel:
 
     def _explain(self, error: Any) -> str:
         if self.is_verified:
-            return "what came was not sent by a holder of the secret"
+            return "is out of reach: what came was not sent by a holder of the secret"
         reason = (error.reason or str(error)).lower().replace("_", " ")
         if any(word in reason for word in ("certif", "unknown ca", "handshake failure", "decrypt error")):
             return "does not hold this secret"

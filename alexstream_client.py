@@ -225,7 +225,7 @@ class SecretStream(Stream):
             del self._unread[: len(data)]
             self._channel.on_taken(len(data))
             self._pump()
-            if not self._unread:
+            if not self._unread or self._channel.owed >= c.SECRET_FRAME_BYTES:
                 self._channel.acknowledge()
                 self._push()
         self._step()
@@ -306,7 +306,7 @@ class SecretStream(Stream):
     def error(self) -> Optional[OSError]:
         """Why the stream has ended; None while it is open, and after both sides have finished."""
         if self._channel.fault:
-            return NotAHolderError(f"{format_address(self.peer)}: {self._channel.fault}".replace(": does", " does"))
+            return NotAHolderError(f"{format_address(self.peer)} {self._channel.fault}")
         return super().error
 
     @property
