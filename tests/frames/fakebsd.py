@@ -220,18 +220,15 @@ def ifconfig_text(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ifconfig_main(arguments: Sequence[str]) -> int:
-    """Stand in for the program of that name."""
+def ifconfig(arguments: Sequence[str]) -> List[str]:
+    """The command that says what ifconfig(8) would."""
     names = [name for _, name in _list_interfaces()]
-    if arguments == ["-l"]:
-        print(" ".join(names))
-        return 0
-    for name in arguments[:1] or names:
-        if name not in names:
-            print(f"ifconfig: interface {name} does not exist", file=sys.stderr)
-            return 1
-        print(ifconfig_text(name), end="")
-    return 0
+    if list(arguments) == ["-l"]:
+        return ["printf", "%s\n", " ".join(names)]
+    shown = list(arguments[:1]) or names
+    if not set(shown) <= set(names):
+        return ["sh", "-c", f"echo 'ifconfig: interface {shown[0]} does not exist' >&2; exit 1"]
+    return ["printf", "%s", "".join(map(ifconfig_text, shown))]
 
 
 # --- bpf(4) ----------------------------------------------------------------------------------------------------------
@@ -710,9 +707,8 @@ class Popen(_Popen):  # type: ignore[misc]  # it is what subprocess has
         if program in ("ifconfig", "netstat", "ip", "route", "sysctl"):
             note(f"runs {' '.join(words)}")
         if program == "ifconfig":
-            arguments = [sys.executable, os.path.realpath(__file__), "--ifconfig", *words[1:]]
+            arguments = ifconfig(words[1:])
             named["shell"] = False
-            named["env"] = dict(named.get("env") or os.environ, PYTHONPATH="")
         elif program in ("ip", "netstat", "route", "sysctl"):
             arguments = ["/nonexistent/" + program] if program == "ip" else ["true"]
             named["shell"] = False
@@ -815,8 +811,6 @@ def _install_identity() -> None:
 
 def main() -> int:
     """Run a script on it."""
-    if sys.argv[1:2] == ["--ifconfig"]:
-        return ifconfig_main(sys.argv[2:])
     if len(sys.argv) < 2:
         print(__doc__, file=sys.stderr)
         return 2

@@ -168,7 +168,9 @@ def test_golden_decode(name: str, origin: bytes, destination: bytes, text: str, 
     assert streamwire.unpack(bytes.fromhex(text)) == wire
 
 
-@settings(max_examples=10 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=max(1000, 20 * settings().max_examples), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(wires())
 def test_round_trip(wire: Wire) -> None:
     segment = to_segment(wire)
