@@ -2426,6 +2426,12 @@ def describe_event(event: NodeEvent, names: Optional[Mapping[bytes, str]] = None
     return ""
 
 
+def format_ports(ports: Iterable[int]) -> str:
+    """Return the services on these ports, or "-" for none."""
+    words = (str(port & ~c.PORT_SECRET) + " (secret)" * (port >= c.PORT_SECRET) for port in ports)
+    return " ".join(words) or "-"
+
+
 def format_hop(address: bytes) -> str:
     """Return the address of a next hop, or "-" where it is not known."""
     return format_address(address) if any(address) else "-"
@@ -2556,7 +2562,7 @@ class _Report:
         lines += [
             f"route to {_with_name(n.address, self._node.names.get(n.address) or n.name)}:"
             f" {n.hops} hop{'s' * (n.hops != 1)} by {format_hop(n.next_hop)} on {names[n.interface]}, MTU {n.mtu},"
-            f" age {self._node.now() - n.last_heard:.1f} s, ports {' '.join(map(str, n.ports)) or '-'}"
+            f" age {self._node.now() - n.last_heard:.1f} s, ports {format_ports(n.ports)}"
             for n in self._node.nodes()
         ]
         return lines + [f"dropped {count}: {reason}" for reason, count in sorted(self._node.drops.items())]

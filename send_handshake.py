@@ -22,6 +22,7 @@ from node import (
     count_argument,
     emphasis,
     format_hop,
+    format_ports,
     json_line,
     no_such_node,
     open_node,
@@ -66,7 +67,7 @@ def show_nodes(node: Node, found: List[NodeInfo], arguments: argparse.Namespace)
             f"by {format_hop(one.next_hop)}" if one.next_hop != one.address else "direct",
             f"MTU {one.mtu}",
             f"{1000 * (one.rtt or 0):.2f} ms",
-            f"ports {' '.join(map(str, one.ports)) or '-'}",
+            f"ports {format_ports(one.ports)}",
             labels[one.address],
         )
         for one in found

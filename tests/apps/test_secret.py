@@ -16,7 +16,7 @@ from test_node import Pair, impatience as impatience, in_company as in_company, 
 import constants as c
 from alexstream import _SECRET_FRAME, Channel
 from alexstream_client import OPENSSL, NotAHolderError, Secret, SecretStream, use_secret
-from node import SetupError, StrangerRefused, Stream, describe_event
+from node import SetupError, StrangerRefused, Stream, describe_event, format_ports
 
 ANN, BOB, EVE = (bytes([2, 0, 0, 0, 0, number]) for number in (1, 2, 3))
 SERVICE = 2
@@ -421,6 +421,15 @@ def test_holders_of_another_secret_and_callers_without_one_are_refused_and_told(
             assert listener.accept(timeout=0) is None
     event = next_event(two, StrangerRefused)
     assert describe_event(event) == f"REFUSED: 02:00:00:00:00:01 {NO_SECRET}"
+
+
+def test_the_port_of_a_secret_service_is_shown_as_its_own(pair: Pair) -> None:
+    one, two = pair.nodes
+    with two.listen(1):
+        ports = one.echo(two.address, timeout=SECONDS).ports
+    assert ports == (1 | c.PORT_SECRET,)
+    assert format_ports(ports) == "1 (secret)"
+    assert format_ports(()) == "-"
 
 
 def test_a_thousand_callers_that_never_prove_themselves_keep_no_member_out(
