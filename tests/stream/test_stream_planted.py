@@ -117,7 +117,7 @@ BUGS = [
     ),
     Bug(
         "pieces uncapped",
-        [Plant(Receiver, "take", "len(self._pieces) >= c.PIECES_MAX", "False")],
+        [Plant(Receiver, "take", "len(self._pieces) >= self.size.bytes // c.BYTES_PER_PIECE", "False")],
         test_stream_receiver.test_established_at_most_1024_pieces,
     ),
     Bug(
