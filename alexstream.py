@@ -418,23 +418,23 @@ class BufferSize:
     more leave half the pool to others that begin.
     """
 
-    def __init__(self, pool: BufferPool, mss: int) -> None:
+    def __init__(self, pool: BufferPool, mss: int, first: int) -> None:
         self.bytes = c.BUFFER_BYTES_MIN
         self._pool = pool
         self._usual = buffer_size(mss)
         self._passed = 0  # bytes since the time `_since`
         self._since = 0.0
-        self._grow_to(c.BUFFER_BYTES)
+        self._grow_to(first)
 
-    def on_passed(self, count: int, *, trip: Optional[float], now: float) -> None:
-        """Count bytes that were read or acknowledged, and grow; `trip` is the shortest round trip, if known."""
+    def on_passed(self, count: int, *, trip: float, now: float) -> None:
+        """Count bytes that were read or acknowledged, and grow; `trip` is the shortest round trip, 0 if not known."""
         self._passed += count
-        wanted, seconds = self._usual, now - self._since
-        if trip and seconds >= trip:
-            wanted = max(wanted, min(int(2 * self._passed * trip / seconds), c.BUFFER_GROWN_MAX))
-            self._passed, self._since = 0, now
-        if wanted > self.bytes:
-            self._grow_to(wanted)
+        if 2 * self._passed > self.bytes:  # else there is no cause, and short messages need be no slower
+            seconds = now - self._since
+            if 0 < seconds >= trip:
+                wanted = min(int(2 * self._passed * trip / seconds), c.BUFFER_GROWN_MAX)
+                self._grow_to(max(wanted, self._usual))
+                self._passed, self._since = 0, now
 
     def _grow_to(self, size: int) -> None:
         for limit, kept in ((min(size, c.BUFFER_BYTES), 0), (size, c.BUFFERS_BYTES // 4)):
@@ -534,8 +534,7 @@ class Sender:
         self.reorder_at: Optional[float] = None  # when the next candidate will count as lost
         self.round_trip = RoundTrip()
         self.congestion = Congestion(mss)
-        self.size = BufferSize(pool, mss)
-        self.size.on_passed(0, trip=None, now=0.0)  # what it holds is the application's: no need to see it used first
+        self.size = BufferSize(pool, mss, buffer_size(mss))
         self._sent: List[SentRange] = []  # with the runs behind it tiles [una, nxt), ascending
         self._runs: Deque[SegmentRun] = deque()
         self._flying: OrderedDict[int, SentRange] = OrderedDict()  # by number of transmission, hence by time
@@ -858,7 +857,7 @@ class Receiver:
     """
 
     def __init__(self, mss: int, pool: BufferPool) -> None:
-        self.size = BufferSize(pool, mss)
+        self.size = BufferSize(pool, mss, c.BUFFER_BYTES)
         self.nxt = 1
         self.edge = 1 + self.size.bytes  # as the handshake says
         self.fin_at: Optional[int] = None
@@ -1045,7 +1044,7 @@ class Session:
         data = self.receiver.unread.take(count)
         if not data or self.closed is not None:
             return data
-        self.receiver.size.on_passed(len(data), trip=self.sender.round_trip.minimum, now=self._endpoint.now)
+        self.receiver.size.on_passed(len(data), trip=self.sender.round_trip.minimum or 0.0, now=self._endpoint.now)
         if self.receiver.wants_update(self.sender.congestion.mss):
             self._ack_now = True
             self._endpoint.schedule(self)
@@ -1290,7 +1289,7 @@ class Session:
             sender.congestion.collapse()
         elif self._cwnd_limited:
             sender.congestion.on_delivered(delivered, gently=sender.round_trip.pauses_slow_start)
-        sender.size.on_passed(delivered, trip=sender.round_trip.minimum, now=now)
+        sender.size.on_passed(delivered, trip=sender.round_trip.minimum or 0.0, now=now)
         self._burst_credit += delivered // sender.congestion.mss  # what has left the path may be replaced at once
         self._progress = now
         self._backoff = self._fruitless = self._black_hole = 0

@@ -16,46 +16,49 @@ KIB = 1 << 10
 
 
 def test_buffer_grows_to_twice_what_passes_in_a_round_trip() -> None:
-    size = BufferSize(BufferPool(), MSS)
+    size = BufferSize(BufferPool(), MSS, BUFFER_BYTES)
     seen = []
     for count, now in (
         (300 * KIB, 1.0),  # the first measure began long before
-        (300 * KIB, 1.0625),
-        (100 * KIB, 1.125),  # 400 KiB in a round trip
-        (100 * KIB, 1.25),  # less: nothing is taken away
-        (1800 * KIB, 1.75),  # four round trips' worth
-        (900 * KIB, 1.875),
-        (3000 * KIB, 2.0),  # the most
+        (300 * KIB, 1.0625),  # a round trip is not over
+        (100 * KIB, 1.25),  # 400 KiB in two
+        (600 * KIB, 1.5),
+        (100 * KIB, 1.625),  # too little to look at
+        (1800 * KIB, 2.5),  # 1900 KiB in eight
+        (900 * KIB, 2.75),
+        (3000 * KIB, 3.0),  # the most
     ):
         size.on_passed(count, trip=0.125, now=now)
         seen.append(size.bytes // KIB)
-    assert seen == [512, 512, 800, 800, 900, 1800, 4096]
+    assert seen == [512, 512, 512, 600, 600, 600, 900, 3000]
 
 
 def test_buffer_does_not_grow_before_a_round_trip_is_known() -> None:
-    size = BufferSize(BufferPool(), MSS)
-    for trip in (None, 0.0):
-        size.on_passed(10 * BUFFER_BYTES, trip=trip, now=1.0)
+    size = BufferSize(BufferPool(), MSS, BUFFER_BYTES)
+    for now in (1.0, 1.0, 1.001):
+        size.on_passed(10 * BUFFER_BYTES, trip=0.0, now=now)
     assert size.bytes == BUFFER_BYTES
 
 
-def test_buffer_of_large_segments_grows_with_the_first_byte() -> None:
-    size = BufferSize(BufferPool(), 60000)
+def test_buffer_of_large_segments_grows_when_half_of_it_was_read() -> None:
+    size = BufferSize(BufferPool(), 60000, BUFFER_BYTES)
     assert size.bytes == BUFFER_BYTES
-    size.on_passed(1, trip=0.1, now=0.05)
+    size.on_passed(BUFFER_BYTES // 2, trip=0.1, now=5.0)
+    assert size.bytes == BUFFER_BYTES
+    size.on_passed(1, trip=0.1, now=5.0)
     assert size.bytes == BUFFER_BYTES_MAX
 
 
 def test_pool_leaves_half_to_streams_that_begin_and_a_little_for_each() -> None:
     pool = BufferPool()
-    large = [BufferSize(pool, MSS) for _ in range(6)]
+    large = [BufferSize(pool, MSS, BUFFER_BYTES) for _ in range(6)]
     for size in large:
-        size.on_passed(BUFFER_GROWN_MAX, trip=1.0, now=1.0)
+        size.on_passed(BUFFER_GROWN_MAX, trip=1.0, now=1.5)
     assert [size.bytes for size in large[:3]] == [BUFFER_GROWN_MAX] * 3
     assert BUFFER_BYTES < large[3].bytes < BUFFER_GROWN_MAX
     assert [size.bytes for size in large[4:]] == [BUFFER_BYTES] * 2
     assert pool.left == SHARED // 2
-    others = [BufferSize(pool, MSS) for _ in range(STREAMS_MAX - 6)]
+    others = [BufferSize(pool, MSS, BUFFER_BYTES) for _ in range(STREAMS_MAX - 6)]
     assert pool.left == 0
     assert others[0].bytes == BUFFER_BYTES
     assert others[-1].bytes == BUFFER_BYTES_MIN
@@ -63,7 +66,7 @@ def test_pool_leaves_half_to_streams_that_begin_and_a_little_for_each() -> None:
     large[0].release()
     large[0].release()  # gives nothing twice
     assert pool.left == BUFFER_GROWN_MAX - BUFFER_BYTES_MIN
-    others[-1].on_passed(1, trip=1.0, now=9.0)  # who had too little asks again
+    others[-1].on_passed(BUFFER_BYTES_MIN, trip=1.0, now=9.0)  # who had too little asks again
     assert others[-1].bytes == BUFFER_BYTES
 
 
@@ -182,7 +185,7 @@ def test_1024_streams_of_strangers_hold_no_more_than_the_node_may() -> None:
         script.endpoint.receive(origin, streamwire.pack(reset, origin, OURS), now=script.now)
     assert len(script.endpoint.sessions) == STREAMS_MAX - 2
     assert script.endpoint.receive_pool.left == 2 * (BUFFER_BYTES - BUFFER_BYTES_MIN)
-    assert len(sessions[-1].read(1)) == 1  # who has too little asks again when it is read
+    assert len(sessions[-1].read(BUFFER_BYTES)) == BUFFER_BYTES_MIN  # who has too little asks again when it is read
     assert sessions[-1].receiver.size.bytes == BUFFER_BYTES
 
 

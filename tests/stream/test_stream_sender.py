@@ -923,5 +923,5 @@ def test_receiver_offers_its_large_buffer_once_something_was_read() -> None:
     receiver.take(1, b"xy", False)
     assert receiver.window(8000) == BUFFER_BYTES - 2
     assert receiver.unread.take(1) == b"x"
-    receiver.size.on_passed(1, trip=None, now=0.0)
+    receiver.size.on_passed(BUFFER_BYTES, trip=0.0, now=1.0)
     assert receiver.window(8000) == 256 * 8000 - 1
