@@ -208,6 +208,8 @@ def test_more_than_the_buffer_holds_is_dropped_where_the_pool_ran_dry_while_open
     assert [wire.window for wire in script.take_raw()] == [BUFFER_BYTES_MIN]
     give_data(script, THEIRS, echo, 0, bytes(60000))
     assert [(wire.ack - echo.seq) % WRAP for wire in script.take_raw()] == [BUFFER_BYTES_MIN]
+    (answer,) = answer_to(script, script.syn(stream=9))
+    assert answer.window == BUFFER_BYTES_MIN  # the next one offers no more than there is
 
 
 def test_closed_stream_gives_its_buffers_back_and_takes_none_when_it_is_read() -> None:
