@@ -52,22 +52,24 @@ reorders, only time counts. If nothing is heard, a probe goes out after srtt + 4
 up to every 2 s; it marks nothing as lost (RFC 9002 section 6.2). SACK is always on, and never reneged upon.
 
 CONGESTION. NewReno with an initial window of ten segments and one cut a round; a loss while the round trip (the least
-of the last four) has not grown is taken for noise (x 0.95), else for a full queue (x 0.7; in slow start x 0.5). It
-fills drop-tail buffers, as Reno does.
+of the last four) has not grown is taken for noise (x 0.95), else for a full queue (x 0.7; in slow start x 0.5). Slow
+start pauses while that has grown by an eighth (1 to 2 ms; compare RFC 9406). It fills drop-tail buffers, as Reno does.
 
-FLOW CONTROL. 512 KiB each way, where segments are larger 256 of them (up to 2 MiB), no scaling; the window never moves
-back, moves by worthwhile steps only (RFC 9293 section 3.8.6.2), and is probed for as long as it is closed. No Nagle
-delay. Acknowledgements wait at most 5 ms and for at most four segments.
+FLOW CONTROL. 512 KiB each way, where segments are larger 256 of them (up to 2 MiB), no scaling; both buffers grow to
+twice what passes in a round trip, up to 4 MiB. The window never moves back, moves by worthwhile steps only (RFC 9293
+section 3.8.6.2), and is probed for as long as it is closed. No Nagle delay. Acknowledgements wait at most 5 ms and for
+at most four segments.
 
 ENDING. The end of the stream is reported only after the last byte. A stream closed both ways stays 10 s in TIME-WAIT.
 `Stalled` comes after four silent probes, and after 180 s without progress the stream is given up. Idle streams are
 probed every 15 s; a peer that restarted answers with a reset. `acked` counts the bytes in the peer node's memory.
 
-BOUNDS. 1024 streams, 64 of one peer; 1024 pieces a receive buffer; 4096 cookies; 1024 streams in TIME-WAIT; 5000
-SYN-ACKs and 200 resets a second, 10 challenge ACKs a second and stream. The answer to a SYN is no larger than the SYN.
+BOUNDS. 1024 streams, 64 of one peer; 64 MiB in all receive buffers, as much in all send buffers, and 32 KiB sure for
+each stream; a piece for each 512 bytes of a receive buffer; 4096 cookies; 1024 streams in TIME-WAIT; 5000 SYN-ACKs and
+200 resets a second, 10 challenge ACKs a second and stream. The answer to a SYN is no larger than the SYN.
 
-LEFT OUT: ECN, DSACK, PRR, HyStart++, CUBIC, BBR, pacing, search for a larger MTU, urgent data, migration to another
-address, several streams in one, message boundaries, growing windows (512 KiB is 40 ms at 100 Mb/s).
+LEFT OUT: ECN, DSACK, PRR, CUBIC, BBR, pacing, search for a larger MTU, urgent data, migration to another address,
+several streams in one, message boundaries.
 
 Inside, a position is a plain integer that never wraps: 0 is the SYN, 1 the first byte, and the FIN follows the last
 byte; the wire carries (ISN + position) mod 2**32. Read in this order: codec, round trip and congestion, `Sender`
@@ -335,9 +337,20 @@ class RoundTrip:
 
     @property
     def shows_queue(self) -> bool:
-        """Whether a queue stands on the path: the last round trips were all longer than the shortest ever."""
+        """Whether a queue stands on the path: the last round trips were all longer than the shortest ever.
+
+        By a quarter, but at most QUEUE_DELAY_MAX: the shortest that a stream knows which came to a full queue is long.
+        """
+        return self._has_grown(4, c.QUEUE_DELAY_MIN, c.QUEUE_DELAY_MAX)
+
+    @property
+    def pauses_slow_start(self) -> bool:
+        """Whether slow start must wait (RFC 9406 section 4.2): only a round trip later would a doubled queue show."""
+        return self._has_grown(8, c.PAUSE_DELAY_MIN, c.PAUSE_DELAY_MAX)
+
+    def _has_grown(self, divisor: int, low: float, high: float) -> bool:
         shortest = self.minimum or 0.0
-        return bool(self._recent) and min(self._recent) - shortest >= max(shortest / 4, c.QUEUE_DELAY_MIN)
+        return bool(self._recent) and min(self._recent) - shortest >= min(max(shortest / divisor, low), high)
 
     def probe_timeout(self, backoff: int) -> float:
         """Return how long to wait for an answer before probing (RFC 9002 section 6.2.1), after `backoff` probes."""
@@ -362,9 +375,9 @@ class Congestion:
         self.threshold = float("inf")
         self._before_cut: Optional[Tuple[float, float]] = None
 
-    def on_delivered(self, count: int) -> None:
-        """Grow: `count` bytes were delivered while the window was the limit."""
-        if self.window < self.threshold:
+    def on_delivered(self, count: int, *, gently: bool = False) -> None:
+        """Grow: `count` bytes were delivered while the window was the limit; `gently`: not as in slow start."""
+        if self.window < self.threshold and not gently:
             self.window += count
         else:
             self.window += self.mss * count / self.window
@@ -386,6 +399,53 @@ class Congestion:
         """Start over: nothing was heard for several probes (RFC 9002 section 7.6, simplified)."""
         self.window = 2.0 * self.mss
         self._before_cut = None
+
+
+# --- Buffers --------------------------------------------------------------------------------------------------------
+
+
+class BufferPool:
+    """What the buffers of all streams may hold in one direction, beyond what each is sure of."""
+
+    def __init__(self) -> None:
+        self.left = c.BUFFERS_BYTES - c.STREAMS_MAX * c.BUFFER_BYTES_MIN
+
+
+class BufferSize:
+    """How much one buffer may hold: it grows to twice what passes in a round trip (dynamic right-sizing).
+
+    Twice, because slow start doubles in one. A stream that is not read holds no more than BUFFER_BYTES; those that want
+    more leave half the pool to others that begin.
+    """
+
+    def __init__(self, pool: BufferPool, mss: int, first: int) -> None:
+        self.bytes = c.BUFFER_BYTES_MIN
+        self._pool = pool
+        self._usual = buffer_size(mss)
+        self._passed = 0  # bytes since the time `_since`
+        self._since = 0.0
+        self._grow_to(first)
+
+    def on_passed(self, count: int, *, trip: float, now: float) -> None:
+        """Count bytes that were read or acknowledged, and grow; `trip` is the shortest round trip, 0 if not known."""
+        self._passed += count
+        if 2 * self._passed > self.bytes:  # else there is no cause, and short messages need be no slower
+            seconds = now - self._since
+            if 0 < seconds >= trip:
+                wanted = min(int(2 * self._passed * trip / seconds), c.BUFFER_GROWN_MAX)
+                self._grow_to(max(wanted, self._usual))
+                self._passed, self._since = 0, now
+
+    def _grow_to(self, size: int) -> None:
+        for limit, kept in ((min(size, c.BUFFER_BYTES), 0), (size, c.BUFFERS_BYTES // 4)):
+            granted = max(0, min(limit - self.bytes, self._pool.left - kept))
+            self._pool.left -= granted
+            self.bytes += granted
+
+    def release(self) -> None:
+        """Give back everything: the stream has ended."""
+        self._pool.left += self.bytes - c.BUFFER_BYTES_MIN
+        self.bytes = c.BUFFER_BYTES_MIN
 
 
 # --- Sender ---------------------------------------------------------------------------------------------------------
@@ -448,16 +508,9 @@ class SegmentRun:
 
     def segments(self) -> List[SentRange]:
         """Return the record of each segment."""
+        flying = SegmentState.FLYING
         return [
-            SentRange(
-                start,
-                min(start + self.length, self.stop),
-                self.number + i,
-                self.time,
-                self.ts + i,
-                1,
-                SegmentState.FLYING,
-            )
+            SentRange(start, min(start + self.length, self.stop), self.number + i, self.time, self.ts + i, 1, flying)
             for i, start in enumerate(range(self.start, self.stop, self.length))
         ]
 
@@ -472,7 +525,7 @@ class Sender:
     `flying` expand them to segments. The numbers of the runs are above those of the segments.
     """
 
-    def __init__(self, mss: int) -> None:
+    def __init__(self, mss: int, pool: BufferPool) -> None:
         self.una = self.nxt = self.edge = self.end = 1
         self.fin_at: Optional[int] = None  # position of the FIN, once the application has finished
         self.max_window = 0
@@ -481,7 +534,7 @@ class Sender:
         self.reorder_at: Optional[float] = None  # when the next candidate will count as lost
         self.round_trip = RoundTrip()
         self.congestion = Congestion(mss)
-        self.capacity = buffer_size(mss)
+        self.size = BufferSize(pool, mss, buffer_size(mss))
         self._sent: List[SentRange] = []  # with the runs behind it tiles [una, nxt), ascending
         self._runs: Deque[SegmentRun] = deque()
         self._flying: OrderedDict[int, SentRange] = OrderedDict()  # by number of transmission, hence by time
@@ -499,7 +552,7 @@ class Sender:
     @property
     def room(self) -> int:
         """Bytes that `write` would take."""
-        return self.capacity - len(self._buffer)
+        return self.size.bytes - len(self._buffer)
 
     def write(self, data: Union[bytes, memoryview]) -> int:
         """Append up to `room` bytes and return how many."""
@@ -591,8 +644,7 @@ class Sender:
         limit = sent.start + self.congestion.mss
         if self.payload_stop(sent) > limit:
             self.mark_lost(sent)
-            tail = SentRange(limit, sent.stop)
-            tail.number, tail.copies, tail.ts, tail.time = sent.number, sent.copies, sent.ts, sent.time
+            tail = SentRange(limit, sent.stop, sent.number, sent.time, sent.ts, sent.copies)
             tail.repaired_ts = sent.repaired_ts
             sent.stop = limit
             index = bisect_left(self._starts, sent.start) + 1
@@ -804,11 +856,10 @@ class Receiver:
     `nxt` is the next position expected, `edge` the end of the window advertised to the peer, which never moves back.
     """
 
-    def __init__(self, mss: int) -> None:
-        self._large = buffer_size(mss)
-        self.capacity = c.BUFFER_BYTES  # larger once the application reads: streams that are not read must hold no more
+    def __init__(self, mss: int, pool: BufferPool) -> None:
+        self.size = BufferSize(pool, mss, c.BUFFER_BYTES)
         self.nxt = 1
-        self.edge = 1 + c.BUFFER_BYTES  # as the handshake says
+        self.edge = 1 + self.size.bytes  # as the handshake says
         self.fin_at: Optional[int] = None
         self.ranges = RangeSet()  # positions held beyond the gap
         self.unread = ByteQueue(c.PIECES_MAX)
@@ -830,7 +881,7 @@ class Receiver:
                 return False
             self.fin_at = stop
         for gap in self.ranges.gaps(max(start, self.nxt), min(stop, self.edge)):
-            if start > self.nxt and len(self._pieces) >= c.PIECES_MAX:
+            if start > self.nxt and len(self._pieces) >= self.size.bytes // c.BYTES_PER_PIECE:
                 break
             self._pieces[gap.start] = payload[gap.start - start : gap.stop - start]
             self.ranges.add(*gap)
@@ -852,26 +903,20 @@ class Receiver:
         if self.nxt == self.fin_at:
             self.nxt += 1
 
-    def read(self, count: int) -> bytes:
-        """Remove and return up to `count` bytes."""
-        if count and self.unread:
-            self.capacity = self._large
-        return self.unread.take(count)
-
     def window(self, mss: int) -> int:
         """Return the window to advertise; its edge moves by worthwhile steps only (RFC 9293 section 3.8.6.2.2)."""
-        edge = self.nxt + self.capacity - len(self.unread)
-        if edge - self.edge >= min(self.capacity // 2, mss):
+        edge = self.nxt + self.size.bytes - len(self.unread)
+        if edge - self.edge >= min(self.size.bytes // 2, mss):
             self.edge = edge
         return max(0, self.edge - self.nxt)
 
     def wants_update(self, mss: int) -> bool:
         """Return whether reading has opened the window so far that the peer is sent an update."""
-        gained = self.nxt + self.capacity - len(self.unread) - self.edge
+        gained = self.nxt + self.size.bytes - len(self.unread) - self.edge
         open_bytes = self.edge - self.nxt
         if open_bytes <= 0:
-            return gained >= min(self.capacity // 2, mss)
-        return gained >= 4 * mss and open_bytes < self.capacity // 2
+            return gained >= min(self.size.bytes // 2, mss)
+        return gained >= 4 * mss and open_bytes < self.size.bytes // 2
 
     def sacks(self, limit: int) -> List[Range]:
         """Return up to `limit` ranges held beyond the gap: that of the newest piece first, then from the left."""
@@ -917,8 +962,8 @@ class Session:
         self.closed: Optional[End] = None  # not the event, whose session would hold itself: freed late
         self.stalled = False  # whether the peer left the last few probes unanswered
         self.heard = now  # when the peer was last heard
-        self.sender = Sender(segment_size(mtu))
-        self.receiver = Receiver(segment_size(mtu))
+        self.sender = Sender(segment_size(mtu), endpoint.send_pool)
+        self.receiver = Receiver(segment_size(mtu), endpoint.receive_pool)
         self.timer_at: Optional[float] = None  # for which the endpoint keeps an entry in its heap
         self.pending_events: Set[Any] = set()  # kinds of event that wait to be fetched
         self._endpoint = endpoint
@@ -996,8 +1041,11 @@ class Session:
 
     def read(self, count: int) -> bytes:
         """Return up to `count` bytes in order; empty if there are none now."""
-        data = self.receiver.read(count)
-        if self.closed is None and self.receiver.wants_update(self.sender.congestion.mss):
+        data = self.receiver.unread.take(count)
+        if not data or self.closed is not None:
+            return data
+        self.receiver.size.on_passed(len(data), trip=self.sender.round_trip.minimum or 0.0, now=self._endpoint.now)
+        if self.receiver.wants_update(self.sender.congestion.mss):
             self._ack_now = True
             self._endpoint.schedule(self)
         return data
@@ -1091,7 +1139,7 @@ class Session:
                 raise SegmentError("reset")
             self._close("reset by peer" if self._confirmed else "busy")
         else:  # a node that does not know the stream reflects our own numbers
-            if segment.tag != self._peer_isn or not receiver.nxt - receiver.capacity <= seq <= receiver.nxt:
+            if segment.tag != self._peer_isn or not receiver.nxt - receiver.size.bytes <= seq <= receiver.nxt:
                 raise SegmentError("reset")
             expired = not self._confirmed and now - self.heard >= c.COOKIE_SLOT  # the cookie, before it came back
             self._close("finished" if self._only_fin_missing() else "no answer" if expired else "peer restarted")
@@ -1240,7 +1288,8 @@ class Session:
         if self._fruitless >= c.PERSISTENT_PROBES:
             sender.congestion.collapse()
         elif self._cwnd_limited:
-            sender.congestion.on_delivered(delivered)
+            sender.congestion.on_delivered(delivered, gently=sender.round_trip.pauses_slow_start)
+        sender.size.on_passed(delivered, trip=sender.round_trip.minimum or 0.0, now=now)
         self._burst_credit += delivered // sender.congestion.mss  # what has left the path may be replaced at once
         self._progress = now
         self._backoff = self._fruitless = self._black_hole = 0
@@ -1400,7 +1449,7 @@ class Session:
         self._backoff += 1
         self._syn_at = min(now + interval, self._opened + c.SYN_TIMEOUT)
         segment = Segment(
-            self.stream, c.FLAG_SYN | c.FLAG_INIT, self.port, self._isn, window=c.BUFFER_BYTES,
+            self.stream, c.FLAG_SYN | c.FLAG_INIT, self.port, self._isn, window=self.receiver.edge - 1,
             ts=self._endpoint.stamp() & _MASK, segment_size=self._path_mss,
         )  # fmt: skip
         return encode_segment(segment, self._endpoint.address, self.peer), b""
@@ -1559,19 +1608,13 @@ class Session:
         limit = c.SACKS_WITH_DATA if payload else min(c.SACKS_MAX, (mss + _SACK_OPTION_BYTES - 2) // _BLOCK.size)
         sacks = [] if flags & c.FLAG_RST else receiver.sacks(limit)
         segment = Segment(
-            self.stream,
-            flags | c.FLAG_ACK | (c.FLAG_INIT if self.opener else 0),
-            self.port,
-            (self._isn + position) & _MASK,
-            (self._peer_isn + receiver.nxt) & _MASK,
-            0 if flags & c.FLAG_RST else receiver.window(mss),
-            self._peer_isn,
-            (self._endpoint.stamp() if ts is None else ts) & _MASK,
-            self._echo & _MASK,
+            self.stream, flags | c.FLAG_ACK | (c.FLAG_INIT if self.opener else 0), self.port,
+            (self._isn + position) & _MASK, (self._peer_isn + receiver.nxt) & _MASK,
+            0 if flags & c.FLAG_RST else receiver.window(mss), self._peer_isn,
+            (self._endpoint.stamp() if ts is None else ts) & _MASK, self._echo & _MASK,
             None if self._confirmed else self._path_mss,
-            tuple(Range(*((self._peer_isn + edge) & _MASK for edge in block)) for block in sacks),
-            payload,
-        )
+            tuple(Range(*((self._peer_isn + edge) & _MASK for edge in block)) for block in sacks), payload,
+        )  # fmt: skip
         self._settle_acknowledgement()
         return encode_segment(segment, self._endpoint.address, self.peer), b""
 
@@ -1650,8 +1693,8 @@ class Session:
         assert sender.room >= 0
         edges = [receiver.nxt] + [edge for held in receiver.ranges for edge in held]
         assert all(left < right for left, right in zip(edges, edges[1:]))
-        assert receiver.ranges.total() + len(receiver.unread) <= receiver.capacity
-        assert receiver.pieces <= c.PIECES_MAX
+        assert receiver.ranges.total() + len(receiver.unread) <= receiver.size.bytes
+        assert receiver.pieces <= receiver.size.bytes // c.BYTES_PER_PIECE
         waiting = not sender.idle or sender.unsent or not self._confirmed
         assert self.closed or not waiting or self._push_now or self.next_deadline() is not None
 
@@ -1704,11 +1747,12 @@ class Endpoint:
         self.sessions: Dict[Key, Session] = {}
         self.drops: Counter[str] = Counter()
         self.last_stamp = 0
+        self.now = 0.0  # as it was last told
+        self.send_pool, self.receive_pool = BufferPool(), BufferPool()
         self.events: Deque[Tuple[Session, Any]] = deque()  # for `next_event`
         self._rng = rng
         self._mtu = mtu
         self._path_mtus: OrderedDict[bytes, int] = OrderedDict()
-        self._now = 0.0
         self._expecting: Dict[Tuple[bytes, bytes], Session] = {}
         self._ports: Set[int] = set()
         self._out: List[Tuple[bytes, List[Parts]]] = []
@@ -1835,7 +1879,7 @@ class Endpoint:
     def bursts_to_send(self, *, now: float) -> List[Tuple[bytes, List[Parts]]]:
         """Do the same, grouped by peer, in parts: what takes the same path is sent together."""
         self.tick(now=now)
-        now = self._now
+        now = self.now
         out, self._out = self._out, []
         while self._touched:
             session, _ = self._touched.popitem(last=False)
@@ -1880,7 +1924,7 @@ class Endpoint:
 
         With `count`, the first of so many in a row.
         """
-        first = max(int(self._now * 1e6), self.last_stamp + 1)
+        first = max(int(self.now * 1e6), self.last_stamp + 1)
         if -first % (_MASK + 1) < count:  # on the wire zero says "none"
             first += count
         self.last_stamp = first + count - 1
@@ -1890,12 +1934,14 @@ class Endpoint:
         """Take a closed session out of the table; keep what TIME-WAIT needs of it."""
         key = Key(session.peer, session.stream, session.port, session.opener)
         del self.sessions[key]
+        session.sender.size.release()
+        session.receiver.size.release()
         for prefix in _expected_prefixes(key):
             del self._expecting[prefix]
         if ended is not None:
             # a peer that did not see our FIN may be without a cable: it will ask, at the latest by its keepalive
             patience = c.LINGER if session.state is State.TIME_WAIT else c.USER_TIMEOUT
-            self._time_wait[key] = (self._now + patience, ended)
+            self._time_wait[key] = (self.now + patience, ended)
             if len(self._time_wait) > c.LINGERING_MAX:
                 self._time_wait.popitem(last=False)
 
@@ -1913,7 +1959,8 @@ class Endpoint:
             raise SegmentError("too many SYNs")
         cookie = self._cookie(key, segment.seq, int(now // c.COOKIE_SLOT))
         flags, mss = c.FLAG_SYN | c.FLAG_ACK, segment_size(self._mtu_to(key.peer))
-        self._answer(key, flags, cookie, ack, segment.seq, window=c.BUFFER_BYTES, echo=segment.ts, segment_size=mss)
+        window = min(c.BUFFER_BYTES, c.BUFFER_BYTES_MIN + self.receive_pool.left)
+        self._answer(key, flags, cookie, ack, segment.seq, window=window, echo=segment.ts, segment_size=mss)
 
     def _accept(self, key: Key, segment: Segment, now: float) -> bool:
         """Make a session if the segment brings a cookie of ours back; return False if it brings none."""
@@ -2012,9 +2059,9 @@ class Endpoint:
 
     def _advance(self, now: float) -> float:
         """Let time go only forward, whatever the caller's clock does."""
-        if now > self._now:
-            self._now = now
-        return self._now
+        if now > self.now:
+            self.now = now
+        return self.now
 
     def _set_timer(self, session: Session) -> None:
         """See to it that the heap has an entry for the session that is not too late; one too early corrects itself."""

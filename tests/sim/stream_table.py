@@ -33,6 +33,7 @@ from streamsim import (
 from streamwire import ACK, INIT, PUSH
 
 from alexstream import Accepted, Connected, Endpoint
+from constants import BUFFER_GROWN_MAX
 
 PORT = 7
 SIZE = 2000000  # bytes
@@ -215,14 +216,18 @@ def queue_cell(frames: int) -> Cell:
     return grid_cell(f"queue {frames}", bounds, queue=frames)
 
 
-def flows(seed: int, count: int) -> Figures:
-    """`count` streams of as many hosts through one bottleneck of 100 Mb/s: fairness while all of them run."""
-    seconds = 2.0
+def flows(seed: int, count: int, late: float = 0.0) -> Figures:
+    """`count` streams of as many hosts through one bottleneck of 100 Mb/s: fairness while all of them run.
+
+    The last one comes `late` seconds after the others, when the queue is full.
+    """
+    settled = 3 * late + 0.5  # slow start is not what is judged
+    seconds = settled + max(1.5, 4 * late)
     with Simulator(seed) as sim:
         near, far = Relay(sim), Relay(sim)
         there, back = Link(sim, far.arrive, queue=93), Link(sim, near.arrive, queue=93)
         readers: List[Program] = []
-        for _ in range(count):
+        for number in range(count):
             one, other = sim.host(), sim.host()
             one.links[other.address] = Link(sim, near.arrive, rate=1e9, delay=1e-6)
             other.links[one.address] = Link(sim, far.arrive, rate=1e9, delay=1e-6)
@@ -230,13 +235,13 @@ def flows(seed: int, count: int) -> Figures:
             far.links[one.address], far.links[other.address] = back, Link(sim, other.arrive, rate=1e9, delay=1e-6)
             other.listen(PORT, reader_maker(other, readers))
             opening = opener(one, other, bytes(int(seconds * 1e8 / 8)))
-            sim.at(sim.now + sim.rng.uniform(0, 0.001), opening)
-        sim.run(0.5)  # slow start is not what is judged
+            sim.at(sim.now + sim.rng.uniform(0, 0.001) + late * (number == count - 1), opening)
+        sim.run(settled)
         before = [reader.received_bytes for reader in readers]
-        sim.run(seconds - 0.5)
+        sim.run(seconds - settled)
         got = [reader.received_bytes - already for reader, already in zip(readers, before)]
     jain = sum(got) ** 2 / (count * float(sum(value * value for value in got)))
-    return {"Jain": jain, "utilisation": ideal_seconds(sum(got), 1e8) / (seconds - 0.5)}
+    return {"Jain": jain, "utilisation": ideal_seconds(sum(got), 1e8) / (seconds - settled)}
 
 
 def reader_maker(host: Host, readers: List[Program]) -> Callable[[Any], Program]:
@@ -256,10 +261,46 @@ def opener(one: Host, other: Host, data: bytes) -> Callable[[], None]:
     return lambda: (one.open(other, PORT, data), None)[1]
 
 
-def flows_cell(count: int) -> Cell:
-    """`count` flows at once."""
+def flows_cell(count: int, late: float = 0.0) -> Cell:
+    """`count` flows at once, or the last of them late."""
     bounds = (Bound("Jain", mean, low=0.85), Bound("utilisation", median, low=0.95))
-    return Cell(f"{count} flows", lambda seed: flows(seed, count), bounds, seeds=1)
+    name = f"{count} flows" + ", one late" * (late > 0)
+    return Cell(name, lambda seed: flows(seed, count, late), bounds, seeds=1)
+
+
+def steady(seed: int, rate: float, trip: float, queue: int = 1000) -> Figures:
+    """One stream without an end over a long way: of what rate and window allow, the share once it has started."""
+    start, seconds = 20 * trip + 0.2, 10 * trip + 0.2
+    with Simulator(seed) as sim:
+        one, other = sim.host(), sim.host()
+        cable = sim.join(one, other, rate=rate, delay=trip / 2, queue=queue)
+        readers: List[Program] = []
+        other.listen(PORT, reader_maker(other, readers))
+        one.open(other, PORT, bytes(int((start + seconds) * rate / 8)))
+        sim.run(start)
+        before = readers[0].received_bytes
+        sim.run(seconds)
+        got = readers[0].received_bytes - before
+        count = cable.there.count
+    ideal = min(seconds / ideal_seconds(1, rate), BUFFER_GROWN_MAX * seconds / trip)
+    overflow = count["overflow"] / float(count["overflow"] + count["passed"])
+    return {"goodput": got / ideal, "overflow": overflow}
+
+
+def steady_cells() -> List[Cell]:
+    """Long round trips at 100 Mb/s and 1 Gb/s."""
+    bounds = (Bound("goodput", median, low=0.9), Bound("overflow", median, high=0.08))
+    return [
+        Cell(
+            f"{rate / 1e6:g} Mb/s, {trip * 1e3:g} ms",
+            lambda seed, rate=rate, trip=trip: steady(seed, rate, trip),  # type: ignore[misc]
+            bounds,
+            seeds=int(rate < 1e9),
+            seeds_max=1,
+        )
+        for rate in (1e8, 1e9)
+        for trip in (0.005, 0.02, 0.1)
+    ]
 
 
 def partition(seed: int, seconds: float, signalled: bool = False) -> Figures:
@@ -625,6 +666,8 @@ def cells() -> List[Cell]:
     table += grid_cells()
     table += [queue_cell(frames) for frames in (8, 32, 93, 300)]
     table += [flows_cell(count) for count in (2, 4, 8)]
+    table.append(flows_cell(4, late=0.5))
+    table += steady_cells()
     small, big = Bound("needless", median, high=0.005), Bound("needless", median, high=0.08)
     table += [
         Cell("reorder 5 % by RTT/2", lambda seed: transfer(seed, reorder=0.05, reorder_by=0.0005), (small,)),

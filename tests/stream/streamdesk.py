@@ -5,7 +5,7 @@ from typing import Any, List
 from streamscript import MSS, RTT, THEIRS, WINDOW, Script, opened, shape
 from streamwire import ACK, FIN, INIT, PUSH, RST, Wire
 
-from alexstream import Closed, SegmentState, Sender
+from alexstream import BufferPool, Closed, SegmentState, Sender
 from constants import BUFFER_BYTES
 
 OTHER = b"\x02\x00\x00\x00\x00\x03"
@@ -154,7 +154,7 @@ def give_general(script: Script, payload: bytes) -> None:
 
 def flying(count: int) -> Sender:
     """A sender of 20 segments of 1000 bytes, so many of them launched, at time 0; a round trip takes 0.1 s."""
-    sender = Sender(1000)
+    sender = Sender(1000, BufferPool())
     sender.write(bytes(20000))
     sender.edge = 1 << 20
     sender.round_trip.sample(0.1)

@@ -1,4 +1,4 @@
-"""Ten bugs planted in alexstream.py, each of which a named test must see (alexstream.md 14.8).
+"""Bugs planted in alexstream.py, each of which a named test must see (alexstream.md 14.8).
 
 A plant is a line of one method, replaced in the source of that method; it must stand there exactly once, so that a
 plant that the code has outgrown is an error and not a pass.
@@ -11,13 +11,15 @@ from typing import Any, Callable, Dict, List, NamedTuple
 import explore_stream
 import pytest
 import stream_table
+import test_stream_buffers
 import test_stream_closing
 import test_stream_endpoint
 import test_stream_receiver
+import test_stream_segments
 import test_stream_sender
 
 import alexstream
-from alexstream import Congestion, Receiver, Sender, Session
+from alexstream import BufferSize, Congestion, Receiver, RoundTrip, Sender, Session
 
 
 class Plant(NamedTuple):
@@ -117,7 +119,7 @@ BUGS = [
     ),
     Bug(
         "pieces uncapped",
-        [Plant(Receiver, "take", "len(self._pieces) >= c.PIECES_MAX", "False")],
+        [Plant(Receiver, "take", "len(self._pieces) >= self.size.bytes // c.BYTES_PER_PIECE", "False")],
         test_stream_receiver.test_established_at_most_1024_pieces,
     ),
     Bug(
@@ -129,6 +131,26 @@ BUGS = [
         "cut by x 1.0 where there is a queue",
         [Plant(Congestion, "on_loss", "0.7 if", "1.0 if")],
         test_stream_endpoint.test_congestion_window_step_by_step,
+    ),
+    Bug(
+        "slow start never pauses",
+        [Plant(Congestion, "on_delivered", " and not gently", "")],
+        test_stream_buffers.test_established_slow_start_pauses_over_a_grown_round_trip,
+    ),
+    Bug(
+        "a late flow takes a full queue for noise",
+        [Plant(RoundTrip, "_has_grown", "min(max(shortest / divisor, low), high)", "max(shortest / divisor, low)")],
+        lambda: test_stream_segments.test_round_trips_show_a_queue_by_how_much_longer_they_are_than_the_least(8, 1, 1),
+    ),
+    Bug(
+        "the buffers of a node without a bound",
+        [Plant(BufferSize, "_grow_to", "self._pool.left -= granted", "pass")],
+        test_stream_buffers.test_1024_streams_of_strangers_hold_no_more_than_the_node_may,
+    ),
+    Bug(
+        "window that grows with what comes in any time",
+        [Plant(BufferSize, "on_passed", "* trip / seconds", "")],
+        test_stream_buffers.test_established_window_stays_where_the_path_carries_it_in_many_round_trips,
     ),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from alexstream import SegmentState, Sender, SentRange
+from alexstream import BufferPool, SegmentState, Sender, SentRange
 from constants import REO_MIN, THRESHOLD
 from utils import Range
 
@@ -142,7 +142,7 @@ class ScoreboardMachine(RuleBasedStateMachine):
 
     @initialize(mss=st.sampled_from([3, 5]))
     def begin(self, mss: int) -> None:
-        self.mine, self.model = Sender(mss), Model(mss)
+        self.mine, self.model = Sender(mss, BufferPool()), Model(mss)
         self.mine.edge = 10**6
         self.now, self.ts = 100.0, 1000
         self.way: List[Tuple[int, int, int]] = []  # transmissions that may still arrive: start, stop, ts

@@ -72,12 +72,19 @@ def test_round_trip_keeps_the_least() -> None:
     assert trip.minimum == 0.005
 
 
-@pytest.mark.parametrize(("milliseconds", "queue"), [(9.9, False), (10.0, True)])
-def test_round_trips_show_a_queue_when_a_quarter_longer_than_the_least(milliseconds: float, queue: bool) -> None:
-    trip = RoundTrip()
-    for sample in (8.0, *[milliseconds] * 4):
-        trip.sample(sample / 1000)
-    assert trip.shows_queue == queue
+@pytest.mark.parametrize(
+    ("least", "shows", "pauses"),
+    [(0.2, 0.3, 1.0), (1.0, 0.3, 1.0), (2.0, 0.5, 1.0), (8.0, 1.0, 1.0), (12.0, 1.0, 1.5), (100.0, 1.0, 2.0)],
+)
+def test_round_trips_show_a_queue_by_how_much_longer_they_are_than_the_least(
+    least: float, shows: float, pauses: float
+) -> None:
+    """By a quarter, between 0.3 and 1 ms; slow start pauses at an eighth, between 1 and 2 ms."""
+    for grown in (shows - 0.01, shows + 0.01, pauses - 0.01, pauses + 0.01):
+        trip = RoundTrip()
+        for sample in (least, *[least + grown] * 4):
+            trip.sample(sample / 1000)
+        assert (trip.shows_queue, trip.pauses_slow_start) == (grown > shows, grown > pauses)
 
 
 def test_congestion_collapse_is_not_undone() -> None:

@@ -9,8 +9,8 @@ from streamdesk import filled, flying, in_flight, launch, opened_over, reason, r
 from streamscript import MSS, RTT, START, THEIRS, WINDOW, Script, opened, shape
 from streamwire import ACK, DATA, PUSH
 
-from alexstream import Acked, Congestion, Receiver, SegmentState, Sender, Stalled, State, buffer_size
-from constants import BUFFER_BYTES
+from alexstream import Acked, BufferPool, Congestion, Receiver, SegmentState, Sender, Stalled, State, buffer_size
+from constants import BUFFER_BYTES, BUFFER_BYTES_MIN
 from utils import Range
 
 # --- Sending ----------------------------------------------------------------------------------------------------------
@@ -753,7 +753,7 @@ def test_congestion_is_cut_once_a_round() -> None:
 def test_sender_cuts_what_is_new_by_the_window(
     end: int, edge: int, fin: bool, forced: bool, stop: Optional[int]
 ) -> None:
-    sender = Sender(1000)
+    sender = Sender(1000, BufferPool())
     sender.write(bytes(end - 1))
     sender.edge, sender.max_window = edge, 4000
     sender.fin_at = end if fin else None
@@ -800,7 +800,7 @@ def test_established_abort_lets_go_of_everything() -> None:
         0,
         False,
         0,
-        BUFFER_BYTES,
+        BUFFER_BYTES_MIN,
     )
 
 
@@ -917,11 +917,11 @@ def test_buffers_hold_256_segments_of_at_most_2_mib(mss: int, size: int) -> None
 
 
 def test_receiver_offers_its_large_buffer_once_something_was_read() -> None:
-    receiver = Receiver(8000)
+    receiver = Receiver(8000, BufferPool())
     assert receiver.window(8000) == BUFFER_BYTES
-    receiver.read(1)
+    receiver.unread.take(1)
     receiver.take(1, b"xy", False)
-    receiver.read(0)
     assert receiver.window(8000) == BUFFER_BYTES - 2
-    assert receiver.read(1) == b"x"
+    assert receiver.unread.take(1) == b"x"
+    receiver.size.on_passed(BUFFER_BYTES, trip=0.0, now=1.0)
     assert receiver.window(8000) == 256 * 8000 - 1
