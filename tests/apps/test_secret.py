@@ -275,6 +275,8 @@ def test_nothing_comes_after_the_end(link: Link) -> None:
     link.run()
     assert link.got["bob"] == b""
     assert link.bob.fault == "breaks the protocol"
+    link.ann.write(b"and more")
+    assert link.bob.receive(link.ann.take()) == b""
 
 
 # --- The file --------------------------------------------------------------------------------------------------------
