@@ -279,6 +279,15 @@ def test_nothing_comes_after_the_end(link: Link) -> None:
     assert link.bob.receive(link.ann.take()) == b""
 
 
+def test_the_end_of_tls_is_not_that_of_the_stream(link: Link) -> None:
+    link.ann.write(b"half a f")
+    with contextlib.suppress(ssl.SSLError):
+        link.ann._tls.unwrap()
+    link.run()
+    assert link.got["bob"] == b"half a f"
+    assert (link.bob.at_end, link.bob.fault) == (False, "ended TLS without ending the stream")
+
+
 # --- The file --------------------------------------------------------------------------------------------------------
 
 
