@@ -1392,7 +1392,9 @@ class Neighbours(Part):
             - c.HEARD_BYTES * len(n.heard_entries)
         )
         self.send_hello_to(n, c.FLAG_PROBE, token, pad=pad)
-        self.local.at(now + max(c.PROBE_TIMEOUT, 4 * n.srtt), self._send_padded_probe, n, token, size, tries - 1)
+        # Each try has twice the time of the one before: beside a transfer at full speed the first may get lost.
+        patience = max(c.PROBE_TIMEOUT, 4 * n.srtt) * 2 ** (c.PROBE_TRIES - tries + 1)
+        self.local.at(now + patience, self._send_padded_probe, n, token, size, tries - 1)
 
     # HANDSHAKEs out
 

@@ -797,7 +797,7 @@ def test_a_process_is_stopped_for_a_while(two_places: Places, who: str, tmp_path
     stream.wait_for(1)
     stopped = stream.client if who == "sender" else stream.server
     stopped.signal(signal.SIGSTOP)
-    writer = threading.Thread(target=stream.send, args=(3000000,))
+    writer = threading.Thread(target=stream.send, args=(12000000,))
     writer.start()
     writer.join(STOP_SECONDS)
     assert writer.is_alive()  # the window is full, or nobody reads the pipe
@@ -815,7 +815,7 @@ def test_a_cable_changes_under_a_stream(pair: Tuple[Host, Host], fault: str, tmp
     stream = feed(left, right, "eth0", str(tmp_path / "received"))
     stream.send(300000)
     stream.wait_for(1)
-    writer = threading.Thread(target=stream.send, args=(3000000,))
+    writer = threading.Thread(target=stream.send, args=(12000000,))
     if fault == "mtu":
         for end in (port, right.ports[0]):
             lab.set_mtu(end, 900)
