@@ -216,8 +216,7 @@ class SecretStream(Stream):
             return self.readall()
         self._check_open()
         if not self._unread:
-            with INTERRUPTS:
-                self._pump()
+            self._look_for_more()
             if self._blocking and size:
                 self._wait(lambda: self._unread or self._channel.at_end)
         with INTERRUPTS:
@@ -225,10 +224,8 @@ class SecretStream(Stream):
             del self._unread[: len(data)]
             self._channel.on_taken(len(data))
             self._pump()
-            if not self._unread or self._channel.owed >= c.SECRET_FRAME_BYTES:
-                self._channel.acknowledge()
-                self._push()
-        self._step()
+        if self._channel.owed >= c.SECRET_FRAME_BYTES:
+            self._acknowledge()
         if data or not size or (self._channel.at_end and not self._unread):
             return data
         if self.error is not None:
@@ -237,6 +234,19 @@ class SecretStream(Stream):
             return b""
         self.has_news = bool(self._unread)
         return None
+
+    def _look_for_more(self) -> None:
+        """Take what has come; if that is nothing, say what was taken before: else an answer may have carried it."""
+        with INTERRUPTS:
+            self._pump()
+        if not self._unread and self._channel.owed:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        with INTERRUPTS:
+            self._channel.acknowledge()
+            self._push()
+        self._step()
 
     def write(self, data: Any) -> Optional[int]:
         """Take all of `data`; after `setblocking(False)` as much as there is room for, None if there is none."""
