@@ -269,6 +269,18 @@ def test_a_member_that_lies_about_what_it_took_is_refused(link: Link, count: int
     assert link.ann.delivered == 5
 
 
+def test_a_receipt_is_said_once_and_only_if_something_was_taken(link: Link) -> None:
+    link.ann.write(b"hello")
+    link.run()
+    link.bob.acknowledge()
+    assert link.bob.take() == b""
+    link.bob.on_taken(5)
+    link.bob.acknowledge()
+    assert link.bob.take() != b""
+    link.bob.acknowledge()
+    assert link.bob.take() == b""
+
+
 def test_nothing_comes_after_the_end(link: Link) -> None:
     link.ann.finish()
     link.ann.write(b"more")
