@@ -248,33 +248,20 @@ class SecretStream(Stream):
             self._push()
         self._step()
 
-    def write(self, data: Any) -> Optional[int]:
-        """Take all of `data`; after `setblocking(False)` as much as there is room for, None if there is none."""
-        view, taken = memoryview(data).cast("B"), 0
-        self._check_open()
-        while True:
-            if self.error is not None:
-                raise self.error
-            with INTERRUPTS:
-                while taken < len(view) and self._may_write:
-                    piece = bytes(view[taken : taken + c.SECRET_FRAME_BYTES])
-                    if self._channel.is_verified:
-                        self._channel.write(piece)
-                        self._push()
-                    else:
-                        self._early = piece
-                    taken += len(piece)
-                    self._written += len(piece)
-            self._step()
-            if taken == len(view):
-                return taken
-            if not self._blocking:
-                self.has_news = False
-                return taken or None
-            self._wait(lambda: self._may_write)
+    def _put(self, data: memoryview) -> int:
+        taken = 0
+        while taken < len(data) and self._has_room(1):
+            piece = bytes(data[taken : taken + c.SECRET_FRAME_BYTES])
+            if self._channel.is_verified:
+                self._channel.write(piece)
+                self._push()
+            else:
+                self._early = piece
+            taken += len(piece)
+            self._written += len(piece)
+        return taken
 
-    @property
-    def _may_write(self) -> bool:
+    def _has_room(self, _: int) -> bool:
         waits = self._out if self._channel.is_verified else self._early
         return not (waits or self._is_finishing or self._channel.fault)
 
@@ -385,7 +372,7 @@ def use_secret(
 ) -> None:
     """Make all streams of the node secret, if a file is given, and say which; raise SetupError where it is none.
 
-    After privileges are dropped: the file is the user's. Who is refused is told, where nobody takes the node's events.
+    After privileges are dropped: the file is the user's. Refused callers are told where nobody takes the node's events.
     """
     if path is None:
         return

@@ -452,47 +452,44 @@ def linux_filter(mac: bytes, *, loopback: bool) -> Sequence[Tuple[int, int, int,
     It takes frames of our EtherType that no VLAN tag makes those of another LAN (a tag of VLAN 0 says a priority), and
     of what this machine sends only what the card's own programs are to hear. On `lo` that comes a second time.
     """
-    load_word, load_half, load_byte, equal, any_bit, result = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
     is_tagged, tag, packet_type = (0xFFFFF000 + offset for offset in (48, 44, 4))  # linux/filter.h, SKF_AD_OFF
     outgoing = 4  # linux/if_packet.h
     lines = [
-        (load_half, 0, 0, 12),
-        (equal, 0, 12, c.ETHERTYPE),
-        (load_half, 0, 0, is_tagged),
-        (equal, 2, 0, 0),
-        (load_half, 0, 0, tag),
-        (any_bit, 8, 0, 0xFFF),
-        (load_half, 0, 0, packet_type),
-        (equal, 0, 7, outgoing),
-        (load_byte, 0, 0, 0),
-        (any_bit, 5, 0, 1),
-        (load_word, 0, 0, 0),
-        (equal, 0, 2, int.from_bytes(mac[:4], "big")),
-        (load_half, 0, 0, 4),
-        (equal, 1, 0, int.from_bytes(mac[4:], "big")),
-        (result, 0, 0, 0),
-        (result, 0, 0, 0x40000),
+        (_LOAD_HALF, 0, 0, 12),
+        (_EQUAL, 0, 12, c.ETHERTYPE),
+        (_LOAD_HALF, 0, 0, is_tagged),
+        (_EQUAL, 2, 0, 0),
+        (_LOAD_HALF, 0, 0, tag),
+        (_ANY_BIT, 8, 0, 0xFFF),
+        (_LOAD_HALF, 0, 0, packet_type),
+        (_EQUAL, 0, 7, outgoing),
+        *_to_card(mac),
     ]
     if loopback:
-        lines[7] = (equal, 6, 7, outgoing)
+        lines[7] = (_EQUAL, 6, 7, outgoing)
     return lines
 
 
 def bpf_filter(mac: bytes) -> Sequence[Tuple[int, int, int, int]]:
     """Return the same for a BPF device: frames of our EtherType to a group or to this card, whoever sends them."""
-    load_word, load_half, load_byte, equal, any_bit, result = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06
+    return [(_LOAD_HALF, 0, 0, 12), (_EQUAL, 0, 6, c.ETHERTYPE), *_to_card(mac)]
+
+
+def _to_card(mac: bytes) -> Sequence[Tuple[int, int, int, int]]:
+    """Return the end of both: drop the frame (last but one line) unless it goes to a group or to this card."""
     return [
-        (load_half, 0, 0, 12),
-        (equal, 0, 6, c.ETHERTYPE),
-        (load_byte, 0, 0, 0),
-        (any_bit, 5, 0, 1),
-        (load_word, 0, 0, 0),
-        (equal, 0, 2, int.from_bytes(mac[:4], "big")),
-        (load_half, 0, 0, 4),
-        (equal, 1, 0, int.from_bytes(mac[4:], "big")),
-        (result, 0, 0, 0),
-        (result, 0, 0, 0x40000),
+        (_LOAD_BYTE, 0, 0, 0),
+        (_ANY_BIT, 5, 0, 1),
+        (_LOAD_WORD, 0, 0, 0),
+        (_EQUAL, 0, 2, int.from_bytes(mac[:4], "big")),
+        (_LOAD_HALF, 0, 0, 4),
+        (_EQUAL, 1, 0, int.from_bytes(mac[4:], "big")),
+        (_RESULT, 0, 0, 0),
+        (_RESULT, 0, 0, 0x40000),
     ]
+
+
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _ANY_BIT, _RESULT = 0x20, 0x28, 0x30, 0x15, 0x45, 0x06  # net/bpf.h
 
 
 class _Numbers(NamedTuple):
@@ -1858,7 +1855,7 @@ class Stream(io.RawIOBase):
             if self.error is not None:
                 raise self.error
             with INTERRUPTS:
-                taken += self._session.send(view[taken:])
+                taken += self._put(view[taken:])
             self._step()
             if taken == len(view):
                 return taken
@@ -1866,6 +1863,10 @@ class Stream(io.RawIOBase):
                 self.has_news = False
                 return taken or None
             self._wait(functools.partial(self._has_room, min(len(view) - taken, c.WRITE_STEP)))
+
+    def _put(self, data: memoryview) -> int:
+        """Take as much of `data` as there is room for; return how much."""
+        return self._session.send(data)
 
     def _has_room(self, count: int) -> bool:
         return self._session.writable >= count

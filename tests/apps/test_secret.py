@@ -155,9 +155,9 @@ def test_our_certificate_with_another_key_is_no_secret(files: Dict[str, str], tm
         Secret(str(mixed))
 
 
-def test_a_man_in_the_middle_with_a_secret_of_his_own_is_refused_by_both(files: Dict[str, str]) -> None:
-    team, his = Secret(files["team"]), Secret(files["other"])
-    for link in (Link(team, his), Link(his, team)):
+def test_a_man_in_the_middle_with_another_secret_is_refused_by_both(files: Dict[str, str]) -> None:
+    team, own = Secret(files["team"]), Secret(files["other"])
+    for link in (Link(team, own), Link(own, team)):
         link.run()
         assert link.faults == (NO_SECRET, NO_SECRET)
 
