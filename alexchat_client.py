@@ -2,8 +2,7 @@
 
 Console         stdin, stdout, stderr, the terminal's mode and the signals (the line editor itself is in utils.py)
 Conversation    JSON lines over one stream, and what of them the other node holds
-Files           what is offered, sent and received (how: alexstream_client.py, alexstream_server.py)
-Room            all conversations of this program, and its one event loop
+Room            all conversations of this program, and its one event loop (its files: `Files` in alexstream_server.py)
 Survey, Lobby   the rooms to choose from
 
 JSON lines are UTF-8, one object a line, at most 64 KiB: {"type": "hello", "name": ...}, {"type": "say", "id": n,
@@ -23,7 +22,6 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import functools
 import itertools
 import re
 import termios
@@ -46,25 +44,10 @@ from typing import (
 )
 
 import constants as c
-from alexstream_client import (
-    PROGRESS_SECONDS,
-    SECRECY,
-    Decline,
-    Offer,
-    Outgoing,
-    Upload,
-    Withdrawn,
-    complete_path,
-    hash_file,
-    hash_progress,
-    open_file,
-    unquoted,
-    use_secret,
-)
-from alexstream_server import Download, Incoming, arrivals, is_sound, part_path
+from alexstream_client import SECRECY, Decline, Offer, Queued, Withdrawn, complete_path, use_secret
+from alexstream_server import Audience, Files, arrivals
 from node import (
     INFINITY,
-    Aside,
     BusyError,
     ChangesOmitted,
     Echoed,
@@ -113,7 +96,6 @@ from utils import (
     parse_unicast,
     printable,
     printable_name,
-    safe_file_name,
     with_tail,
 )
 
@@ -168,7 +150,7 @@ class Log:
             self._descriptor = -1
 
 
-class Console:
+class Console(Audience):
     """Lines typed in, text shown, signals; with line editor and `Screen` where stdin and stdout are a terminal.
 
     A context manager: whatever happens inside, the terminal's mode and the signal handlers are put back. Inside,
@@ -518,13 +500,6 @@ class Bye(NamedTuple):
     """The peer leaves."""
 
 
-class Queued(NamedTuple):
-    """The fetch of the file with this token waits until so many others are served."""
-
-    token: str
-    before: int
-
-
 class Malformed(NamedTuple):
     """A line that is none of these and not just unknown."""
 
@@ -708,298 +683,6 @@ class Conversation:
         while self.unacked and self.unacked[0].offset <= self.stream.delivered:
             held.append(self.unacked.popleft().record)
         return held
-
-
-# --- Files ----------------------------------------------------------------------------------------------------------
-
-
-def shown_name(file: Outgoing) -> str:
-    """Return how to show the name of a file of ours, in one row."""
-    return printable(os.path.basename(file.path)).replace("\n", " ")
-
-
-class Files:
-    """The files that this person offers, was offered, sends and receives."""
-
-    def __init__(
-        self,
-        node: Node,
-        console: Console,
-        folder: str,
-        *,
-        tell: Callable[..., None],
-        send_to: Callable[[bytes, Record], None],
-    ) -> None:
-        """`tell`: the room's, for programs; `send_to`: the room's, for members."""
-        self._tell = tell
-        self._send_to = send_to
-        self.incoming: Dict[int, Incoming] = {}  # offers, by the number that /accept takes
-        self._node = node
-        self._console = console
-        self._folder = folder
-        self._numbers = itertools.count(1)
-        self._hashing: Deque[Tuple[Outgoing, Aside]] = deque()  # to be offered when their digest is known
-        self._shared: Dict[str, Outgoing] = {}  # by token
-        self._wanted_by: Dict[str, Set[bytes]] = {}  # who was offered it, and has neither declined nor got it, nor left
-        self._listener: Optional[Listener] = None
-        self._uploads: List[Upload] = []
-        self._downloads: Dict[int, Download] = {}
-        self._is_full = False  # and said so
-
-    # -- ours
-
-    def send(self, path: str) -> None:
-        """Open a file, to be offered once it is hashed; raise OSError, ValueError."""
-        if len(self._shared) + len(self._hashing) >= c.OFFERS_MAX:
-            raise ValueError(f"{c.OFFERS_MAX} files are offered already")
-        file = open_file(unquoted(path))
-        digest = self._node.aside(functools.partial(hash_file, os.dup(file.descriptor), file.size))
-        self._hashing.append((file, digest))
-
-    def next_offer(self) -> Optional[Offer]:
-        """Return an offer whose digest is known by now, if any."""
-        if not self._hashing or not self._hashing[0][1].done:
-            return None
-        file, hasher = self._hashing.popleft()
-        try:
-            digest = hasher.result()
-            if self._listener is None:
-                self._listener = self._node.listen(c.PORT_FILE)
-        except OSError as error:
-            self._console.note(f"{printable(file.path)}: {error.strerror}", is_error=True)
-            self._tell("file failed", path=file.path, reason=error.strerror)
-            os.close(file.descriptor)
-            return None
-        token = os.urandom(8).hex()
-        self._shared[token] = file._replace(sha256=digest)
-        return Offer(token, os.path.basename(file.path), file.size, digest)
-
-    def offered(self, token: str, addresses: Iterable[bytes]) -> str:
-        """Note who was offered a file of ours; return where it is."""
-        self._wanted_by[token] = set(addresses)
-        return self._shared[token].path
-
-    def forget(self, token: str) -> None:
-        """Offer a file no more."""
-        self._wanted_by.pop(token, None)
-        os.close(self._shared.pop(token).descriptor)
-
-    def own_token(self, which: str) -> Optional[str]:
-        """Return the token of the file of ours meant by its name or, if there is only one, nothing."""
-        tokens = [t for t, file in self._shared.items() if which in ("", os.path.basename(file.path), file.path)]
-        return tokens[0] if len(tokens) == 1 else None
-
-    def unsend(self, token: str) -> str:
-        """Offer a file of ours no more, also to those that are fetching it; return its name."""
-        name = shown_name(self._shared[token])
-        for upload in self._uploads:
-            if upload.token == token:
-                upload.stream.abort()
-                upload.is_over = True
-        self.forget(token)
-        return name
-
-    def withdraw(self, address: bytes, token: str = "") -> Optional[Incoming]:
-        """Forget what a node that has left offered, or one offer that it takes back; not what is on its way here."""
-        found = None
-        for number, incoming in list(self.incoming.items()):
-            is_meant = token in ("", incoming.offer.token)
-            if incoming.address == address and is_meant and number not in self._downloads:
-                found = self.incoming.pop(number)
-        for wanting in self._wanted_by.values() if not token else ():
-            wanting.discard(address)
-        return found
-
-    def declined(self, token: str, name: str, address: bytes) -> None:
-        """Say that a member does not want a file of ours."""
-        if address in self._wanted_by.get(token, ()):
-            self._wanted_by[token].discard(address)
-            file = self._shared[token]
-            self._console.note(f"{name} does not want {shown_name(file)}")
-            self._tell("file declined", name=name, path=file.path, sha256=file.sha256)
-
-    # -- others'
-
-    def take_offer(self, offer: Offer, sender: str, address: bytes) -> None:
-        """Show an offer, if it can be meant, and is not one too many."""
-        if not is_sound(offer):
-            self._console.note(f"{sender} offers a file in a way that makes no sense: ignored")
-            return
-        if any((known.address, known.offer.token) == (address, offer.token) for known in self.incoming.values()):
-            return
-        same = [incoming.address for incoming in self.incoming.values()].count(address)
-        if same >= c.OFFERS_PER_NODE or len(self.incoming) >= c.OFFERS_MAX:
-            if not self._is_full:
-                self._console.note(f"{sender} offers more files than are shown: /accept or /decline some")
-            self._is_full = True
-            return
-        number, name = next(self._numbers), safe_file_name(offer.file)
-        self.incoming[number] = Incoming(sender, address, name, offer)
-        self._console.announce(
-            f"{sender} offers {name} ({format_size(offer.size)}): /accept {number} or /decline {number}"
-        )
-        self._tell_of("file offered", self.incoming[number], number=number, size=offer.size)
-
-    def queued(self, address: bytes, queued: Queued) -> None:
-        """Note how many are served before us."""
-        for download in self._downloads.values():
-            if (download.incoming.address, download.incoming.offer.token) == (address, queued.token):
-                download.before = max(queued.before, 0)
-
-    def choose(self, which: str) -> Optional[int]:
-        """Return the number of the offer meant by a number, a sender or, if there is only one, nothing."""
-        if which.isdigit() and int(which) in self.incoming:
-            return int(which)
-        numbers = [n for n, incoming in self.incoming.items() if which in ("", incoming.sender)]
-        if len(numbers) == 1:
-            return numbers[0]
-        lines = [f"  {n}  {self.incoming[n].name} from {self.incoming[n].sender}" for n in numbers or self.incoming]
-        self._console.reply("\n".join(["which file? Give its number:", *lines] if lines else ["no file is offered"]))
-        return None
-
-    def accept(self, number: int) -> None:
-        """Begin, or go on, to fetch a file."""
-        incoming = self.incoming[number]
-        if number in self._downloads:
-            self._console.reply(f"{incoming.name} is under way already")
-            return
-        try:
-            self._downloads[number] = Download(self._node, incoming, self._folder)
-        except OSError as error:
-            reason = f"{error.strerror} in {self._folder}"
-            self._console.note(f"NOT accepted: {incoming.name}: {reason}", is_error=True)
-            self._tell_of("file failed", incoming, number=number, reason=reason)
-        else:
-            self._tell_of("file accepted", incoming, number=number)
-
-    def decline(self, number: int) -> Tuple[bytes, Decline]:
-        """Forget an offer; return what to tell whom."""
-        self._is_full = False
-        if number in self._downloads:
-            self._downloads.pop(number).close()
-        incoming = self.incoming.pop(number)
-        with contextlib.suppress(OSError):
-            os.unlink(part_path(self._folder, incoming.offer))
-        return incoming.address, Decline(incoming.offer.token)
-
-    # -- both
-
-    @property
-    def is_active(self) -> bool:
-        """Whether a file is on its way."""
-        return bool(self._downloads) or any(upload.file for upload in self._uploads)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether there is something to do without the network."""
-        return any(download.is_busy for download in self._downloads.values())
-
-    def next_deadline(self) -> float:
-        """Return when to look again even if nothing happens."""
-        waiting = [one.call_at for one in self._downloads.values() if one.waits_to_call]
-        if self._hashing or any(one.is_checked for one in self._downloads.values()):
-            waiting.append(self._node.now() + PROGRESS_SECONDS)
-        return min([INFINITY, *waiting, *(one.deadline for one in self._uploads)])
-
-    def progress(self) -> str:
-        """Return how far the files have come, for the prompt."""
-        doing = {"is read": "is read, "}
-        return ", ".join(f"{name} {doing.get(state, '')}{how}" for state, name, how, _ in self._under_way())
-
-    def _under_way(self) -> Iterator[Tuple[str, str, str, str]]:
-        """Yield the rows of what comes, goes and waits."""
-        for one in self._downloads.values():
-            yield "comes", one.incoming.name, one.progress, f"from {one.incoming.sender}"
-        for number, upload in enumerate(self._uploads):
-            if upload.file is not None:
-                state, to = "goes" if number < c.UPLOADS_MAX else "waits", f"to {format_address(upload.stream.peer)}"
-                yield state, shown_name(upload.file), upload.progress(now=self._node.now()), to
-        for file, _ in self._hashing:
-            yield "is read", shown_name(file), hash_progress(file.descriptor, file.size), "by you"
-
-    def rows(self) -> List[Tuple[str, str, str, str]]:
-        """Return a row of each file: its state, name, how far or how large it is, and who offers or takes it."""
-        rows = [*self._under_way()]
-        for number, incoming in self.incoming.items():
-            if number not in self._downloads:
-                how = f"by {incoming.sender}: /accept {number}"
-                rows.append(("offered", incoming.name, format_size(incoming.offer.size), how))
-        ours = [("offered", shown_name(file), format_size(file.size), "by you") for file in self._shared.values()]
-        return rows + ours
-
-    def turn(self, name_of: Callable[[bytes], str]) -> None:
-        """Let every file go on."""
-        self._take_fetchers()
-        for number, upload in enumerate(self._uploads):
-            before = max(number - c.UPLOADS_MAX + 1, 0)
-            if upload.file is not None and upload.before != before:
-                upload.before = before
-                self._send_to(upload.stream.peer, Queued(upload.token, before))
-            told = upload.turn(self._shared, now=self._node.now(), may_send=number < c.UPLOADS_MAX)
-            if told and upload.file is not None and upload.token in self._shared:
-                self._tell_of_upload(upload, upload.file, name_of(upload.stream.peer), told)
-        self._uploads = [upload for upload in self._uploads if not upload.is_over]
-        taken = {upload.token for upload in self._uploads}
-        for token, wanting in list(self._wanted_by.items()):
-            if not wanting and token not in taken:
-                self.forget(token)
-        for number, download in list(self._downloads.items()):
-            told = download.turn()
-            if told:
-                self._tell_of_download(number, download, told)
-            if download.is_over:
-                del self._downloads[number]
-            if download.path:
-                del self.incoming[number]
-                self._is_full = False
-
-    def _take_fetchers(self) -> None:
-        """Take the streams of those that fetch a file; a few at once, the others wait in line."""
-        now = self._node.now()
-        for stream in arrivals(self._listener) if self._listener else ():
-            same = sum(upload.stream.peer == stream.peer for upload in self._uploads)
-            if same < c.UPLOADS_PER_NODE and len(self._uploads) < c.UPLOADS_IN_LINE:
-                self._uploads.append(Upload(stream, now=now))
-            else:
-                stream.abort()
-        if len(self._uploads) > c.UPLOADS_MAX:  # who takes nothing goes behind those that wait
-            self._uploads.sort(key=lambda upload: now >= upload.progress_at + c.UPLOAD_STALL_SECONDS)
-
-    def _tell_of_upload(self, upload: Upload, file: Outgoing, name: str, told: str) -> None:
-        what = told.format(shown_name(file))
-        self._console.note(f"{name} {what}", is_error=not upload.is_held)
-        if upload.is_broken:
-            self.forget(upload.token)
-        elif upload.is_held:
-            self._wanted_by[upload.token].discard(upload.stream.peer)
-        kind = "file finished" if upload.is_held else "file failed"
-        reason = {} if upload.is_held else {"reason": what}
-        self._tell(kind, name=name, address=upload.stream.peer, path=file.path, sha256=file.sha256, **reason)
-
-    def _tell_of_download(self, number: int, download: Download, told: str) -> None:
-        incoming = download.incoming
-        self._console.note(f"{incoming.name} from {incoming.sender}: {told}", is_error=not download.path)
-        if download.path:
-            self._tell_of("file finished", incoming, number=number, path=download.path)
-        elif download.is_over:
-            self._tell_of("file failed", incoming, number=number, reason=told)
-
-    def _tell_of(self, kind: str, incoming: Incoming, **fields: object) -> None:
-        sender, address, sha256 = incoming.sender, incoming.address, incoming.offer.sha256
-        self._tell(kind, name=sender, address=address, file=incoming.name, sha256=sha256, **fields)
-
-    def close(self) -> None:
-        """Stop everything; what was received in part stays, to be resumed."""
-        for download in self._downloads.values():
-            download.close()
-        for upload in self._uploads:
-            upload.stream.abort()
-        for file in [*self._shared.values(), *(file for file, _ in self._hashing)]:
-            os.close(file.descriptor)
-        self._downloads, self._uploads, self._shared, self._wanted_by = {}, [], {}, {}
-        self._hashing.clear()
-        if self._listener is not None:
-            self._listener.close()
 
 
 # --- The room, and the loop -----------------------------------------------------------------------------------------

@@ -438,6 +438,13 @@ class Withdrawn(NamedTuple):
     token: str
 
 
+class Queued(NamedTuple):
+    """The fetch of the file with this token waits until so many others are served."""
+
+    token: str
+    before: int
+
+
 class Outgoing(NamedTuple):
     """A file of ours that others may fetch."""
 

@@ -9,11 +9,11 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 import pytest
 from fakes import FakeAside, FakeConsole, FakeNode, FakeStream, Peer, connect
 
-import alexchat_client as chat
 import alexstream_client
 import constants
 from alexchat_client import CAN, Room
 from alexstream_client import Decline, Offer
+from alexstream_server import Files
 from constants import PORT_CHAT, PORT_FILE
 
 CONTENT = bytes(range(256)) * 10000
@@ -619,13 +619,13 @@ def test_fetcher_that_holds_all_before_it_can(world: World, file: str) -> None:
 
 
 @pytest.fixture
-def fetching(tmp_path: Any) -> Iterator[Tuple[FakeNode, chat.Files, FakeStream]]:
+def fetching(tmp_path: Any) -> Iterator[Tuple[FakeNode, Files, FakeStream]]:
     """A node, its files of which one of 1.5 MiB is being fetched, and the sender's end of that stream."""
     with FakeNode(1) as node, FakeNode(2) as other:
         other.listen(PORT_FILE)
         node.others = {other.address: other}
         console: Any = FakeConsole(is_interactive=True)
-        kind: Any = chat.Files
+        kind: Any = Files
         files = kind(node, console, str(tmp_path), tell=lambda *_, **__: None, send_to=lambda *_: None)
         digest = hashlib.sha256(bytes(3 << 19)).hexdigest()
         files.take_offer(Offer("0" * 16, "a", 3 << 19, digest), "bob", other.address)

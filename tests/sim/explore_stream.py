@@ -28,6 +28,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.dirname(HERE))
 import paths  # noqa: F401  # the folders of the tests
 import streamwire
+from invariants import segments_of
 from streampair import Pair
 from streamsim import Frame, Witness
 from streamwire import DATA, FIN, PUSH, RST, SYN
@@ -221,7 +222,7 @@ def stamps_of(session: Optional[Session]) -> Stamps:
     """All that an echo may be held against: those of the transmissions on the scoreboard, and the small probe's."""
     if session is None:
         return []
-    sent = session.sender.segments()
+    sent = segments_of(session.sender)
     return sorted({session._small_ts, *(one.ts for one in sent), *(one.repaired_ts for one in sent)})
 
 

@@ -24,6 +24,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import paths  # noqa: F401  # the folders of the tests
 import streamscript
 import streamwire
+from invariants import check_endpoint
 from meshsim import BOOT_SEQ, mac_of
 from streamscript import OURS, PORT, THEIRS, Script
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP, Wire
@@ -221,7 +222,7 @@ def fuzz_endpoint(data: bytes) -> None:
     for piece in split(data[1:]):
         script.now += WAITS[piece.wait % len(WAITS)]
         endpoint.receive(THEIRS, piece.data, now=script.now)
-        endpoint.check()
+        check_endpoint(endpoint)
         for wire in script.take_raw():
             assert wire.flags in alexstream._VALID_FLAGS
         events += len(script.events())
@@ -242,7 +243,7 @@ def run_out(script: Script) -> None:
     end = script.now + 400.0
     while script.now < end:
         script.endpoint.segments_to_send(now=script.now)
-        script.endpoint.check()
+        check_endpoint(script.endpoint)
         deadline = script.endpoint.next_deadline()
         if deadline is None:
             break

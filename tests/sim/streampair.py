@@ -7,6 +7,7 @@ The one who drives a `Pair` delivers, loses and delays its `flying` frames and m
 import random
 from typing import Any, Callable, List, Optional
 
+from invariants import check_endpoint
 from streamsim import Frame
 
 from alexstream import Accepted, Acked, Closed, Connected, EndOfStream, Endpoint, Session
@@ -118,7 +119,7 @@ class Pair:
     def check(self) -> None:
         """What must hold after every step (alexstream.md 13): sound endpoints, a prefix, nothing claimed too early."""
         for me, peer in zip(self.sides, reversed(self.sides)):
-            me.endpoint.check()
+            check_endpoint(me.endpoint)
             deadline = me.endpoint.next_deadline()
             assert deadline is None or deadline > self.now, "a deadline in the past"
             assert peer.written.startswith(me.got), "other bytes than were written"

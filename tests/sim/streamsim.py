@@ -32,6 +32,7 @@ from typing import (
 )
 
 import streamwire
+from invariants import check_endpoint
 from streamwire import ACK, DATA, FIN, INIT, PUSH, RST, SYN, WRAP
 
 from alexstream import (
@@ -80,7 +81,7 @@ class Simulator:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 1000.0  # seconds; not 0, so that nothing depends on it
-        self.checked = False  # Endpoint.check() after every step
+        self.checked = False  # invariants.py after every step
         self.hosts: List[Host] = []
         self.witness = Witness()
         self._agenda: List[Tuple[float, int, Callable[[], None]]] = []
@@ -367,7 +368,7 @@ class Host:
         if self._inbox:
             self.sim.after(0, self.step)
         if self.sim.checked:
-            self.endpoint.check()
+            check_endpoint(self.endpoint)
         self._set_alarm()
 
     def _run_programs(self) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, List
 
+from invariants import check_endpoint
 from streamscript import MSS, RTT, THEIRS, WINDOW, Script, opened, shape
 from streamwire import ACK, FIN, INIT, PUSH, RST, Wire
 
@@ -75,7 +76,7 @@ def closing(script: Script) -> Script:
 def together(script: Script, *segments: bytes) -> None:
     """Segments of one batch, as a link gives them."""
     script.endpoint.receive_all(THEIRS, list(segments), now=script.now)
-    script.endpoint.check()
+    check_endpoint(script.endpoint)
 
 
 def opened_over(rtt: float) -> Script:
@@ -135,7 +136,7 @@ def plain(script: Script, *payloads: bytes) -> None:
     """Data segments that say nothing else, in one batch."""
     batch = [script.packed(ACK, payload=payload, echo=0) for payload in payloads]
     script.endpoint.receive_all(THEIRS, batch, now=script.now)
-    script.endpoint.check()
+    check_endpoint(script.endpoint)
 
 
 def open_another(script: Script) -> None:

@@ -12,6 +12,7 @@ import random
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 import streamwire
+from invariants import check_endpoint
 from streamwire import ACK, DATA, FIN, INIT, PUSH, SYN, WRAP, Wire
 
 from alexstream import Endpoint, Session
@@ -89,7 +90,7 @@ class Script:
     def feed(self, data: bytes, *, origin: bytes = THEIRS) -> None:
         """Any bytes."""
         self.endpoint.receive(origin, data, now=self.now)
-        self.endpoint.check()
+        check_endpoint(self.endpoint)
 
     def stamp(self) -> int:
         """The peer's ts: microseconds, strictly growing."""
@@ -107,7 +108,7 @@ class Script:
         assert self.endpoint.segments_to_send(now=self.now) == []
         deadline = self.endpoint.next_deadline()
         assert deadline is None or deadline > self.now
-        self.endpoint.check()
+        check_endpoint(self.endpoint)
         for wire in wires:
             if wire.flags & (PUSH | DATA | SYN | FIN):
                 self.echo = wire.ts

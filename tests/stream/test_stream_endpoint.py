@@ -3,6 +3,7 @@
 from typing import Callable, List
 
 import streamwire
+from invariants import check_endpoint
 from streamdesk import address, closing, in_flight, spend
 from streamscript import MSS, PORT, RTT, THEIRS, WINDOW, Script, opened, shape, unconfirmed
 from streamwire import ACK, FIN, WRAP
@@ -17,7 +18,7 @@ def test_time_never_goes_back() -> None:
     script.endpoint.path_changed(THEIRS, now=script.now - 100)
     assert script.endpoint.next_deadline() is not None
     script.endpoint.segments_to_send(now=script.now - 1)
-    script.endpoint.check()
+    check_endpoint(script.endpoint)
 
 
 def test_ts_names_the_transmission() -> None:

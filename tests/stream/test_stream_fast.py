@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Set, Tuple, Type
 
 import pytest
 import streamwire
+from invariants import check_endpoint
 from streamscript import MSS, OURS, THEIRS, WINDOW, Script, opened
 from streamwire import ACK, DATA, FIN, PUSH, RST, SYN, WRAP
 
@@ -54,7 +55,7 @@ def converse(
                 if rng.random() >= loss:
                     arrival = now + 0.0005 + len(frames) * 1e-9 + rng.random() * jitter
                     heapq.heappush(way, (arrival, len(frames), peer, address, payload))
-            end.check()
+            check_endpoint(end)
         due = [at for at in [end.next_deadline() for end in ends.values()] if at is not None]
         if not due and not way:
             break
@@ -261,7 +262,7 @@ def outcome(name: str, place: int, *, data: bool, room: int) -> Any:
         else:
             batch.append(script.packed(ACK, ack=max(script.ack, (number + 1) * MSS)))
     script.endpoint.receive_all(THEIRS, batch, now=script.now)
-    script.endpoint.check()
+    check_endpoint(script.endpoint)
     sender = script.session.sender
     seen = sorted(repr(event._replace(session=None)) for event in script.events())
     state = sender.una, sender.edge, sender.bytes_in_flight, sender.congestion.window, dict(script.endpoint.drops)

@@ -6,6 +6,7 @@ import struct
 from typing import Dict, List, Tuple
 
 import pytest
+from invariants import check_endpoint
 from streamscript import OURS, PORT, THEIRS, WINDOW, Script, opened
 from streamwire import ACK, DATA, FIN, PUSH, WRAP
 
@@ -64,7 +65,7 @@ def test_established_random_overlapping_segments(seed: int) -> None:
             assert script.session.readable == model.next - model.read
             assert script.session.read(1 << 20) == model.take_out()
             check_acknowledgement(script, model)
-            script.endpoint.check()
+            check_endpoint(script.endpoint)
 
 
 def check_acknowledgement(script: Script, model: Model) -> None:
@@ -97,7 +98,7 @@ def test_established_random_order_of_a_whole_stream() -> None:
             script.endpoint.receive(
                 THEIRS, script.packed(ACK | DATA | fin, seq=start, payload=text[start:stop]), now=script.now
             )
-            script.endpoint.check()
+            check_endpoint(script.endpoint)
             got += script.session.read(100)
             ended_early = ended_early or (script.session.at_eof and len(got) < 3000)
             if number % 7 == 0:

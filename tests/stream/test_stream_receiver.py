@@ -6,6 +6,7 @@ from time import process_time
 
 import pytest
 import streamwire
+from invariants import check_endpoint
 from paths import ROOT
 from streamdesk import answer_to, fill_window
 from streamscript import MSS, OURS, PORT, THEIRS, WINDOW, accepted, opened, shape
@@ -311,7 +312,7 @@ def test_established_blind_segments_do_nothing() -> None:
         payload = b"evil" if flags & DATA else b""
         wire = Wire(script.stream, flags, PORT, *numbers)._replace(payload=payload)  # type: ignore[arg-type]
         script.endpoint.receive(THEIRS, streamwire.pack(wire, THEIRS, OURS), now=script.now)
-    script.endpoint.check()
+    check_endpoint(script.endpoint)
     assert script.session.state.value == "ESTABLISHED"
     assert (script.session.readable, script.session.acked) == (0, 0)
     script.give(ACK, ack=5, payload=b"good")

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from invariants import segments_of
 
 from alexstream import BufferPool, SegmentState, Sender, SentRange
 from constants import REO_MIN, THRESHOLD
@@ -291,7 +292,7 @@ class ScoreboardMachine(RuleBasedStateMachine):
         assert (mine.una, mine.nxt) == (model.una, model.nxt)
         assert mine.bytes_in_flight == len(model.all(FLYING))
         for fate, state in ((SegmentState.FLYING, FLYING), (SegmentState.SACKED, SACKED), (SegmentState.LOST, LOST)):
-            held = [at for sent in mine.segments() if sent.state is fate for at in range(sent.start, sent.stop)]
+            held = [at for sent in segments_of(mine) if sent.state is fate for at in range(sent.start, sent.stop)]
             assert held == model.all(state), state
 
 

@@ -4,6 +4,7 @@ import random
 from typing import List, Tuple
 
 import pytest
+from invariants import check_endpoint
 from streamdesk import answer_to, closing, in_flight, open_another, reason
 from streamscript import MSS, OURS, PORT, RTT, START, THEIRS, WINDOW, Script, opened, shape
 from streamwire import ACK, FIN, INIT, PUSH, RST, SYN
@@ -95,7 +96,7 @@ def test_timers_of_many_streams_survive_each_other() -> None:
     now, syns = START, 0
     while now < START + 16:
         syns += len(endpoint.segments_to_send(now=now))
-        endpoint.check()
+        check_endpoint(endpoint)
         deadline = endpoint.next_deadline()
         if deadline is None:
             break
