@@ -92,8 +92,9 @@ from utils import ByteQueue, ByteWindow, Range, RangeSet, TokenBucket, is_unicas
 # --- Codec ----------------------------------------------------------------------------------------------------------
 
 _HEADER = struct.Struct(">HBBHHIIIIIII")
+_ECHO_AT = 28
 _CRC_AT = 32  # offset of the checksum, which counts as zero in its own sum
-_NO_CRC = b"\0\0\0\0"
+_ZEROS = b"\0\0\0\0"
 _EXPECTED_BYTES = 6  # stream to port: how the usual segments of a stream begin
 _FLAGS_SHIFT, _LENGTH_SHIFT, _SEQ_SHIFT, _TS_SHIFT, _ECHO_SHIFT = 264, 224, 192, 64, 32  # in the header as one number
 _BLOCK = struct.Struct(">II")
@@ -154,7 +155,7 @@ def decode_segment(data: bytes, origin: bytes, destination: bytes) -> Segment:
     stop = start + length
     if start < c.STREAM_HEADER_BYTES or stop > len(data):
         raise SegmentError("length")
-    covered = zlib.crc32(_NO_CRC, zlib.crc32(data[:_CRC_AT], zlib.crc32(origin + destination)))
+    covered = zlib.crc32(_ZEROS, zlib.crc32(data[:_CRC_AT], zlib.crc32(origin + destination)))
     if zlib.crc32(data[c.STREAM_HEADER_BYTES : stop], covered) != crc:
         raise SegmentError("checksum")
     if flags not in _VALID_FLAGS or bool(flags & c.FLAG_DATA) != bool(length):
@@ -1575,7 +1576,8 @@ class Session:
         with_data, limit = bool(prefix[2] & c.FLAG_DATA), receiver.edge - nxt
         pieces: List[bytes] = []
         size = known_echo = 0
-        for data in itertools.islice(batch, first, None):
+        while first + len(pieces) < len(batch):
+            data = batch[first + len(pieces)]
             if len(data) < body or data[at:known] != prefix:
                 break
             _, _, _, _, length, seq, ack, window, to, ts, echo, crc = unpack(data, at)
@@ -1588,22 +1590,46 @@ class Session:
                 or length != len(payload)
                 or (length > 0) is not with_data
                 or size + length > limit
-                or crc32(payload, crc32(data[at:crc_at] + _NO_CRC, seed)) != crc
+                or crc32(payload, crc32(data[at:crc_at] + _ZEROS, seed)) != crc
             ):
                 break
             if ack != known_ack or window != known_window or echo:
                 if (ack - una) & _MASK > flying:
                     break
                 known_ack, known_window, known_echo = ack, window, echo or known_echo
-            size += length
-            newest += age
             pieces.append(payload)
+            before = len(pieces)
+            if with_data:
+                self._take_followers(pieces, batch, first, at, (limit - size) // length)
+            followers = len(pieces) - before
+            size += length * (1 + followers)
+            newest += age + followers
         if pieces:
             self._newest_ts = newest
             self._acknowledge_expected(known_ack, known_window, known_echo, now)
             if with_data:
                 self._store_expected(pieces, bool(prefix[2] & c.FLAG_PUSH), now)
         return len(pieces)
+
+    def _take_followers(self, pieces: List[bytes], batch: Sequence[bytes], first: int, at: int, most: int) -> None:
+        """Add to `pieces` the payloads of the segments after the last one, up to `most`, that left as one run with it.
+
+        So one comparison of its header checks each: `_encode_run` the other way round.
+        """
+        index = first + len(pieces)
+        if index >= len(batch):
+            return
+        length, body = len(pieces[-1]), at + c.STREAM_HEADER_BYTES
+        stop, crc32, seed = body + length, zlib.crc32, self._crc_seed
+        header = batch[index - 1][at : at + _ECHO_AT] + 2 * _ZEROS  # only the first of a run has an echo
+        number, step = int.from_bytes(header, "big"), (length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
+        for data in itertools.islice(batch, index, index - 1 + most):
+            number += step
+            payload = data[body:stop]
+            crc = crc32(payload, crc32(number.to_bytes(c.STREAM_HEADER_BYTES, "big"), seed))
+            if data[at:body] != (number | crc).to_bytes(c.STREAM_HEADER_BYTES, "big") or len(payload) != length:
+                break
+            pieces.append(payload)
 
     def _acknowledge_expected(self, ack: int, window: int, echo: int, now: float) -> None:
         self._hear(now)

@@ -1439,7 +1439,9 @@ class Node:
             self._unproven[session] = now + c.PROOF_SECONDS
             same = [one for one in self._unproven if one.peer == session.peer]
             if len(same) > c.UNPROVEN_PER_NODE or len(self._unproven) > c.UNPROVEN_MAX:
-                (same if len(same) > c.UNPROVEN_PER_NODE else list(self._unproven))[0].abort()
+                oldest = same[0] if len(same) > c.UNPROVEN_PER_NODE else next(iter(self._unproven))
+                del self._unproven[oldest]  # not only with its event: several may come in one round
+                oldest.abort()
         elif isinstance(event, Stalled):
             self._router.hint(session.peer, now=now)
         stream = self._streams.get(session)

@@ -467,7 +467,7 @@ def test_a_thousand_callers_that_never_prove_themselves_keep_no_member_out(
             if session is not None:
                 streams.append(session)
             else:
-                current().pause(0.02)
+                current().until(lambda: sum(each.closed is None for each in streams) <= c.UNPROVEN_PER_NODE)
                 member = one.connect(two.address, 2, timeout=SECONDS)
                 accepted = listener.accept(timeout=SECONDS)
                 assert accepted is not None
@@ -475,7 +475,7 @@ def test_a_thousand_callers_that_never_prove_themselves_keep_no_member_out(
                 assert accepted.read(5) == b"hello"
                 member.abort()
                 accepted.abort()
-            assert len(two._unproven) <= c.UNPROVEN_MAX
+            assert len(two._unproven) <= c.UNPROVEN_PER_NODE
             if len(one._endpoint.sessions) > 900:
                 break
         current().until(lambda: not two._unproven)
