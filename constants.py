@@ -72,6 +72,7 @@ HOLD_INTERVALS = 3.5  # then it is forgotten
 DELAY_SECONDS = 0.075  # data sent and nothing heard back: probe
 CONFIRM_SECONDS = 1.0  # between probes while data flows: finds one-way failures behind reverse traffic
 PROBE_TIMEOUT, PROBE_TRIES = 0.05, 3  # or four round trips; one miss makes a neighbour suspect, three dead
+MTU_RETRY_SECONDS = 60.0  # larger frames that did not get through are tried again, while data flows (RFC 8899)
 ASK_FIRST = 0.1  # a dead neighbour is asked again after 0.1, 0.2, 0.4 .. 5 s
 LATE_SECONDS = 0.05  # a probe's timer that runs so late says more about this machine than about the neighbour
 LOSSY_COST, LOSSY_MISSES = 20, 2  # metric of a hop that missed two of the last eight HANDSHAKEs

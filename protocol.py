@@ -658,7 +658,7 @@ class Neighbour:
         self.backoff = c.ASK_FIRST
         self.srtt = 0.0
         self.adverts = 0  # how many destinations it advertises
-        self.grows_later = False  # larger frames are tried once it has answered a small one
+        self.grows_at = INFINITY  # larger frames are tried when it answers a small one after that
         self.repeats_later = False  # all routes are advertised to it once it has answered
         self.is_introduced = False  # its address may be advertised
         self.replies = TokenBucket(c.REPLIES_PER_SECOND, c.REPLIES_PER_SECOND)
@@ -1353,8 +1353,8 @@ class Neighbours(Part):
         n.probes.clear()
         if n.state not in (HEARD, UP):
             self._move(n, UP, now)
-        if n.grows_later:
-            n.grows_later = False
+        if now >= n.grows_at:
+            n.grows_at = INFINITY
             self.probe_mtu(n, now)
         if n.repeats_later:
             n.repeats_later = False
@@ -1372,7 +1372,7 @@ class Neighbours(Part):
         """
         size = min(n.offered, n.interface.mtu)
         if n.mtu < size and not n.big_token and not n.srtt:
-            n.grows_later = True
+            n.grows_at = now
             self.send_probe(n, now)
         elif n.mtu < size and not n.big_token:
             n.big_token = self.local.token()
@@ -1382,7 +1382,7 @@ class Neighbours(Part):
         if token != n.big_token:
             return  # it was answered
         if not tries or not n.usable:
-            n.big_token = 0
+            n.big_token, n.grows_at = 0, now + c.MTU_RETRY_SECONDS
             return
         pad = (
             size

@@ -12,6 +12,7 @@
     lo jumbo  goodput with frames of 65535 bytes and at MTU 9000, against their own ceilings
     relays    the same through one and three relays, against as many bare recv-send loops
     start     from the start of alexstream_client.py to the first byte at the server
+    line      a line of the chat, from Enter on one terminal to the other screen, on idle machines, beside the ping
     streams   4, 16 and 64 streams at once against one
     series    10 000 streams one after the other: does memory grow?
 
@@ -23,6 +24,7 @@ Sender and receiver have a core each, and go before what other sessions of the m
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -32,8 +34,10 @@ import select
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
+import termios
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence
 
@@ -707,6 +711,51 @@ def run_start(options: argparse.Namespace) -> Iterator[Row]:
     yield Row("process start to first byte", "0.25 s", "", f"{spread(seconds['client'], '.3f')} s; {python}")
 
 
+class Seat:
+    """A program on a terminal of its own, as plain bytes: no tmux between."""
+
+    def __init__(self, host: Host, argv: Sequence[str]) -> None:
+        self.keyboard, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        command = ["sh", "-c", 'exec "$@" 2>&1', "sh", *argv]
+        self.program = host.start(command, stdin=theirs, stdout=theirs, env={"TERM": "xterm"})
+        os.close(theirs)
+
+    def shows(self, text: bytes) -> None:
+        """Wait until a text comes."""
+        shown = b""
+        while text not in shown:
+            assert select.select([self.keyboard], (), (), WAIT_SECONDS)[0], f"{text!r} is not in {shown!r}"
+            shown += os.read(self.keyboard, 65536)
+
+
+def run_line(options: argparse.Namespace) -> Iterator[Row]:
+    """Both programs sleep before each line, as they do while people type."""
+    lines, pings = [], []
+    with Lab() as lab:
+        left, right = lab.line(2)
+        hub = Seat(right, [sys.executable, "alexchat_server.py", "eth0"])
+        hub.shows(b"the room is open")
+        address = right.ports[0].address
+        ann = Seat(left, [sys.executable, "alexchat_client.py", "eth0", address])
+        hub.shows(b"is here")
+        ping = [sys.executable, "send_handshake.py", "eth0", address, "--json", "--interval", "0.1", "--count"]
+        for number in range(20 * options.runs):
+            text = b"<%d>" % number
+            os.write(ann.keyboard, text)
+            ann.shows(text)
+            time.sleep(0.05)
+            began = time.monotonic()
+            os.write(ann.keyboard, b"\r")
+            hub.shows(text)
+            lines.append(1000 * (time.monotonic() - began))
+        for told in left.run(*ping, str(20 * options.runs)).splitlines():
+            pings += [1000 * rtt for rtt in [json.loads(told).get("rtt")] if rtt]
+    line, trip = statistics.median(lines), statistics.median(pings)
+    figures = f"{line:.2f} ms, p99 {sorted(lines)[len(lines) * 99 // 100]:.2f}; ping {trip:.2f}"
+    yield Row("a line typed to shown, p50, beyond the ping", "under 2 ms", f"{line - trip:.2f} ms", figures)
+
+
 def run_streams(options: argparse.Namespace) -> Iterator[Row]:
     """Many at once."""
     counts = ["1", "4", "16", "64"]
@@ -746,6 +795,7 @@ RUNS: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "jumbo": run_jumbo,
     "relays": run_relays,
     "start": run_start,
+    "line": run_line,
     "streams": run_streams,
     "series": run_series,
 }

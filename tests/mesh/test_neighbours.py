@@ -531,6 +531,26 @@ def test_big_mtu_unanswered_three_times_stays_1500() -> None:
     assert desk.router.mtu_to(peer.address) == 1500
 
 
+def test_big_mtu_that_got_no_answer_is_tried_again_after_a_minute_while_data_flows() -> None:
+    desk = Desk(mtu=9000)
+    peer = Peer(2, mtu=9000)
+    sent = desk.answer(peer, desk.hear(peer, heard=desk.lists_me(peer)))
+    began, times = desk.now, []
+    while desk.router.mtu_to(peer.address) == 1500:
+        assert desk.now < began + 70
+        padded = [s.handshake for s in sent if s.handshake and s.handshake.pad]
+        times += [desk.now - began] * len(padded)
+        for big in padded if len(times) > 3 else ():
+            desk.hear(peer, FLAG_REPLY, ttl0=0, token=big.token)
+        desk.stream(peer.address)
+        desk.alive(peer)
+        small = desk.run(0.04)
+        sent = small + desk.answer(peer, small)
+    assert [time < 1 for time in times] == [True, True, True, False]
+    assert 60 < times[3] < 63
+    assert desk.router.mtu_to(peer.address) == 9000
+
+
 def test_mtu_that_changes_all_the_time_costs_no_storm_of_padding() -> None:
     desk = Desk(mtu=9000)
     peer = Peer(2, mtu=9000)
