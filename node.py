@@ -1999,7 +1999,7 @@ class Listener:
     def __init__(self, node: Node, port: int, only: bytes = b"") -> None:
         self.node = node
         self.port = port
-        self.only = only  # all nodes (None), or one
+        self.only = only  # one node, or all (b"")
         self.closed = False
         self.arrived: Deque[Stream] = deque()
 
@@ -2106,7 +2106,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Refuse(argparse.Action):
-    """An option that makes no sense here; `help`, which --help does not show, says why."""
+    """An option that makes no sense here, and is not shown by --help; `const` says why."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser.error(f"argument {self.option_strings[0]}: {self.const}")

@@ -1970,26 +1970,11 @@ class Forwarder(Part):
         """Take a frame for this node or for all. `data`: the whole frame, if its flow may be cached."""
         if frame.type == c.TYPE_STREAM:
             if data is not None:
-                self.cache_flow(
-                    interface, data, Flow(frame.origin, self.neighbours.sender_of(interface, source, frame.origin))
-                )
+                sender = self.neighbours.sender_of(interface, source, frame.origin)
+                self.cache_flow(interface, data, Flow(frame.origin, sender))
             return Incoming(frame.origin, frame.payload)
-        if frame.type == c.TYPE_HANDSHAKE:  # an empty one to everyone: relayed only
-            return None
-        text = parse_text(frame.payload)
-        if not is_text(text):
-            self.messages.report_strange(frame.origin, "streams")
-            raise FrameError("text")
-        key = (frame.origin, frame.msg_id)
-        if not self.messages.takes_texts and key not in self.messages._delivered:
-            self.local.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
-            return None
-        if self.messages._delivered.add(key, now=now):
-            self.local.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, text))
-        if frame.type == c.TYPE_MESSAGE and frame.dest == self.local.address:
-            self.answer(
-                interface, source, self.local.new_frame(c.TYPE_STATUS, frame.origin, status_payload(frame.msg_id)), now
-            )
+        if frame.type != c.TYPE_HANDSHAKE:  # an empty one to everyone is relayed only
+            self.messages.receive_text(interface, source, frame, now)
         return None
 
     def originate(self, frame: Frame, now: float) -> None:
@@ -2244,6 +2229,22 @@ class Messages(Part):
         """Repeat what is for a node at once: its flood may have come before the relays knew the node."""
         for message in [each for each in self.unacknowledged.values() if each.frame.dest == dest]:
             self.send_again(message, now)
+
+    def receive_text(self, interface: Interface, source: bytes, frame: Frame, now: float) -> None:
+        """Post a text for this node or for all, once, and acknowledge every copy of a MESSAGE for this node."""
+        text = parse_text(frame.payload)
+        if not is_text(text):
+            self.report_strange(frame.origin, "streams")
+            raise FrameError("text")
+        key = (frame.origin, frame.msg_id)
+        if not self.takes_texts and key not in self._delivered:
+            self.local.drops["inbox full"] += 1  # unacknowledged: who sent it tries again
+            return
+        if self._delivered.add(key, now=now):
+            self.local.events.append(MessageReceived(frame.origin, frame.dest, frame.msg_id, text))
+        if frame.type == c.TYPE_MESSAGE and frame.dest == self.local.address:
+            status = self.local.new_frame(c.TYPE_STATUS, frame.origin, status_payload(frame.msg_id))
+            self.forwarder.answer(interface, source, status, now)
 
     def on_status(self, frame: Frame, now: float) -> None:
         """Process a STATUS for this node, from whatever Ethernet address."""
