@@ -479,11 +479,12 @@ def test_v1_chat_server_is_told_from_one_of_ours(lab: Lab, name: str) -> None:
     server = old.start([sys.executable, "tests/sim/v1.py", "--chat", "eth0"])
     server.expect("^v1.0 node ")
     watchers = start_all([ours] * 4, "--json")
-    called = finish(ours, name, "eth0", old.ports[0].address, status=1, timeout=30)
-    assert f"{old.ports[0].address} speaks v1.0 streams, which this program does not" in called.err
+    # It answers a HANDSHAKE unless the first byte of the nonce looks like the flags of a mere acknowledgement, 1 in 8,
+    # and a SYN unless that of the initial number does: 1 caller in 64 hears nothing of it.
+    calls = (finish(ours, name, "eth0", old.ports[0].address, status=1, timeout=30).err for _ in range(5))
+    assert any(f"{old.ports[0].address} speaks v1.0 streams, which this program does not" in call for call in calls)
     assert "acknowledged" not in server.out  # in the seconds of the call: else forty a second
     assert not any('"type": "message"' in watcher.out for watcher in watchers)
-    # It answers a HANDSHAKE unless the first byte of the nonce looks like the flags of a mere acknowledgement: 1 in 8.
     told = [watcher.out.count('"type": "strange"') for watcher in watchers]
     assert max(told) == 1, told
 

@@ -103,6 +103,7 @@ class Script:
         """What leaves now, with the numbers of the wire."""
         wires = []
         for peer, data in self.endpoint.segments_to_send(now=self.now):
+            assert streamwire.is_whole(data)
             assert streamwire.checksum_is_right(data, OURS, peer)
             wires.append(streamwire.unpack(data))
         assert self.endpoint.segments_to_send(now=self.now) == []

@@ -96,6 +96,12 @@ def unpack(data: bytes) -> Wire:
     return Wire(stream, flags, port, seq, ack, window, tag, ts, echo, size, tuple(sacks), payload)
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether the segment is as long as it says, no shorter and no longer."""
+    _, _, words, _, length, *_ = HEADER.unpack_from(data)
+    return bool(4 * words + length == len(data))
+
+
 def checksum_is_right(data: bytes, origin: bytes, destination: bytes) -> bool:
     """Whether the checksum inside `data` is the one that `seal` would write."""
     return seal(data, origin, destination)[32:36] == data[32:36]

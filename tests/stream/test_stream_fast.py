@@ -152,6 +152,24 @@ def test_fast_path_takes_most_of_a_clean_transfer(monkeypatch: pytest.MonkeyPatc
     assert len(slow) < len(frames) - 0.8 * len(data)
 
 
+def test_runs_whose_numbers_wrap_arrive_like_others() -> None:
+    rng = HighNumbers(1)
+    a, b = Endpoint(A, rng=rng), Endpoint(B, rng=rng)
+    b.listen(PORT)
+    session = a.connect(B, PORT, now=1.0)
+    session.send(bytes(100_000))
+    sent, now = 0, 1.0
+    while session.acked < 100_000:
+        assert now < 1.02
+        now += 0.0001
+        for end, other in ((a, b), (b, a)):
+            for _, payload in end.segments_to_send(now=now):
+                sent += len(streamwire.unpack(payload).payload)
+                other.receive(end.address, payload, now=now)
+    assert a.drops == b.drops == {}
+    assert sent == 100_000  # nothing twice
+
+
 @pytest.mark.parametrize("offset", [8, 12, 16, 20, 24, 28, 32, 40])
 def test_expected_segment_with_a_flipped_bit_goes_the_general_way(offset: int) -> None:
     rng = random.Random(1)
@@ -198,11 +216,11 @@ def flip(script: Script) -> bytes:
     return bytes(good)
 
 
-def with_length(script: Script, length: int) -> bytes:
-    """A segment of 100 bytes that says another length."""
+def with_length(script: Script, length: int, size: int = 100) -> bytes:
+    """A segment of `size` bytes that says another length."""
     good = streamwire.unpack(in_vain(script))
     script.seq += length
-    return streamwire.pack(good, THEIRS, OURS, length=length)
+    return streamwire.pack(good._replace(payload=good.payload[:size]), THEIRS, OURS, length=length)
 
 
 DEVIANTS: Dict[str, Callable[[Script], bytes]] = {
@@ -239,6 +257,7 @@ DEVIANTS: Dict[str, Callable[[Script], bytes]] = {
     "padded": lambda script: script.packed(ACK, payload=b"!" * 100) + b"padding",
     "says less than it has": lambda script: with_length(script, 40),
     "says more than it has": lambda script: with_length(script, 140),
+    "has less than it says and all do": lambda script: with_length(script, 100, 60),
     "header only": lambda script: in_vain(script)[:36],
     "cut": lambda script: in_vain(script)[:35],
     "nothing": lambda _: b"",
@@ -292,6 +311,79 @@ def test_batch_of_data_is_taken_whole(size: int, room: int, monkeypatch: pytest.
     monkeypatch.setattr(alexstream, "decode_segment", None)
     script.endpoint.receive_all(THEIRS, batch, now=script.now)
     assert script.session.readable == script.seq
+
+
+class Counted:
+    """Counts the headers that are unpacked, field by field."""
+
+    def __init__(self, header: Any) -> None:
+        self.count = 0
+        self.pack = header.pack
+        self._unpack = header.unpack_from
+
+    def unpack_from(self, data: bytes, at: int) -> Any:
+        """Count."""
+        self.count += 1
+        return self._unpack(data, at)
+
+
+@pytest.mark.parametrize("room", [WINDOW, 1000])
+@pytest.mark.parametrize("is_pushed", [False, True])
+def test_one_comparison_is_enough_for_each_segment_of_a_run_but_the_first(
+    room: int, is_pushed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first names what it answers, and the last may ask for an acknowledgement; up to the end of the window."""
+    script = opened(isn=1)
+    fill(script, room)
+    script.session.send(b"question")
+    script.take()
+    batch = [script.packed(ACK, payload=bytes([1]) * 100, ack=8)]
+    script.echo = 0
+    batch += [script.packed(ACK, payload=bytes([count]) * 100) for count in range(2, 10)]
+    batch.append(script.packed(ACK | PUSH * is_pushed, payload=b"end" + bytes(97)))
+    header = Counted(alexstream._HEADER)
+    monkeypatch.setattr(alexstream, "_HEADER", header)
+    monkeypatch.setattr(alexstream, "decode_segment", None)
+    script.endpoint.receive_all(THEIRS, batch, now=script.now)
+    assert header.count == 1 + is_pushed
+    assert script.session.readable == script.seq
+    assert script.session.acked == 8
+    data = script.session.read(WINDOW)[-1000:]
+    assert data == b"".join(bytes([count]) * 100 for count in range(1, 10)) + b"end" + bytes(97)
+
+
+def test_two_runs_in_one_batch_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins with another window."""
+    script = opened(isn=1)
+    script.echo = 0
+    batch = []
+    for window in WINDOW, WINDOW - 5000:
+        script.window = window
+        batch += [script.packed(ACK, payload=bytes(100)) for _ in range(4)]
+    header, calls = Counted(alexstream._HEADER), []
+    general = Session.receive_expected
+
+    def count(*arguments: Any, **options: Any) -> int:
+        calls.append(general(*arguments, **options))
+        return calls[-1]
+
+    monkeypatch.setattr(alexstream, "_HEADER", header)
+    monkeypatch.setattr(Session, "receive_expected", count)
+    script.endpoint.receive_all(THEIRS, batch, now=script.now)
+    assert calls == [8]
+    assert header.count == 2
+    assert script.session.readable == script.seq == 800
+
+
+def test_only_the_first_segment_of_a_run_names_what_it_answers() -> None:
+    script = opened()
+    script.give(ACK, payload=b"?")
+    asked = script.last_stamp % WRAP
+    script.session.send(bytes(3 * MSS))
+    first, *others = script.take_raw()
+    assert first.echo == asked
+    assert [other.echo for other in others] == [0, 0]
+    assert [other.ts for other in others] == [first.ts + 1, first.ts + 2]
 
 
 def test_batch_of_acknowledgements_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,9 +71,11 @@ TARGETS = {
             "stream/test_stream_timers",
             "stream/test_stream_endpoint",
             "stream/test_stream_batches",
+            "stream/test_stream_buffers",
             "unit/test_stream_codec",
             "stream/test_stream_fast",
             "stream/test_stream_scoreboard",
+            "apps/test_secret",
         ),
     ),
     "router": Target(
