@@ -33,6 +33,7 @@ from constants import (
     FLAG_REPLY,
     FLOODS_PER_SECOND,
     LOST_FLOODS_PER_SECOND,
+    MESH_HEADER_BYTES,
     METRIC_UNREACHABLE,
     NAKS_PER_SECOND,
     NO_SLOT,
@@ -184,6 +185,23 @@ def test_routed_frame_of_a_neighbour_that_is_not_up_is_flooded(two: Desk, state:
     assert {s.destination for s in sent} == {BROADCAST_ADDRESS}
 
 
+def test_cached_flow_ends_when_a_dead_program_on_the_same_card_starts_again(two: Desk) -> None:
+    """The new one may rely on what was advertised before this node knew of it: nothing of that card is forwarded."""
+    a, b = forwarding(two)
+    twin = Peer(4)
+    twin.mac, twin.slot = a.mac, 1
+    two.hear(twin, heard=two.lists_me(twin))
+    reach(two, twin, DEAD)
+    two.alive(a)
+    for is_restarted in False, True:
+        if is_restarted:
+            twin.nonce += 1
+            two.hear(twin, heard=())
+        sent = two.put(0, two.macs[0], a.mac, two.frame(TYPE_STREAM, a.address, b.address, b"x"))
+        to = {s.destination for s in of_type(sent, TYPE_STREAM)}
+        assert to == {BROADCAST_ADDRESS if is_restarted else b.mac}
+
+
 def test_routed_frame_without_a_route_is_flooded_and_retracted_at_most_ten_times_a_second(two: Desk) -> None:
     a, b = forwarding(two)
     two.hear(b, routes=[route(9)])
@@ -315,6 +333,12 @@ def test_own_frames_that_come_back_on_the_same_interface_are_dropped() -> None:
     for _ in range(3):
         assert desk.router.receive(0, stream, now=desk.now) is None
     assert desk.router.drops["own"] == 4
+    assert desk.events() == []
+
+
+def test_own_hello_that_lost_its_end_raises_no_alarm(desk: Desk) -> None:
+    hello = own_hello(desk, 0)
+    assert desk.router.receive(0, hello[: 14 + MESH_HEADER_BYTES], now=desk.now) is None
     assert desk.events() == []
 
 

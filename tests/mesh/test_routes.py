@@ -4,7 +4,7 @@ import random
 from typing import Optional, Sequence, Set
 
 import pytest
-from desk import FAR, HEARD, ME, SUSPECT, UP, Desk, Peer, asked, of_type, reach, route, told, told_on
+from desk import FAR, HEARD, ME, SUSPECT, UP, Desk, Peer, asked, of_type, own_hello, reach, route, told, told_on
 from meshsim import BOOT_SEQ, mac_of
 
 from constants import (
@@ -22,6 +22,7 @@ from constants import (
     TYPE_HANDSHAKE,
     TYPE_MESSAGE,
     TYPE_STREAM,
+    UPDATE_GAP,
 )
 from protocol import (
     InterfaceConfig,
@@ -349,6 +350,44 @@ def test_bus_where_two_do_not_hear_each_other_is_told_of_both(desk: Desk) -> Non
     desk.hear(b, heard=desk.lists_me(b, c))
     desk.hear(c, heard=desk.lists_me(c, a, b))
     assert {r.dest for r in told(desk.run(0.15))} == {a.address, b.address}
+
+
+def test_bus_is_told_of_both_also_after_a_third_has_left(desk: Desk) -> None:
+    """The place of the third is free: it is no sign of a newcomer, who would get the benefit of the doubt."""
+    a, b, third = Peer(2), Peer(3), Peer(4)
+    for peer in (a, b, third):
+        desk.hear(peer, heard=desk.lists_me(peer))
+    desk.run(0.05)
+    desk.router.neighbours.remove(desk.neighbour(third), desk.now)
+    desk.run(0.3)
+    desk.hear(a, routes=[route(9)])
+    assert route(9, 20) in told(desk.run(0.02))
+
+
+def test_listener_on_another_card_of_the_same_lan_needs_a_route_if_it_does_not_hear_the_hop(two: Desk) -> None:
+    """Though another listener does."""
+    two.router.receive(1, own_hello(two, 0), now=two.now)
+    hop, near, far = Peer(2), Peer(3, 1), Peer(4, 1)
+    two.hear(hop, heard=two.lists_me(hop, near))
+    two.hear(near, heard=two.lists_me(near, hop))
+    two.hear(far, heard=two.lists_me(far))
+    two.run(0.3)
+    two.hear(hop, routes=[route(9)])
+    assert route(9, 20) in told(two.run(0.02), 1)
+    two.router.neighbours.remove(two.neighbour(far), two.now)
+    assert route(9, METRIC_UNREACHABLE, mtu=0) in told(two.run(0.02), 1)
+
+
+def test_changes_within_ten_milliseconds_are_told_together(desk: Desk) -> None:
+    a, _ = Peer(2), desk.hear(Peer(3), heard=desk.lists_me(Peer(3)))
+    desk.hear(a, heard=desk.lists_me(a))
+    desk.run(0.3)
+    times = []
+    for number in range(10, 40):
+        desk.hear(a, routes=[route(number)])
+        times += [s.time for s in desk.run(0.002) if told([s])]
+    assert len(times) > 3
+    assert min(after - before for before, after in zip(times, times[1:])) > UPDATE_GAP - 1e-6
 
 
 def test_one_way_hearing_does_not_count(desk: Desk) -> None:

@@ -24,6 +24,7 @@ from constants import (
     TYPE_MESSAGE,
     TYPE_STATUS,
     TYPE_STREAM,
+    UPDATE_GAP,
 )
 from protocol import Frame, Handshake, Heard, Request, Route, encode_ethernet, encode_frame, encode_handshake
 
@@ -101,6 +102,36 @@ def test_large_table_is_told_to_a_newcomer_that_has_answered() -> None:
     assert len({r.dest for r in told(desk.answer(newcomer, sent) + desk.run(0.05))}) >= 400
 
 
+def test_large_table_is_told_once_to_a_newcomer_that_answers_twice() -> None:
+    desk = Desk(2)
+    (far,) = desk.up(2, interface=1)
+    (near,) = desk.up(3)
+    desk.hear(far, routes=[route(number) for number in range(1000, 1090)])
+    desk.run(0.5)
+    desk.router.local.credit._left = 500
+    newcomer = Peer(4)
+    sent = desk.hear(newcomer, heard=desk.lists_me(newcomer, near)) + desk.run(0.02)
+    assert len({r.dest for r in told(desk.answer(newcomer, sent) + desk.run(0.05))}) >= 90
+    desk.router.hint(newcomer.address, now=desk.now)
+    assert len(told(desk.answer(newcomer, desk.take()) + desk.run(0.05))) < 5
+
+
+def test_neighbour_that_cannot_pay_is_told_of_as_soon_as_it_answers() -> None:
+    """Else seventy bytes of anybody would be told to a whole LAN."""
+    desk = Desk(2)
+    (known,) = desk.up(2, interface=1)
+    desk.router.hint(known.address, now=desk.now)
+    desk.answer(known, desk.take())
+    newcomer = Peer(3)
+    desk.hear(newcomer, heard=desk.lists_me(newcomer))
+    desk.router.local.credit._left = 100.0  # enough for a probe
+    sent = desk.run(0.02)
+    assert told(sent, 1) == []
+    assert [s.frame.dest for s in probes(sent)] == [newcomer.address]
+    sent = desk.answer(newcomer, sent) + desk.run(UPDATE_GAP)
+    assert [r.dest for r in told(sent, 1)] == [newcomer.address]
+
+
 def credit(desk: Desk) -> float:
     return desk.router.local.credit._left
 
@@ -131,6 +162,15 @@ def test_neighbour_that_has_answered_is_probed_also_when_all_is_spent() -> None:
     desk.router.local.credit._left = -512.0
     desk.router.hint(peer.address, now=desk.now)
     assert len(probes(desk.take())) == 1
+
+
+def test_neighbour_that_data_went_to_is_probed_also_when_all_is_spent() -> None:
+    desk = Desk()
+    (peer,) = desk.up(2)
+    assert desk.stream(peer.address)
+    desk.router.local.credit._left = -500.0
+    desk.router.hint(peer.address, now=desk.now)
+    assert [s.frame.dest for s in probes(desk.take())] == [peer.address]
 
 
 @pytest.mark.parametrize("lacks", ["turn", "credit"])
