@@ -1562,9 +1562,8 @@ class Session:
     def receive_expected(self, batch: Sequence[bytes], first: int, at: int, *, now: float) -> int:
         """Header prediction (Jacobson, 1990): take data that follows the last, or acknowledgements, and nothing else.
 
-        They are those of `batch` from `first` on that begin alike, each at offset `at`; return how many, with nothing
-        changed by the one after them. The general path comes to the same (a test compares them) in five times the
-        time. Of acknowledgements that came together the last one counts.
+        Those of `batch` from `first` on that begin alike, each at offset `at`; return how many. The general path comes to
+        the same in five times the time; but of acknowledgements that came together the last one counts.
         """
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
         if receiver.ranges or receiver.fin_at is not None or self.state is State.SYN_SENT:
@@ -1598,27 +1597,23 @@ class Session:
                     break
                 known_ack, known_window, known_echo = ack, window, echo or known_echo
             pieces.append(payload)
-            before = len(pieces)
-            if with_data:
-                self._take_followers(pieces, batch, first, at, (limit - size) // length)
-            followers = len(pieces) - before
+            followers = self._take_followers(pieces, batch, first, at, (limit - size) // length) if with_data else 0
             size += length * (1 + followers)
             newest += age + followers
         if pieces:
-            self._newest_ts = newest
-            self._acknowledge_expected(known_ack, known_window, known_echo, now)
+            self._acknowledge_expected(newest, known_ack, known_window, known_echo, now)
             if with_data:
                 self._store_expected(pieces, bool(prefix[2] & c.FLAG_PUSH), now)
         return len(pieces)
 
-    def _take_followers(self, pieces: List[bytes], batch: Sequence[bytes], first: int, at: int, most: int) -> None:
-        """Add to `pieces` the payloads of the segments after the last one, up to `most`, that left as one run with it.
+    def _take_followers(self, pieces: List[bytes], batch: Sequence[bytes], first: int, at: int, most: int) -> int:
+        """Add to `pieces` the payloads that left in one run with the last of them, `most` with it; return how many.
 
-        So one comparison of its header checks each: `_encode_run` the other way round.
+        So one comparison of its header checks each: `_encode_run` backwards.
         """
         index = first + len(pieces)
-        if index >= len(batch):
-            return
+        if index == len(batch):
+            return 0
         length, body = len(pieces[-1]), at + c.STREAM_HEADER_BYTES
         stop, crc32, seed = body + length, zlib.crc32, self._crc_seed
         header = batch[index - 1][at : at + _ECHO_AT] + 2 * _ZEROS  # only the first of a run has an echo
@@ -1630,8 +1625,10 @@ class Session:
             if data[at:body] != (number | crc).to_bytes(c.STREAM_HEADER_BYTES, "big") or len(payload) != length:
                 break
             pieces.append(payload)
+        return first + len(pieces) - index
 
-    def _acknowledge_expected(self, ack: int, window: int, echo: int, now: float) -> None:
+    def _acknowledge_expected(self, newest_ts: int, ack: int, window: int, echo: int, now: float) -> None:
+        self._newest_ts = newest_ts
         self._hear(now)
         if echo or ack != self._known_ack or window != self._known_window:
             self._known_ack, self._known_window = ack, window

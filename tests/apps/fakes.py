@@ -1,6 +1,6 @@
 """A node, its streams and a console without network, clock, thread or terminal; and a chat client on top of them.
 
-As a program it is that client on the terminal that it is started on, facing a peer who does what he is told in words.
+As a program it is that client on the terminal that it is started on, facing a peer that does what it is told in words.
 """
 
 import json
@@ -357,7 +357,7 @@ class Peer:
 
 
 class Obedient(Peer):
-    """A peer who does as told: `flood N`, `stall`, `go on`, `hold`, `take`, `lose`, `bye`; else he repeats it."""
+    """A peer who does as told: `flood N`, `stall`, `go on`, `hold`, `take`, `lose`, `bye`; else it repeats that."""
 
     def obey(self) -> None:
         for record in self.heard():

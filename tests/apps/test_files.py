@@ -609,7 +609,7 @@ def test_fetcher_whose_last_word_comes_just_after_a_look(world: World, file: str
 
 
 def test_fetcher_that_holds_all_before_it_can(world: World, file: str) -> None:
-    """He is not believed, and no stream of his is left over."""
+    """It is not believed, and no stream of it is left over."""
     ann = world.enter("ann")
     stream = fetch(world, ann, file, GET + b'{"type": "got", "ok": true}\n')
     stream.other.room = 100

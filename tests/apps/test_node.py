@@ -890,7 +890,7 @@ def reset(near: Node, far: Node, data: bytes) -> None:
 
 
 def test_what_was_delivered_before_a_reset_is_there_to_be_read(pair: Pair) -> None:
-    """The peer was told that this node holds it: a program that takes its streams a moment later shall have it."""
+    """The peer was told that this node holds it: a program that takes its streams a moment later must have it."""
     near, far = pair.nodes
     with far.listen(1) as listener:
         reset(near, far, b"hello")
@@ -904,7 +904,7 @@ def test_what_was_delivered_before_a_reset_is_there_to_be_read(pair: Pair) -> No
 
 
 def test_streams_reset_before_they_are_taken_are_limited(pair: Pair) -> None:
-    """As open ones are: a peer that opens, writes and resets shall not fill the memory."""
+    """As open ones are: a peer that opens, writes and resets must not fill the memory."""
     near, far = pair.nodes
     with far.listen(1) as listener:
         for number in range(STREAMS_PER_PEER):

@@ -37,7 +37,7 @@ class User(NamedTuple):
 
 @pytest.fixture(scope="module")
 def user() -> Iterator[User]:
-    """A user made for these tests, whose group has his number, and who is in a second group."""
+    """A user made for these tests, in a group of the same number and in a second one."""
     absent = [tool for tool in ("sudo", "useradd", "setpriv") if shutil.which(tool) is None]
     if absent or os.geteuid() or not os.path.isdir(SUDOERS):
         if os.environ.get("ALEXCHAT_ROOT_TESTS") == "required":

@@ -1,4 +1,4 @@
-"""What a man in the middle achieves without --secret, and that he achieves nothing with it: on real frames."""
+"""What a man in the middle achieves without --secret, and not with it: on real frames."""
 
 import os
 import signal

@@ -181,7 +181,7 @@ def test_route_not_below_what_was_told_is_not_used_but_asked_for(two: Desk) -> N
 
 
 def test_forged_nearness_takes_no_neighbour_and_lasts_no_longer_than_the_liar(desk: Desk) -> None:
-    """Without keys a liar may swallow what goes to far nodes, until he leaves or takes it back."""
+    """Without keys a liar may swallow what goes to far nodes, until it leaves or takes that back."""
     peer, liar = desk.up(2, 3)
     desk.hear(peer, routes=[route(9)])
     desk.stream(mac_of(9))
