@@ -1562,8 +1562,8 @@ class Session:
     def receive_expected(self, batch: Sequence[bytes], first: int, at: int, *, now: float) -> int:
         """Header prediction (Jacobson, 1990): take data that follows the last, or acknowledgements, and nothing else.
 
-        Those of `batch` from `first` on that begin alike, each at offset `at`; return how many. The general path comes to
-        the same in five times the time; but of acknowledgements that came together the last one counts.
+        Those of `batch` from `first` on that begin alike, each at offset `at`; return how many. The general path comes
+        to the same in five times the time; but of acknowledgements that came together the last one counts.
         """
         receiver, crc32, unpack, seed = self.receiver, zlib.crc32, _HEADER.unpack_from, self._crc_seed
         if receiver.ranges or receiver.fin_at is not None or self.state is State.SYN_SENT:
