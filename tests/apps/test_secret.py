@@ -269,6 +269,14 @@ def test_a_member_that_lies_about_what_it_took_is_refused(link: Link, count: int
     assert link.ann.delivered == 5
 
 
+def test_what_comes_after_a_frame_that_breaks_the_protocol_is_not_shown(link: Link) -> None:
+    frames = [_SECRET_FRAME.pack(count, 0) + b"before" for count in (6, 0xFFFFFFFE, 6)]
+    link.bob._tls.write(b"".join(frames))
+    link.run()
+    assert link.ann.fault == "breaks the protocol"
+    assert link.got["ann"] == b"before"
+
+
 def test_a_receipt_is_said_once_and_only_if_something_was_taken(link: Link) -> None:
     link.ann.write(b"hello")
     link.run()
