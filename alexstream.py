@@ -1247,7 +1247,8 @@ class Session:
         orderly = start == receiver.nxt and start + len(segment.payload) <= receiver.edge and not receiver.ranges
         readable, ended = len(receiver.unread), receiver.finished
         taken = receiver.take(start, segment.payload, fin)
-        self._owe_acknowledgement(1, now, at_once=not taken or not orderly or bool(receiver.ranges))
+        at_once = fin or not taken or not orderly or bool(receiver.ranges)
+        self._owe_acknowledgement(1, now, at_once=at_once)
         if len(receiver.unread) > readable:
             self._tell(Readable)
         if receiver.finished and not ended:

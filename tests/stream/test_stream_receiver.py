@@ -135,20 +135,6 @@ def test_established_segment_across_the_edge_is_cut() -> None:
     assert ack.sacks == ((WINDOW - 3, WINDOW),)
 
 
-def test_established_fin_at_the_edge_is_not_taken() -> None:
-    """It takes a position too."""
-    script = opened()
-    fill_window(script)
-    script.events()
-    script.give(ACK | FIN)
-    script.run(0.1)
-    assert script.events() == []
-    script.session.read(WINDOW)
-    script.take()
-    script.give(ACK | FIN, seq=WINDOW)
-    assert script.names() == ["EndOfStream"]
-
-
 def test_established_window_shrinks_as_nobody_reads() -> None:
     script = opened()
     for _ in range(4):
