@@ -43,7 +43,7 @@ sys.path.append(os.path.dirname(HERE))
 from paths import ROOT, TESTS
 
 REVIEWED = os.path.join(HERE, "mutants_reviewed.txt")
-ENOUGH = 4.0  # seconds of computing in all the tests that one mutant meets: what is slowest is left out
+ENOUGH = 10.0  # seconds of computing in all the tests that one mutant meets: what is slowest is left out
 PATIENCE = 4.0  # a test may take so many times as long as without the mutant, and half as many seconds more
 LOAD_SECONDS = 20.0  # of computing, before the first test
 MEMORY_MAX = 2 << 30
