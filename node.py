@@ -1327,7 +1327,8 @@ class Node:
         if is_time_to_look:
             self._look_at = now + c.HANDSHAKE_INTERVAL
         for queue in self._queues:
-            queue.tend(now, is_time_to_look=is_time_to_look)
+            if is_time_to_look or queue.retry_at <= now:
+                queue.tend(now, is_time_to_look=is_time_to_look)
         for session in [session for session, until in self._unproven.items() if until <= now]:
             self.refuse(session.peer, "has not proved in time that it holds this secret")
             session.abort()
@@ -1758,9 +1759,10 @@ def wait_for_files(reading: Sequence[int], timeout: Optional[float], writing: Se
     for file in writing:
         poll.register(file, select.POLLOUT)
     ready = poll.poll(None if timeout is None else 1000 * timeout)
-    if any(event & select.POLLNVAL for _, event in ready):
+    usable = [file for file, event in ready if not event & select.POLLNVAL]
+    if len(usable) < len(ready):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return [file for file, _ in ready]
+    return usable
 
 
 # --- Streams --------------------------------------------------------------------------------------------------------
