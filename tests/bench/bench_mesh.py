@@ -74,7 +74,7 @@ def run_probes(names: str, peer: str) -> None:
         if lane:
             transmit = node._router.send_stream(dest, MARK, now=node.now())
             if transmit is not None:
-                node._send(*transmit, node.now())
+                node._queues[transmit.interface].send(transmit.frame, node.now())
                 node.step()  # as Stream.write does
         if lane and not told:
             told = True
