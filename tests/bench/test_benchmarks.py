@@ -25,7 +25,7 @@ def measure(command: str) -> str:
     name, *words = command.split()
     argv = [sys.executable, os.path.join(HERE, name), *words]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, universal_newlines=True) as bench:
-        printed = bench.communicate(timeout=60)[0]
+        printed = bench.communicate(timeout=200)[0]
     assert bench.returncode == 0
     assert not [name for name in namespaces() if name.startswith(f"ax{bench.pid}-")]
     return printed
