@@ -1572,9 +1572,8 @@ class Session:
         prefix, nxt, shift, newest = batch[first][at:known], receiver.nxt, self._peer_isn, self._newest_ts
         tag, known_ack, known_window = self._isn, self._known_ack, self._known_window
         una, flying = (tag + self.sender.una) & _MASK, self.sender.nxt - self.sender.una
-        with_data, limit = bool(prefix[2] & c.FLAG_DATA), receiver.edge - nxt
+        with_data, limit, size, known_echo = bool(prefix[2] & c.FLAG_DATA), receiver.edge - nxt, 0, 0
         pieces: List[bytes] = []
-        size = known_echo = 0
         while first + len(pieces) < len(batch):
             data = batch[first + len(pieces)]
             if len(data) < body or data[at:known] != prefix:
