@@ -92,9 +92,8 @@ from utils import ByteQueue, ByteWindow, Range, RangeSet, TokenBucket, is_unicas
 # --- Codec ----------------------------------------------------------------------------------------------------------
 
 _HEADER = struct.Struct(">HBBHHIIIIIII")
-_ECHO_AT = 28
 _CRC_AT = 32  # offset of the checksum, which counts as zero in its own sum
-_ZEROS = b"\0\0\0\0"
+_NO_CRC = b"\0\0\0\0"
 _EXPECTED_BYTES = 6  # stream to port: how the usual segments of a stream begin
 _FLAGS_SHIFT, _LENGTH_SHIFT, _SEQ_SHIFT, _TS_SHIFT, _ECHO_SHIFT = 264, 224, 192, 64, 32  # in the header as one number
 _BLOCK = struct.Struct(">II")
@@ -155,7 +154,7 @@ def decode_segment(data: bytes, origin: bytes, destination: bytes) -> Segment:
     stop = start + length
     if start < c.STREAM_HEADER_BYTES or stop > len(data):
         raise SegmentError("length")
-    covered = zlib.crc32(_ZEROS, zlib.crc32(data[:_CRC_AT], zlib.crc32(origin + destination)))
+    covered = zlib.crc32(_NO_CRC, zlib.crc32(data[:_CRC_AT], zlib.crc32(origin + destination)))
     if zlib.crc32(data[c.STREAM_HEADER_BYTES : stop], covered) != crc:
         raise SegmentError("checksum")
     if flags not in _VALID_FLAGS or bool(flags & c.FLAG_DATA) != bool(length):
@@ -934,6 +933,11 @@ def buffer_size(mss: int) -> int:
     return max(c.BUFFER_BYTES, min(c.BUFFER_SEGMENTS * mss, c.BUFFER_BYTES_MAX))
 
 
+def _run_step(length: int) -> int:
+    """Return what headers, read as one number, grow by in a run: `length` in `seq`, one in `ts`."""
+    return (length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
+
+
 class Session:
     """One stream between two nodes. Made by `Endpoint.connect`, or by a peer and posted as `Accepted`.
 
@@ -1588,7 +1592,7 @@ class Session:
                 or length != len(payload)
                 or (length > 0) is not with_data
                 or size + length > limit
-                or crc32(payload, crc32(data[at:crc_at] + _ZEROS, seed)) != crc
+                or crc32(payload, crc32(data[at:crc_at] + _NO_CRC, seed)) != crc
             ):
                 break
             if ack != known_ack or window != known_window or echo:
@@ -1608,15 +1612,15 @@ class Session:
     def _take_followers(self, pieces: List[bytes], batch: Sequence[bytes], first: int, at: int, most: int) -> int:
         """Add to `pieces` the payloads that left in one run with the last of them, `most` with it; return how many.
 
-        So one comparison of its header checks each: `_encode_run` backwards.
+        One comparison of its header checks each: it is `_run_step` more than that of the one before.
         """
         index = first + len(pieces)
         if index == len(batch):
             return 0
         length, body = len(pieces[-1]), at + c.STREAM_HEADER_BYTES
         stop, crc32, seed = body + length, zlib.crc32, self._crc_seed
-        header = batch[index - 1][at : at + _ECHO_AT] + 2 * _ZEROS  # only the first of a run has an echo
-        number, step = int.from_bytes(header, "big"), (length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
+        number, step = int.from_bytes(batch[index - 1][at:body], "big"), _run_step(length)
+        number = number >> _TS_SHIFT << _TS_SHIFT  # without the checksum, and the echo, which only the first one has
         for data in itertools.islice(batch, index, index - 1 + most):
             number += step
             payload = data[body:stop]
@@ -1671,8 +1675,8 @@ class Session:
     def _encode_run(self, run: SegmentRun, last_flags: int) -> List[Parts]:
         """Return segments without options: `_encode_range` for many.
 
-        From one to the next their headers, read as one number, grow by the same: so much in `seq`, which must not wrap,
-        and one in `ts`, which does not (see `stamp`).
+        Their headers, read as one number, grow by `_run_step` from one to the next: `seq` must not wrap, and `ts` does
+        not (see `stamp`).
         """
         sender, receiver = self.sender, self.receiver
         seq = (self._isn + run.start) & _MASK
@@ -1680,7 +1684,7 @@ class Session:
             segments = run.segments()
             return [self._encode_range(sent, last_flags if sent is segments[-1] else 0) for sent in segments]
         header = self._plain_header(c.FLAG_DATA, run.length, run.start, run.ts)
-        number, plain = int.from_bytes(header, "big"), (run.length << _SEQ_SHIFT) + (1 << _TS_SHIFT)
+        number, plain = int.from_bytes(header, "big"), _run_step(run.length)
         step = plain - ((self._echo & _MASK) << _ECHO_SHIFT)  # only the first one has an echo
         crc32, seed = zlib.crc32, self._own_crc_seed
         payloads = sender.payloads(run)

@@ -1327,8 +1327,7 @@ class Node:
         if is_time_to_look:
             self._look_at = now + c.HANDSHAKE_INTERVAL
         for queue in self._queues:
-            if is_time_to_look or queue.retry_at <= now:
-                queue.tend(now, is_time_to_look=is_time_to_look)
+            queue.tend(now, is_time_to_look=is_time_to_look)
         for session in [session for session, until in self._unproven.items() if until <= now]:
             self.refuse(session.peer, "has not proved in time that it holds this secret")
             session.abort()
